@@ -1,0 +1,220 @@
+//! `…/audit/analytics`: figures about an app's requests.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::TimeDelta;
+use keyward_core::audit::{Event, Outcome};
+use keyward_core::id::KeyId;
+use keyward_http::{ApiError, Data, Instant, Services};
+use keyward_store::AppAccess;
+use serde::{Deserialize, Serialize};
+
+use crate::{Range, percent};
+
+const DEFAULT_RANGE: TimeDelta = TimeDelta::days(30);
+const DEFAULT_TOP: u32 = 10;
+const LONGEST_TOP: u32 = 50;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct AnalyticsQuery {
+    start_date: Option<Instant>,
+    end_date: Option<Instant>,
+    key_id: Option<KeyId>,
+    #[serde(default)]
+    include_top_keys: bool,
+    #[serde(default)]
+    include_top_paths: bool,
+    #[serde(default)]
+    include_blocked_reasons: bool,
+    #[serde(default)]
+    include_rate_limits: bool,
+    top_limit: Option<u32>,
+}
+
+/// The figures. What was not asked for is left out.
+#[derive(Serialize)]
+pub(crate) struct Analytics {
+    total_requests: u64,
+    allowed_requests: u64,
+    blocked_requests: u64,
+    /// Percent.
+    success_rate: f64,
+    /// Of the app, whatever the range and the key asked for.
+    keys_used_24h: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_keys: Option<Vec<TopKey>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_paths: Option<Vec<TopPath>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_reasons: Option<Vec<BlockedReason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit_stats: Option<RateLimitStats>,
+}
+
+#[derive(Serialize)]
+struct TopKey {
+    key_id: KeyId,
+    key_name: String,
+    total_requests: u64,
+}
+
+#[derive(Serialize)]
+struct TopPath {
+    path: String,
+    total_requests: u64,
+}
+
+#[derive(Serialize)]
+struct BlockedReason {
+    blocked_by_rule: String,
+    count: u64,
+    percentage: f64,
+}
+
+#[derive(Serialize)]
+struct RateLimitStats {
+    total_hits: u64,
+    percentage_of_blocked: f64,
+    top_rules: Vec<RateLimitRule>,
+}
+
+#[derive(Serialize)]
+struct RateLimitRule {
+    rule: String,
+    hit_count: u64,
+    percentage: f64,
+}
+
+#[derive(Default)]
+struct Counts {
+    allowed: u64,
+    blocked: u64,
+    keys: HashMap<KeyId, (u64, EventName)>,
+    paths: HashMap<String, u64>,
+    rules: HashMap<String, u64>,
+}
+
+/// A key's name as its latest event has it.
+type EventName = (keyward_core::audit::EventId, String);
+
+impl Counts {
+    fn add(&mut self, event: Event) {
+        match event.outcome {
+            Outcome::Allowed => self.allowed += 1,
+            Outcome::Blocked => self.blocked += 1,
+        }
+        if let Some(id) = event.key_id {
+            let name = event.key_name.map(String::from).unwrap_or_default();
+            let (count, latest) = self
+                .keys
+                .entry(id)
+                .or_insert_with(|| (0, (event.id, String::new())));
+            *count += 1;
+            if event.id >= latest.0 {
+                *latest = (event.id, name);
+            }
+        }
+        *self.paths.entry(event.origin.path).or_default() += 1;
+        if let Some(rule) = event.blocked_by_rule {
+            *self.rules.entry(rule).or_default() += 1;
+        }
+    }
+}
+
+pub(crate) async fn count(
+    services: &Services,
+    access: &AppAccess,
+    query: AnalyticsQuery,
+) -> Result<Data<Analytics>, ApiError> {
+    let now = services.store.clock().now();
+    let day_ago = now - TimeDelta::hours(24);
+    let range = Range::new(query.start_date, query.end_date, now, DEFAULT_RANGE)?;
+    let mut counts = Counts::default();
+    let mut used = HashSet::new();
+    services
+        .store
+        .verifications(access, range.start, range.end, |event| {
+            if event.id.timestamp() >= day_ago {
+                used.extend(event.key_id);
+            }
+            if query.key_id.is_none_or(|key| event.key_id == Some(key)) {
+                counts.add(event);
+            }
+        })
+        .await?;
+    if range.start > day_ago || range.end < now {
+        services
+            .store
+            .verifications(access, day_ago, now, |event| used.extend(event.key_id))
+            .await?;
+    }
+    let top = query.top_limit.unwrap_or(DEFAULT_TOP).clamp(1, LONGEST_TOP) as usize;
+    Ok(Data(figures(&query, counts, used.len(), top)))
+}
+
+fn figures(query: &AnalyticsQuery, counts: Counts, keys_used_24h: usize, top: usize) -> Analytics {
+    let total = counts.allowed + counts.blocked;
+    let limits: HashMap<String, u64> = counts
+        .rules
+        .iter()
+        // A rate-limit rule is named `<max>/<window>`, every other reason by a word.
+        .filter(|(rule, _)| rule.contains('/'))
+        .map(|(rule, count)| (rule.clone(), *count))
+        .collect();
+    let with_rule: u64 = counts.rules.values().sum();
+    let keys = counts.keys.into_iter();
+    let keys = keys.map(|(id, (count, (_, name)))| ((id, name), count));
+    Analytics {
+        total_requests: total,
+        allowed_requests: counts.allowed,
+        blocked_requests: counts.blocked,
+        success_rate: percent(counts.allowed, total),
+        keys_used_24h,
+        top_keys: query.include_top_keys.then(|| {
+            let rows = ranked(keys, top).into_iter();
+            rows.map(|((key_id, key_name), total_requests)| TopKey {
+                key_id,
+                key_name,
+                total_requests,
+            })
+            .collect()
+        }),
+        top_paths: query.include_top_paths.then(|| {
+            let rows = ranked(counts.paths, top).into_iter();
+            rows.map(|(path, total_requests)| TopPath { path, total_requests })
+                .collect()
+        }),
+        blocked_reasons: query.include_blocked_reasons.then(|| {
+            let rows = ranked(counts.rules, top).into_iter();
+            rows.map(|(blocked_by_rule, count)| BlockedReason {
+                blocked_by_rule,
+                count,
+                percentage: percent(count, with_rule),
+            })
+            .collect()
+        }),
+        rate_limit_stats: query.include_rate_limits.then(|| {
+            let total_hits = limits.values().sum();
+            RateLimitStats {
+                total_hits,
+                percentage_of_blocked: percent(total_hits, counts.blocked),
+                top_rules: ranked(limits, top)
+                    .into_iter()
+                    .map(|(rule, hit_count)| RateLimitRule {
+                        rule,
+                        hit_count,
+                        percentage: percent(hit_count, total_hits),
+                    })
+                    .collect(),
+            }
+        }),
+    }
+}
+
+/// The `top` with the highest counts; equal ones in the order of their names.
+fn ranked<T: Ord>(counts: impl IntoIterator<Item = (T, u64)>, top: usize) -> Vec<(T, u64)> {
+    let mut rows: Vec<(T, u64)> = counts.into_iter().collect();
+    rows.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
+    rows.truncate(top);
+    rows
+}

@@ -1,0 +1,173 @@
+//! Apps, keys and schemes as they stand on the wire.
+
+use chrono::{DateTime, Utc};
+use keyward_core::id::{DeploymentId, KeyId, SchemeId};
+use keyward_core::key::Owner;
+use keyward_core::permission::Permission;
+use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, ResourcePattern, Slug};
+use keyward_core::token::ApiKeyToken;
+use keyward_core::{ApiKey, App};
+use keyward_store::Scheme;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+/// An app, with the rules of its scheme.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AppBody {
+    deployment_id: DeploymentId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<OwnerId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    organization_id: Option<OwnerId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workspace_id: Option<OwnerId>,
+    app_slug: Slug,
+    name: Name,
+    description: Option<Description>,
+    is_active: bool,
+    key_prefix: KeyPrefix,
+    permissions: Vec<Permission>,
+    resources: Vec<ResourcePattern>,
+    rate_limits: Vec<Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit_scheme_slug: Option<Slug>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    deleted_at: Option<DateTime<Utc>>,
+}
+
+impl AppBody {
+    pub(crate) fn new((app, rules): (App, Option<Rules>)) -> Self {
+        Self {
+            deployment_id: app.deployment_id,
+            user_id: app.user_id,
+            organization_id: app.organization_id,
+            workspace_id: app.workspace_id,
+            app_slug: app.app_slug,
+            name: app.name,
+            description: app.description,
+            is_active: app.is_active,
+            key_prefix: app.key_prefix,
+            permissions: app.permissions,
+            resources: app.resources,
+            rate_limits: rules.map(Vec::from).unwrap_or_default(),
+            rate_limit_scheme_slug: app.rate_limit_scheme_slug,
+            created_at: app.created_at,
+            updated_at: app.updated_at,
+            deleted_at: app.deleted_at,
+        }
+    }
+}
+
+/// A key, with the rules that limit it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct KeyBody {
+    id: KeyId,
+    deployment_id: DeploymentId,
+    app_slug: Slug,
+    name: Name,
+    key_prefix: KeyPrefix,
+    key_suffix: String,
+    permissions: Vec<Permission>,
+    metadata: Map<String, Value>,
+    rate_limits: Vec<Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit_scheme_slug: Option<Slug>,
+    #[serde(flatten)]
+    owner: Owner,
+    org_role_permissions: [Permission; 0],
+    workspace_role_permissions: [Permission; 0],
+    expires_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+    is_active: bool,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    revoked_at: Option<DateTime<Utc>>,
+    revoked_reason: Option<Reason>,
+}
+
+impl KeyBody {
+    /// `rules` are those of the scheme of `app`, which is the key's.
+    pub(crate) fn new(key: ApiKey, app: &App, rules: Option<&Rules>) -> Self {
+        Self {
+            is_active: key.is_active(),
+            id: key.id,
+            deployment_id: key.deployment_id,
+            app_slug: key.app_slug,
+            name: key.name,
+            key_prefix: key.key_prefix,
+            key_suffix: key.key_suffix,
+            permissions: key.permissions,
+            metadata: key.metadata.into_members(),
+            rate_limits: rules.map(|rules| rules.as_slice().to_vec()).unwrap_or_default(),
+            rate_limit_scheme_slug: app.rate_limit_scheme_slug.clone(),
+            owner: key.owner,
+            org_role_permissions: [],
+            workspace_role_permissions: [],
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
+            created_at: key.created_at,
+            updated_at: key.updated_at,
+            revoked_at: key.revoked_at,
+            revoked_reason: key.revoked_reason,
+        }
+    }
+}
+
+/// A key with its secret, which is shown this once: the key's members, the key again as `key`, and `secret`.
+#[derive(Serialize)]
+pub(crate) struct KeyWithSecret {
+    #[serde(flatten)]
+    flat: KeyBody,
+    key: KeyBody,
+    secret: String,
+}
+
+impl KeyWithSecret {
+    pub(crate) fn new(key: KeyBody, token: &ApiKeyToken) -> Self {
+        Self {
+            flat: key.clone(),
+            key,
+            secret: token.reveal().expose_secret().to_owned(),
+        }
+    }
+}
+
+/// A rate-limit scheme.
+#[derive(Debug, Serialize)]
+pub(crate) struct SchemeBody {
+    id: SchemeId,
+    deployment_id: DeploymentId,
+    slug: Slug,
+    name: Name,
+    description: Option<Description>,
+    rules: Rules,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl SchemeBody {
+    pub(crate) fn new(scheme: Scheme) -> Self {
+        Self {
+            id: scheme.id,
+            deployment_id: scheme.deployment_id,
+            slug: scheme.slug,
+            name: scheme.name,
+            description: scheme.description,
+            rules: scheme.rules,
+            created_at: scheme.created_at,
+            updated_at: scheme.updated_at,
+        }
+    }
+}
+
+/// A member of a PATCH: `None` where it is absent, `Some(None)` where it is null.
+pub(crate) fn patched<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,118 @@
+//! `/api-auth/keys`: the keys of a session's app, for browsers.
+
+use axum::extract::{Path, State};
+use chrono::DateTime;
+use keyward_core::InvalidField;
+use keyward_core::key::{Metadata, Owner};
+use keyward_core::text::Name;
+use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Query, Services, key_id};
+use keyward_store::{KeyStatus, NewKey};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::body::{KeyBody, KeyWithSecret};
+use crate::keys::{RevokeRequest, parse_reason, rotated};
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ListQuery {
+    status: Option<String>,
+    #[serde(default)]
+    include_inactive: bool,
+}
+
+impl ListQuery {
+    fn parse(&self) -> Result<KeyStatus, ApiError> {
+        let status = self
+            .status
+            .as_deref()
+            .map(|text| text.trim().to_ascii_lowercase());
+        match status.as_deref() {
+            None if self.include_inactive => Ok(KeyStatus::All),
+            None | Some("active") => Ok(KeyStatus::Active),
+            Some("revoked") => Ok(KeyStatus::Revoked),
+            Some("expired") => Ok(KeyStatus::Expired),
+            Some("all") => Ok(KeyStatus::All),
+            Some(_) => Err(ApiError::bad_request(
+                "invalid_status",
+                "invalid status filter: must be active, revoked, expired or all",
+            )),
+        }
+    }
+}
+
+pub(crate) async fn list(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Query(query): Query<ListQuery>,
+) -> Result<Data<Vec<KeyBody>>, ApiError> {
+    let status = query.parse()?;
+    let access = services.store.session_app(&session).await?;
+    let page = services.store.keys(&access, status, None, None).await?;
+    let rules = services.store.app_rules(&access).await?;
+    let keys = page.keys.into_iter();
+    Ok(Data(
+        keys.map(|key| KeyBody::new(key, access.app(), rules.as_ref()))
+            .collect(),
+    ))
+}
+
+/// Permissions and metadata are for the backend to set.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CreateRequest {
+    #[serde(default)]
+    name: String,
+    expires_at: Option<String>,
+}
+
+pub(crate) async fn create(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    FormOrJson(request): FormOrJson<CreateRequest>,
+) -> Result<Data<KeyWithSecret>, ApiError> {
+    if request.name.trim().is_empty() {
+        return Err(ApiError::bad_request("invalid_field", "name is required"));
+    }
+    let expires_at = request.expires_at.filter(|text| !text.trim().is_empty());
+    let expires_at = expires_at
+        .map(|text| DateTime::parse_from_rfc3339(text.trim()))
+        .transpose();
+    let expires_at = expires_at.map_err(|_| InvalidField::new("expires_at", "must be RFC3339"))?;
+    let new = NewKey {
+        name: Name::parse("name", &request.name)?,
+        permissions: vec![],
+        metadata: Metadata::default(),
+        expires_at: expires_at.map(|at| at.to_utc()),
+        owner: Owner::default(),
+    };
+    let access = services.store.session_app(&session).await?;
+    let (key, token) = services.store.create_key(&access, new).await?;
+    let rules = services.store.app_rules(&access).await?;
+    Ok(Data(KeyWithSecret::new(
+        KeyBody::new(key, access.app(), rules.as_ref()),
+        &token,
+    )))
+}
+
+pub(crate) async fn rotate(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Path(id): Path<String>,
+) -> Result<Data<KeyWithSecret>, ApiError> {
+    let id = key_id(&id)?;
+    let access = services.store.session_app(&session).await?;
+    rotated(&services, &access, id).await
+}
+
+/// Revoking a revoked key again is a success that changes nothing.
+pub(crate) async fn revoke(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Path(id): Path<String>,
+    FormOrJson(request): FormOrJson<RevokeRequest>,
+) -> Result<Data<Value>, ApiError> {
+    let id = key_id(&id)?;
+    let reason = parse_reason(request.reason)?;
+    let access = services.store.session_app(&session).await?;
+    services.store.revoke_key(&access, id, reason).await?;
+    Ok(Data(json!({"success": true})))
+}

@@ -1,0 +1,123 @@
+//! `GET /session/ticket/exchange` and `GET /api-auth/session`.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use keyward_core::App;
+use keyward_core::id::SessionId;
+use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::token::{self, Token};
+use keyward_http::{ActiveSession, ApiError, Browser, Data, NewSession, Query, Services, origin};
+use keyward_store::Error;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ExchangeQuery {
+    ticket: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Exchanged {
+    success: bool,
+    message: &'static str,
+    #[serde(flatten)]
+    access: Access,
+}
+
+/// What a session leads to.
+#[derive(Serialize)]
+pub(crate) struct Access {
+    session_id: SessionId,
+    api_auth_app: SessionApp,
+}
+
+#[derive(Serialize)]
+struct SessionApp {
+    /// The slug again, by the name that older clients read.
+    id: String,
+    app_slug: String,
+    name: String,
+    key_prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    is_active: bool,
+    rate_limits: Vec<Rule>,
+}
+
+impl Access {
+    fn new(session_id: SessionId, app: &App, rules: Option<Rules>) -> Self {
+        Self {
+            session_id,
+            api_auth_app: SessionApp {
+                id: app.app_slug.to_string(),
+                app_slug: app.app_slug.to_string(),
+                name: app.name.to_string(),
+                key_prefix: app.key_prefix.to_string(),
+                description: app.description.as_ref().map(ToString::to_string),
+                is_active: app.is_active,
+                rate_limits: rules.map(Vec::from).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// Exchanges the ticket for a session, of which the response tells the browser.
+pub(crate) async fn exchange(
+    State(services): State<Services>,
+    Extension(browser): Extension<Browser>,
+    Query(query): Query<ExchangeQuery>,
+    parts: axum::http::request::Parts,
+) -> Result<Response, ApiError> {
+    let text = query.ticket.filter(|text| !text.trim().is_empty());
+    let text = text.ok_or_else(|| ApiError::bad_request("ticket_required", "ticket is required"))?;
+    let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
+    let exchange = services
+        .store
+        .exchange_ticket(&ticket, browser.session.as_ref(), &origin(&parts))
+        .await
+        .map_err(|error| match error {
+            Error::Unauthenticated => invalid(),
+            error => error.into(),
+        })?;
+    let rules = services.store.exchanged_rules(&exchange).await?;
+    let body = Data(Exchanged {
+        success: true,
+        message: "API auth app session created",
+        access: Access::new(exchange.session.id, &exchange.app, rules),
+    });
+    let mut response = body.into_response();
+    if let Some(token) = exchange.token {
+        let id = exchange.session.deployment_id;
+        let deployment = services.store.deployment(id).await?;
+        let deployment = deployment.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+        response.extensions_mut().insert(NewSession {
+            session: exchange.session,
+            deployment,
+            token: token.reveal(),
+        });
+    }
+    Ok(response)
+}
+
+fn invalid() -> ApiError {
+    ApiError::unauthorized("invalid_ticket", "Invalid or expired ticket")
+}
+
+/// The session's app.
+pub(crate) async fn current(
+    State(services): State<Services>,
+    ActiveSession(access): ActiveSession,
+) -> Result<Data<Access>, ApiError> {
+    let app = services
+        .store
+        .session_app(&access)
+        .await
+        .map_err(|error| match error {
+            Error::NotFound(_) => {
+                ApiError::bad_request("app_deleted", "Invalid API auth app session: the app was deleted")
+            }
+            error => error.into(),
+        })?;
+    let rules = services.store.app_rules(&app).await?;
+    Ok(Data(Access::new(access.session().id, app.app(), rules)))
+}

@@ -1,0 +1,425 @@
+//! `keyward dev`: a whole installation in one process.
+//!
+//! All functions' routes on one port, over an embedded DynamoDB whose table is made from `template.yaml`, with a key
+//! file instead of KMS. What was answered is kept: a clean stop finishes running requests and writes the audit events
+//! that are still queued.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use keyward_core::Clock;
+use keyward_core::InvalidField;
+use keyward_core::audit::Origin;
+use keyward_core::deployment::Mode;
+use keyward_core::hashing::PepperVersion;
+use keyward_core::id::DeploymentId;
+use keyward_core::session::Capability;
+use keyward_core::text::{KeyPrefix, Name, Slug};
+use keyward_core::token::{RootKey, Token};
+use keyward_http::{Services, Settings, SettingsError, VerifyAuth, application};
+use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError, unlock};
+use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::embedded::{ACCESS_KEY, EmbeddedDynamoDb, REGION};
+use crate::files::DataDir;
+pub use crate::files::DevJson;
+use crate::routes;
+use crate::template::table_shape;
+
+/// The table's name in local runs.
+pub const TABLE: &str = "keyward";
+/// Where data is kept unless another folder is named.
+pub const DEFAULT_DATA_DIR: &str = ".keyward";
+const DEMO_APP: &str = "demo";
+/// How long running requests have to finish when the process is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The port to answer on; 0 picks a free one.
+    pub port: u16,
+    /// Where `dev.json` and kept data go.
+    pub data_dir: Option<PathBuf>,
+    /// Keep nothing: data lives in memory.
+    pub ephemeral: bool,
+}
+
+/// Why a local run cannot start: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// Something else listens there.
+    #[error(
+        "port {0} cannot be used ({1}): stop what listens there, or choose another with --port (0 picks a free one)"
+    )]
+    Port(u16, io::Error),
+    /// The data folder cannot be made or written.
+    #[error("the folder {} cannot be written ({error}): choose another with --data-dir", .0.display(), error = .1)]
+    Folder(PathBuf, io::Error),
+    /// Another process uses the data folder.
+    #[error("the folder {} is in use by another keyward dev: stop that, or choose another with --data-dir", .0.display())]
+    InUse(PathBuf),
+    /// The data file cannot be read.
+    #[error("the data file {} is damaged ({cause}): restore it from a copy, or move it away to start afresh", .0.display(), cause = .1)]
+    Damaged(PathBuf, String),
+    /// `--ephemeral` was asked for in a folder that holds kept data.
+    #[error("the folder {} holds kept data: leave --ephemeral out, or choose another with --data-dir", .0.display())]
+    Kept(PathBuf),
+    /// The peppers in the table were not wrapped by the key in the file.
+    #[error("the key file {} does not open the peppers of the data beside it ({error}): restore the key file", .0.display(), error = .1)]
+    KeyFile(PathBuf, PepperError),
+    /// Anything else that should not happen.
+    #[error("the installation cannot start: {0}")]
+    Start(String),
+}
+
+impl From<Error> for DevError {
+    fn from(error: Error) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+impl From<InvalidField> for DevError {
+    fn from(error: InvalidField) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+impl From<SettingsError> for DevError {
+    fn from(error: SettingsError) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
+/// An embedded DynamoDB that holds an installation: the table, a pepper, a deployment, a root key and a demo app.
+#[derive(Debug)]
+pub struct Installation {
+    dynamodb: EmbeddedDynamoDb,
+    table: Table,
+    provider: LocalKeyProvider,
+    deployment: DeploymentId,
+    root_key: SecretString,
+    folder: Option<DataDir>,
+    ephemeral: bool,
+}
+
+impl Installation {
+    /// Opens the installation that the options name, or makes it. `port` is the embedded DynamoDB's own.
+    ///
+    /// # Errors
+    /// [`DevError`].
+    pub async fn open(options: &Options, port: u16) -> Result<Self, DevError> {
+        let kept = (!options.ephemeral).then(|| Path::new(DEFAULT_DATA_DIR));
+        let folder = options
+            .data_dir
+            .as_deref()
+            .or(kept)
+            .map(DataDir::open)
+            .transpose()?;
+        if options.ephemeral
+            && let Some(folder) = folder.as_ref().filter(|folder| folder.database().exists())
+        {
+            return Err(DevError::Kept(folder.path().to_owned()));
+        }
+        let file = folder
+            .as_ref()
+            .filter(|_| !options.ephemeral)
+            .map(DataDir::database);
+        let damaged = |detail| DevError::Damaged(file.clone().unwrap_or_default(), detail);
+        let database = EmbeddedDynamoDb::open(file.as_deref()).map_err(damaged)?;
+        let dynamodb = EmbeddedDynamoDb::serve(database, port).await;
+        let dynamodb = dynamodb.map_err(|error| DevError::Port(port, error))?;
+        let client = dynamodb_client(&dynamodb.sdk_config().await);
+        let table = Table::new(client, TABLE, Clock::new(Utc::now));
+        let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
+        table
+            .create(&shape)
+            .await
+            .map_err(|error| damaged(error.to_string()))?;
+        let key_file = folder
+            .as_ref()
+            .filter(|_| !options.ephemeral)
+            .map(DataDir::key_file);
+        let provider = pepper(&table, key_file.as_deref()).await?;
+        let store = open_store(&table, &provider, key_file.as_deref()).await?;
+        let deployment = match store.first_deployment().await? {
+            Some(id) => id,
+            None => {
+                let name = Name::parse("name", "Local")?;
+                store.create_deployment(name, Mode::Staging, vec![]).await?.id
+            }
+        };
+        let last = folder.as_ref().and_then(DataDir::read_dev_json);
+        let root_key = root_key(&store, deployment, last).await?;
+        Ok(Self {
+            dynamodb,
+            table,
+            provider,
+            deployment,
+            root_key,
+            folder,
+            ephemeral: options.ephemeral,
+        })
+    }
+
+    /// Where the embedded DynamoDB is reached.
+    pub fn store_url(&self) -> String {
+        self.dynamodb.url()
+    }
+
+    /// The configuration with which the AWS SDK reaches it.
+    pub async fn sdk_config(&self) -> aws_config::SdkConfig {
+        self.dynamodb.sdk_config().await
+    }
+
+    /// The key provider that wraps its peppers.
+    pub fn provider(&self) -> &LocalKeyProvider {
+        &self.provider
+    }
+
+    /// The services of an installation that is reached at this URL.
+    ///
+    /// # Errors
+    /// [`DevError::Start`].
+    pub async fn services(&self, public_url: &str) -> Result<Services, DevError> {
+        let settings = Settings {
+            public_url: public_url.to_owned(),
+            verify_auth: VerifyAuth::Open,
+        };
+        Ok(Services::start(self.table.clone(), &self.provider, settings).await?)
+    }
+
+    /// Makes the demo app unless there is one, and tells what a program needs to use the installation.
+    ///
+    /// # Errors
+    /// [`DevError::Start`].
+    pub async fn describe(&self, services: &Services) -> Result<DevJson, DevError> {
+        let store = &services.store;
+        let token = Token::<RootKey>::parse(self.root_key.expose_secret());
+        let token = token.map_err(|error| DevError::Start(error.to_string()))?;
+        let access = store
+            .authenticate_root_key(&token, Origin::new("", "keyward dev", None))
+            .await?;
+        let slug = Slug::parse("app_slug", DEMO_APP)?;
+        let demo = NewApp {
+            app_slug: slug.clone(),
+            name: Name::parse("name", "Demo")?,
+            key_prefix: KeyPrefix::parse("key_prefix", "demo")?,
+            description: None,
+            permissions: vec![],
+            resources: vec![],
+            rate_limit_scheme_slug: None,
+            user_id: None,
+            organization_id: None,
+            workspace_id: None,
+        };
+        match store.create_app(&access, demo).await {
+            Ok(_) | Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ticket = NewTicket {
+            app_slug: slug,
+            actor: None,
+            capabilities: Capability::ALL.to_vec(),
+            lifetime: TimeDelta::hours(1),
+        };
+        let url = &services.settings.public_url;
+        let page = format!("{url}/vanity/api-auth");
+        let hosted_page_url = match store.issue_ticket(&access, ticket).await {
+            Ok((_, token)) => format!("{page}?ticket={}", token.reveal().expose_secret()),
+            // Somebody disabled or deleted the demo app.
+            Err(Error::Forbidden(_) | Error::NotFound(_)) => page,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(DevJson {
+            url: url.clone(),
+            root_key: self.root_key.expose_secret().to_owned(),
+            publishable_key: services.settings.publishable_key(Mode::Staging),
+            deployment_id: self.deployment.to_string(),
+            app_slug: DEMO_APP.to_owned(),
+            hosted_page_url,
+        })
+    }
+
+    /// Writes `dev.json` into the data folder, if there is one.
+    ///
+    /// # Errors
+    /// [`DevError::Folder`].
+    pub fn announce(&self, dev: &DevJson) -> Result<(), DevError> {
+        self.folder
+            .as_ref()
+            .map_or(Ok(()), |folder| folder.write_dev_json(dev))
+    }
+
+    /// Writes `functions.env` into the data folder: the environment in which the Lambda functions use this
+    /// installation. Returns where it is.
+    ///
+    /// # Errors
+    /// There is no data folder, or it cannot be written.
+    pub fn write_functions_env(&self, public_url: &str) -> Result<PathBuf, DevError> {
+        let Some(folder) = self.folder.as_ref().filter(|_| !self.ephemeral) else {
+            return Err(DevError::Start(
+                "the functions need the key file of a kept installation".into(),
+            ));
+        };
+        let key_file =
+            std::path::absolute(folder.key_file()).map_err(|error| DevError::Start(error.to_string()))?;
+        let lines = [
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.store_url()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
+            ("KEYWARD_TABLE", TABLE.to_owned()),
+            ("KEYWARD_KEY_FILE", key_file.display().to_string()),
+            ("KEYWARD_PUBLIC_URL", public_url.to_owned()),
+            ("KEYWARD_VERIFY_AUTH", "open".to_owned()),
+        ];
+        let text: String = lines
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        folder.write_private(&folder.functions_env(), text.as_bytes())?;
+        Ok(folder.functions_env())
+    }
+
+    /// Closes the database. What is not to be kept is gone.
+    pub async fn close(self) {
+        if self.ephemeral
+            && let Some(folder) = &self.folder
+        {
+            folder.remove_dev_json();
+        }
+        self.dynamodb.stop().await;
+    }
+}
+
+/// The key provider, with at least one pepper of its in the table.
+async fn pepper(table: &Table, key_file: Option<&Path>) -> Result<LocalKeyProvider, DevError> {
+    let failed = |error: PepperError| DevError::Start(error.to_string());
+    let peppers = table.peppers().await?;
+    let Some(key_file) = key_file else {
+        let provider = LocalKeyProvider::in_memory(TABLE).map_err(failed)?;
+        add_pepper(table, &provider).await?;
+        return Ok(provider);
+    };
+    if !peppers.is_empty() {
+        // A new key would open none of them.
+        return LocalKeyProvider::open(key_file, TABLE).map_err(failed);
+    }
+    let provider = LocalKeyProvider::open_or_create(key_file, TABLE).map_err(failed)?;
+    add_pepper(table, &provider).await?;
+    Ok(provider)
+}
+
+async fn add_pepper(table: &Table, provider: &LocalKeyProvider) -> Result<(), DevError> {
+    let made = provider.generate(PepperVersion(1), Utc::now()).await;
+    let made = made.map_err(|error| DevError::Start(error.to_string()))?;
+    table.add_pepper(&made).await?;
+    Ok(())
+}
+
+async fn open_store(
+    table: &Table,
+    provider: &LocalKeyProvider,
+    key_file: Option<&Path>,
+) -> Result<Store, DevError> {
+    let keyring = unlock(provider, &table.peppers().await?).await;
+    let keyring = keyring.map_err(|error| match key_file {
+        Some(key_file) => DevError::KeyFile(key_file.to_owned(), error),
+        None => DevError::Start(error.to_string()),
+    })?;
+    Ok(Store::new(table.clone(), keyring))
+}
+
+/// The root key of the last run, if it is still one of this installation's, or a new one.
+async fn root_key(
+    store: &Store,
+    deployment: DeploymentId,
+    last: Option<DevJson>,
+) -> Result<SecretString, DevError> {
+    if let Some(token) = last.and_then(|last| Token::<RootKey>::parse(&last.root_key).ok()) {
+        match store.authenticate_root_key(&token, Origin::default()).await {
+            Ok(access) if access.deployment_id() == deployment => return Ok(token.reveal()),
+            Ok(_) | Err(Error::Unauthenticated) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let name = Name::parse("name", "Local root key")?;
+    let made = store.create_root_key(deployment, name, &Scope::ALL).await?;
+    Ok(made.reveal())
+}
+
+/// A running installation.
+#[derive(Debug)]
+pub struct Dev {
+    installation: Installation,
+    services: Services,
+    described: DevJson,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl Dev {
+    /// Starts an installation and returns when it accepts requests.
+    ///
+    /// # Errors
+    /// [`DevError`].
+    pub async fn start(options: &Options) -> Result<Self, DevError> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
+        let listener = listener.map_err(|error| DevError::Port(options.port, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| DevError::Port(options.port, error))?;
+        let installation = Installation::open(options, 0).await?;
+        let services = installation.services(&format!("http://{address}")).await?;
+        let application = application(routes(&services), services.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = tokio::spawn(async move {
+            let service = application.into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service)
+                .with_graceful_shutdown(async {
+                    // Stopping by dropping the sender is stopping too.
+                    let _told = stopped.await;
+                })
+                .await
+        });
+        let described = installation.describe(&services).await?;
+        installation.announce(&described)?;
+        Ok(Self {
+            installation,
+            services,
+            described,
+            stop,
+            server,
+        })
+    }
+
+    /// What a program needs to use it.
+    pub fn described(&self) -> &DevJson {
+        &self.described
+    }
+
+    /// The installation behind it.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// Finishes running requests, writes what is queued, and closes the database.
+    pub async fn stop(self) {
+        // Fails only if the server has ended already.
+        let _told = self.stop.send(());
+        if tokio::time::timeout(GRACE, self.server).await.is_err() {
+            tracing::warn!("requests were still running and were given up");
+        }
+        self.services.recorder.close().await;
+        drop(self.services);
+        self.installation.close().await;
+    }
+}

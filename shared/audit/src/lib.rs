@@ -1,0 +1,126 @@
+//! Recording verifications: after the answer, in groups, without losing any.
+//!
+//! [`Recorder::record`] hands an event to a writer and returns; the writer sends what has gathered in batches of 25.
+//! When the queue is full, `record` waits: a slow table slows answers down before it loses what they said. What the
+//! table refuses for good goes to the log as one line of JSON each, under the target `keyward::audit`. A process that
+//! ends calls [`Recorder::close`], a function that may be frozen calls [`Recorder::flush`] before it answers. Lifecycle
+//! events do not come here: `store` writes them in the transaction of the change.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use keyward_core::audit::{Event, Outcome};
+use keyward_core::id::KeyId;
+use keyward_store::Store;
+use tokio::sync::{mpsc, oneshot};
+
+/// How many events may wait for the writer.
+const QUEUE: usize = 10_000;
+/// How many events are written at once, in requests of 25, four at a time.
+const GROUP: usize = 500;
+/// A key's last use is written when the last one written is so long ago.
+const LAST_USE: TimeDelta = TimeDelta::minutes(1);
+
+enum Message {
+    Event {
+        event: Box<Event>,
+        /// The key whose use is to be noted: it has been long enough.
+        due: Option<KeyId>,
+    },
+    Flush(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The way to the writer. Clones lead to the same one.
+#[derive(Debug, Clone)]
+pub struct Recorder(mpsc::Sender<Message>);
+
+impl Recorder {
+    /// Starts a writer on the current Tokio runtime.
+    pub fn start(store: Store) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(write(store, receiver));
+        Self(sender)
+    }
+
+    /// Records a verification by a key that was last used at `last_used_at`, as far as that is written.
+    pub async fn record(&self, event: Event, last_used_at: Option<DateTime<Utc>>) {
+        let used = event.id.timestamp();
+        let due = last_used_at.is_none_or(|last| used - last >= LAST_USE);
+        let due = event.key_id.filter(|_| due && event.outcome == Outcome::Allowed);
+        let event = Box::new(event);
+        if let Err(mpsc::error::SendError(Message::Event { event, .. })) =
+            self.0.send(Message::Event { event, due }).await
+        {
+            log_unwritten(&event, &"the writer has been closed");
+        }
+    }
+
+    /// Returns when everything recorded before is written, or logged where it could not be.
+    pub async fn flush(&self) {
+        self.call(Message::Flush).await;
+    }
+
+    /// Writes everything recorded before, then ends the writer.
+    pub async fn close(&self) {
+        self.call(Message::Close).await;
+    }
+
+    async fn call(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
+        let (done, wait) = oneshot::channel();
+        if self.0.send(message(done)).await.is_ok() {
+            // An error says that the writer has ended, and it ends only when all is written.
+            let _ended = wait.await;
+        }
+    }
+}
+
+async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
+    let mut received = Vec::with_capacity(GROUP);
+    while queue.recv_many(&mut received, GROUP).await > 0 {
+        let (mut events, mut uses, mut waiting, mut close) = (Vec::new(), HashMap::new(), Vec::new(), false);
+        for message in received.drain(..) {
+            match message {
+                Message::Event { event, due } => {
+                    uses.extend(due.map(|key| (key, event.id.timestamp())));
+                    events.push(*event);
+                }
+                Message::Flush(done) => waiting.push(done),
+                Message::Close(done) => {
+                    close = true;
+                    waiting.push(done);
+                }
+            }
+        }
+        // After a close, what is already in the queue is still written, and nothing more is taken in.
+        if close {
+            queue.close();
+        }
+        join_all(events.chunks(GROUP / 4).map(|chunk| write_events(&store, chunk))).await;
+        join_all(uses.into_iter().map(|(key, at)| note_use(&store, key, at))).await;
+        for done in waiting {
+            // Whoever asked may have gone away.
+            let _gone = done.send(());
+        }
+    }
+}
+
+async fn write_events(store: &Store, events: &[Event]) {
+    if let Err(unwritten) = store.write_events(events).await {
+        for event in &unwritten.events {
+            log_unwritten(event, &unwritten.cause);
+        }
+    }
+}
+
+async fn note_use(store: &Store, key: KeyId, at: DateTime<Utc>) {
+    if let Err(error) = store.touch_key(key, at).await {
+        tracing::warn!(%error, %key, "the last use of a key was not noted");
+    }
+}
+
+fn log_unwritten(event: &Event, cause: &dyn std::fmt::Display) {
+    let json = serde_json::to_string(event).unwrap_or_default();
+    tracing::error!(target: "keyward::audit", %cause, event = json, "an audit event was not written");
+}

@@ -1,0 +1,55 @@
+//! API auth apps: what a SaaS issues keys for.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AppNumber, DeploymentId};
+use crate::permission::Permission;
+use crate::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
+
+/// An API auth app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    /// The number that its keys carry.
+    pub number: AppNumber,
+    /// Whose it is.
+    pub deployment_id: DeploymentId,
+    /// What callers address it by; unique in the deployment, also after deletion.
+    pub app_slug: Slug,
+    /// What people call it.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// What its keys begin with.
+    pub key_prefix: KeyPrefix,
+    /// Whether its keys work.
+    pub is_active: bool,
+    /// What its keys may be granted; anything where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
+    /// Which paths its keys may reach; all where it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourcePattern>,
+    /// The scheme that limits its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_scheme_slug: Option<Slug>,
+    /// The SaaS's user it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<OwnerId>,
+    /// The SaaS's organization it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<OwnerId>,
+    /// The SaaS's workspace it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<OwnerId>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+    /// When it was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Counts the changes; a change is made on the condition that this has not moved.
+    pub revision: u64,
+}

@@ -1,0 +1,276 @@
+//! Audit events: who did what, and what was decided of each request.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
+use crate::text::{Name, OwnerId, Reason, Slug};
+
+/// The id of an event, `req_` and a ULID: it sorts by time, and answers carry it as `request_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct EventId(Ulid);
+
+/// A text is not an event's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an event id is req_ and a ULID")]
+pub struct InvalidEventId;
+
+impl EventId {
+    /// An id for the instant `now`; the lowest 80 bits of `random` are used.
+    pub fn mint(now: DateTime<Utc>, random: u128) -> Self {
+        let ms = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        Self(Ulid::from_parts(ms, random))
+    }
+
+    /// No event of `at` or later sorts before this.
+    pub fn first_at(at: DateTime<Utc>) -> Self {
+        Self::mint(at, 0)
+    }
+
+    /// No event of `at` or earlier sorts after this.
+    pub fn last_at(at: DateTime<Utc>) -> Self {
+        Self::mint(at, u128::MAX)
+    }
+
+    /// When it was minted, to the millisecond.
+    pub fn timestamp(self) -> DateTime<Utc> {
+        i64::try_from(self.0.timestamp_ms())
+            .ok()
+            .and_then(DateTime::from_timestamp_millis)
+            .unwrap_or_default()
+    }
+
+    /// The lowest 32 of the random bits, to spread events evenly.
+    pub fn spread(self) -> u32 {
+        (self.0.random() & u128::from(u32::MAX)) as u32
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; ulid::ULID_LEN];
+        write!(f, "req_{}", self.0.array_to_str(&mut buffer))
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let ulid = text.strip_prefix("req_").ok_or(InvalidEventId)?;
+        let parsed = Ulid::from_string(ulid).map_err(|_| InvalidEventId)?;
+        // Lower-case and overflowing spellings of the same number would sort elsewhere.
+        let id = Self(parsed);
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(InvalidEventId)
+        }
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = InvalidEventId;
+
+    fn try_from(text: String) -> Result<Self, InvalidEventId> {
+        text.parse()
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// A key was presented and its request decided.
+    #[serde(rename = "verification")]
+    Verification,
+    /// An app was made.
+    #[serde(rename = "app.created")]
+    AppCreated,
+    /// An app was changed.
+    #[serde(rename = "app.updated")]
+    AppUpdated,
+    /// An app was deleted.
+    #[serde(rename = "app.deleted")]
+    AppDeleted,
+    /// A key was made.
+    #[serde(rename = "key.created")]
+    KeyCreated,
+    /// A key was given a new secret.
+    #[serde(rename = "key.rotated")]
+    KeyRotated,
+    /// A key was revoked.
+    #[serde(rename = "key.revoked")]
+    KeyRevoked,
+    /// A rate-limit scheme was made.
+    #[serde(rename = "scheme.created")]
+    SchemeCreated,
+    /// A rate-limit scheme was changed.
+    #[serde(rename = "scheme.updated")]
+    SchemeUpdated,
+    /// A rate-limit scheme was deleted.
+    #[serde(rename = "scheme.deleted")]
+    SchemeDeleted,
+    /// A ticket was issued.
+    #[serde(rename = "ticket.issued")]
+    TicketIssued,
+    /// A ticket was asked for and refused.
+    #[serde(rename = "ticket.refused")]
+    TicketRefused,
+    /// A ticket was exchanged for a session.
+    #[serde(rename = "session.created")]
+    SessionCreated,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It went through.
+    Allowed,
+    /// It was refused.
+    Blocked,
+}
+
+impl Outcome {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
+/// Who did it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Actor {
+    /// A backend with this root key.
+    RootKey {
+        /// The root key.
+        id: RootKeyId,
+    },
+    /// A browser with this session.
+    Session {
+        /// The session.
+        id: SessionId,
+        /// On whose behalf its ticket was issued.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user_id: Option<OwnerId>,
+    },
+}
+
+/// Where a request came from and what it asked for: cut to lengths that a stored event has room for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The client's address; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client_ip: String,
+    /// Method and path, without the query.
+    pub path: String,
+    /// The client's `User-Agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// An origin with each text cut to its longest: 64, 2,060 and 256 bytes.
+    pub fn new(client_ip: &str, path: &str, user_agent: Option<&str>) -> Self {
+        Self {
+            client_ip: cut(client_ip, 64),
+            path: cut(path, 2_060),
+            user_agent: user_agent.map(|text| cut(text, 256)),
+        }
+    }
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    let end = text.floor_char_boundary(longest);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// One event of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id, which says when it happened.
+    pub id: EventId,
+    /// Whose it is.
+    pub deployment_id: DeploymentId,
+    /// The app it concerns, if that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppNumber>,
+    /// The app's slug, also when there is no such app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_slug: Option<Slug>,
+    /// What happened.
+    pub action: Action,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What refused it: `permission_denied`, or the code of the refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_by_rule: Option<String>,
+    /// The key it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// The key's name at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<Name>,
+    /// Who did it. A verification has no other actor than the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+    /// Why, if that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Where it came from.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_read_back() {
+        let at = |ms| DateTime::from_timestamp_millis(ms).unwrap_or_default();
+        let early = EventId::mint(at(1_800_000_000_000), u128::MAX);
+        let late = EventId::mint(at(1_800_000_000_001), 0);
+        assert!(early < late && early.to_string() < late.to_string());
+        assert_eq!(early, EventId::last_at(at(1_800_000_000_000)));
+        assert_eq!(late.to_string().parse(), Ok(late));
+        assert_eq!(late.timestamp(), at(1_800_000_000_001));
+    }
+
+    #[test]
+    fn what_is_no_id() {
+        let id = EventId::mint(DateTime::UNIX_EPOCH, 0xABCDEF).to_string();
+        for bad in [
+            "",
+            "req_",
+            "x",
+            &id.to_lowercase(),
+            &id.replace("req_", ""),
+            "req_ZZZZZZZZZZZZZZZZZZZZZZZZZZ",
+        ] {
+            assert!(bad.parse::<EventId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let origin = Origin::new(&"é".repeat(100), "GET /", Some(&"x".repeat(300)));
+        assert_eq!(origin.client_ip.len(), 64);
+        assert_eq!(origin.user_agent.map(|t| t.len()), Some(256));
+    }
+}

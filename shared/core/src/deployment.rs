@@ -1,0 +1,52 @@
+//! Deployments: the tenants of an installation.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::DeploymentId;
+use crate::text::Name;
+
+/// How browsers carry a deployment's sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// In a cookie, from allowed origins only.
+    Production,
+    /// In the `__dev_session__` parameter and the `X-Development-Session` header, from any origin.
+    Staging,
+}
+
+/// The public half of a deployment's ES256 key (RFC 7518, 6.2.1): the coordinates, base64url without padding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKey {
+    /// The x coordinate.
+    pub x: String,
+    /// The y coordinate.
+    pub y: String,
+}
+
+/// A tenant: all apps, keys, tickets, sessions and events belong to exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// What people call it.
+    pub name: Name,
+    /// How browsers carry its sessions.
+    pub mode: Mode,
+    /// Origins (RFC 6454, such as `https://app.example.com`) whose pages may use its sessions.
+    pub allowed_origins: Vec<String>,
+    /// Its public signing key.
+    pub public_key: PublicKey,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Deployment {
+    /// Whether pages of this origin may use its sessions.
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        self.mode == Mode::Staging || self.allowed_origins.iter().any(|allowed| allowed == origin)
+    }
+}

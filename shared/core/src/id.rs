@@ -1,0 +1,231 @@
+//! Identifiers: one type for each kind, so that one is never taken for another.
+//!
+//! An id is a positive `i64`: 41 bits of milliseconds since 2025-01-01 UTC and 22 random bits. Ids sort by the time
+//! they were minted and are made without coordination; whoever stores one does so on the condition that it is free.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::base62;
+
+/// 2025-01-01T00:00:00Z in Unix milliseconds. Part of every id that exists: it must never change.
+const EPOCH_MS: i64 = 1_735_689_600_000;
+const RANDOM_BITS: u32 = 22;
+
+/// Why a text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id is a positive 64-bit number in decimal digits")]
+pub struct InvalidId;
+
+fn mint(now: DateTime<Utc>, random: u32) -> i64 {
+    let elapsed = (now.timestamp_millis() - EPOCH_MS).clamp(0, (1 << 41) - 1);
+    let id = (elapsed << RANDOM_BITS) | i64::from(random & ((1 << RANDOM_BITS) - 1));
+    id.max(1)
+}
+
+struct IdVisitor;
+
+impl Visitor<'_> for IdVisitor {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a positive 64-bit number, as a number or as decimal digits")
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
+        Ok(value)
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
+        i64::try_from(value).map_err(|_| E::custom(InvalidId))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<i64, E> {
+        value.parse().map_err(|_| E::custom(InvalidId))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(i64);
+
+        impl $name {
+            /// A new id for the instant `now`; only the lowest 22 bits of `random` are used.
+            pub fn mint(now: DateTime<Utc>, random: u32) -> Self {
+                Self(mint(now, random))
+            }
+
+            /// The id with this number, if it is positive.
+            pub fn new(number: i64) -> Result<Self, InvalidId> {
+                if number > 0 { Ok(Self(number)) } else { Err(InvalidId) }
+            }
+
+            /// The number.
+            pub fn get(self) -> i64 {
+                self.0
+            }
+
+            /// Eleven base-62 digits, which sort as the ids do.
+            pub fn base62(self) -> String {
+                base62::encode(self.0.unsigned_abs(), 11)
+            }
+
+            /// Reads [`Self::base62`].
+            ///
+            /// # Errors
+            /// For anything but eleven digits of a positive `i64`.
+            pub fn from_base62(text: &str) -> Result<Self, InvalidId> {
+                if text.len() != 11 {
+                    return Err(InvalidId);
+                }
+                base62::decode(text)
+                    .and_then(|number| i64::try_from(number).ok())
+                    .ok_or(InvalidId)
+                    .and_then(Self::new)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.parse().map_err(|_| InvalidId).and_then(Self::new)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let number = deserializer.deserialize_any(IdVisitor)?;
+                Self::new(number).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// A deployment: a tenant of the installation.
+    DeploymentId
+);
+id!(
+    /// An API key.
+    KeyId
+);
+id!(
+    /// A root key.
+    RootKeyId
+);
+id!(
+    /// A rate-limit scheme.
+    SchemeId
+);
+id!(
+    /// A ticket.
+    TicketId
+);
+id!(
+    /// A session made from a ticket.
+    SessionId
+);
+
+/// The number that API keys carry to address their app: below 62^6, drawn at random, unique in the installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppNumber(u64);
+
+impl AppNumber {
+    /// One more than the largest number: 62^6.
+    const END: u64 = 62_u64.pow(6);
+
+    /// A number drawn from 64 random bits.
+    pub fn mint(random: u64) -> Self {
+        Self(random % Self::END)
+    }
+
+    /// Six base-62 digits.
+    pub fn base62(self) -> String {
+        base62::encode(self.0, 6)
+    }
+
+    /// Reads [`Self::base62`].
+    ///
+    /// # Errors
+    /// For anything but six base-62 digits.
+    pub fn from_base62(text: &str) -> Result<Self, InvalidId> {
+        if text.len() != 6 {
+            return Err(InvalidId);
+        }
+        base62::decode(text).map(Self).ok_or(InvalidId)
+    }
+}
+
+impl Serialize for AppNumber {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.base62())
+    }
+}
+
+impl<'de> Deserialize<'de> for AppNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_base62(&text).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ids_are_positive_whatever_the_clock_says() {
+        for seconds in [-1_000_000_000_000, 0, 1_763_800_000, 9_000_000_000_000] {
+            let now = DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+            assert!(KeyId::mint(now, 0).get() > 0);
+            assert!(KeyId::mint(now, u32::MAX).get() > 0);
+        }
+    }
+
+    #[test]
+    fn a_later_id_is_larger() {
+        let at = |ms| DateTime::from_timestamp_millis(EPOCH_MS + ms).unwrap_or_default();
+        assert!(KeyId::mint(at(5), u32::MAX) < KeyId::mint(at(6), 0));
+    }
+
+    #[test]
+    fn an_id_is_a_string_on_the_wire_and_may_come_as_a_number() {
+        let id = KeyId::new(42).unwrap();
+        assert_eq!(serde_json::to_string(&id).unwrap(), r#""42""#);
+        assert_eq!(serde_json::from_str::<KeyId>("42").unwrap(), id);
+        assert_eq!(serde_json::from_str::<KeyId>(r#""42""#).unwrap(), id);
+        for bad in ["0", "-1", r#""x""#, "1.5", "18446744073709551615", "null"] {
+            assert!(serde_json::from_str::<KeyId>(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn base62_reads_back(number in 1..=i64::MAX, random: u64) {
+            let id = KeyId::new(number).unwrap();
+            prop_assert_eq!(KeyId::from_base62(&id.base62()), Ok(id));
+            let app = AppNumber::mint(random);
+            prop_assert_eq!(AppNumber::from_base62(&app.base62()), Ok(app));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! API keys: all that is known of one but its secret.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AppNumber, DeploymentId, KeyId};
+use crate::permission::Permission;
+use crate::text::{InvalidField, KeyPrefix, Name, OwnerId, Reason, Slug};
+
+/// An API key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Its id; rotation keeps it.
+    pub id: KeyId,
+    /// Whose it is.
+    pub deployment_id: DeploymentId,
+    /// Its app's number.
+    pub app: AppNumber,
+    /// Its app's slug.
+    pub app_slug: Slug,
+    /// What people call it.
+    pub name: Name,
+    /// What it begins with.
+    pub key_prefix: KeyPrefix,
+    /// What it ends with.
+    pub key_suffix: String,
+    /// What it may do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<Permission>,
+    /// What the SaaS attached to it.
+    pub metadata: Metadata,
+    /// Whom it belongs to, in the SaaS's own ids.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// When it stops working.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it last verified, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<DateTime<Utc>>,
+    /// When it was revoked. Revocation is final.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// Why it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_reason: Option<Reason>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+    /// Counts the changes; a change is made on the condition that this has not moved.
+    pub revision: u64,
+}
+
+impl ApiKey {
+    /// Whether it has not been revoked. It may have expired all the same.
+    pub fn is_active(&self) -> bool {
+        self.revoked_at.is_none()
+    }
+
+    /// Whether it has expired at `now`: at its expiry it no longer works.
+    pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// The SaaS's own ids of whom a key belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// A user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_user_id: Option<OwnerId>,
+    /// An organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<OwnerId>,
+    /// A workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_id: Option<OwnerId>,
+    /// A user's membership in the organization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization_membership_id: Option<OwnerId>,
+    /// A user's membership in the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_membership_id: Option<OwnerId>,
+}
+
+/// A JSON object that the SaaS attached to a key, kept as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Metadata(serde_json::Map<String, serde_json::Value>);
+
+impl Metadata {
+    /// Parses the value of the request's field `field`; null is an empty object.
+    ///
+    /// # Errors
+    /// Anything but an object or null.
+    pub fn parse(field: &str, value: serde_json::Value) -> Result<Self, InvalidField> {
+        match value {
+            serde_json::Value::Object(members) => Ok(Self(members)),
+            serde_json::Value::Null => Ok(Self::default()),
+            _ => Err(InvalidField::new(field, "must be a JSON object")),
+        }
+    }
+
+    /// The members, taken out.
+    pub fn into_members(self) -> serde_json::Map<String, serde_json::Value> {
+        self.0
+    }
+
+    /// The members.
+    pub fn members(&self) -> &serde_json::Map<String, serde_json::Value> {
+        &self.0
+    }
+}
+
+impl fmt::Display for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(&self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&json)
+    }
+}
+
+impl From<Metadata> for String {
+    fn from(metadata: Metadata) -> Self {
+        metadata.to_string()
+    }
+}
+
+impl TryFrom<String> for Metadata {
+    type Error = serde_json::Error;
+
+    fn try_from(text: String) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(&text).map(Self)
+    }
+}

@@ -1,0 +1,26 @@
+//! The pure part of Keyward: identifiers, tokens, hashing, permissions, rate-limit rules and the decision.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness: instants and random bytes are arguments. Every
+//! value parsed into a type of this crate is valid for as long as it exists, so the other crates never check twice.
+
+pub mod app;
+pub mod audit;
+pub mod base62;
+pub mod clock;
+pub mod decision;
+pub mod deployment;
+pub mod hashing;
+pub mod id;
+pub mod key;
+pub mod pepper;
+pub mod permission;
+pub mod rate_limit;
+pub mod session;
+pub mod text;
+pub mod token;
+
+pub use app::App;
+pub use clock::Clock;
+pub use deployment::Deployment;
+pub use key::ApiKey;
+pub use text::InvalidField;

@@ -1,0 +1,201 @@
+//! Bodies and queries, parsed into types or refused with a sentence that says why.
+
+use std::error::Error as _;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use http_body_util::LengthLimitError;
+use keyward_core::id::KeyId;
+use serde::de::{self, DeserializeOwned};
+use serde::{Deserialize, Deserializer};
+
+use crate::ApiError;
+
+/// The longest body that is read, in bytes.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// A JSON body. Members that `T` does not know are ignored.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let kind = Kind::of(request.headers());
+        let body = read(request).await?;
+        match kind {
+            Kind::Json => json(&body).map(Self),
+            _ => Err(unsupported("application/json")),
+        }
+    }
+}
+
+/// A JSON body, or none at all, of whatever content type.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let kind = Kind::of(request.headers());
+        let body = read(request).await?;
+        match kind {
+            _ if body.is_empty() => Ok(Self(T::default())),
+            Kind::Json => json(&body).map(Self),
+            _ => Err(unsupported("application/json")),
+        }
+    }
+}
+
+/// A form or a JSON body, or none at all.
+#[derive(Debug)]
+pub struct FormOrJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for FormOrJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let kind = Kind::of(request.headers());
+        let body = read(request).await?;
+        match kind {
+            _ if body.is_empty() => Ok(Self(T::default())),
+            Kind::Json => json(&body).map(Self),
+            Kind::Form => serde_urlencoded::from_bytes(&body)
+                .map(Self)
+                .map_err(|error| unprocessable(&error)),
+            Kind::Other => Err(unsupported(
+                "application/x-www-form-urlencoded or application/json",
+            )),
+        }
+    }
+}
+
+/// The parameters of the query. Those that `T` does not know are ignored.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
+            .map(Self)
+            .map_err(|error| {
+                ApiError::bad_request("invalid_query", format!("The query is not valid: {error}"))
+            })
+    }
+}
+
+/// An instant in a query: RFC 3339, or a UTC date with or without a time (`2026-01-31`, `2026-01-31 12:00:00`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instant(pub DateTime<Utc>);
+
+impl<'de> Deserialize<'de> for Instant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let zoned = DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
+        zoned
+            .or_else(|_| NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S").map(|at| at.and_utc()))
+            .or_else(|_| {
+                NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(|day| day.and_time(NaiveTime::MIN).and_utc())
+            })
+            .map(Self)
+            .map_err(|_| de::Error::custom("a date must be RFC 3339, such as 2026-01-31T12:00:00Z"))
+    }
+}
+
+/// An id of the SaaS's own in a body: a string, or a number, which is read as its digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LooseId(pub String);
+
+impl<'de> Deserialize<'de> for LooseId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "an id must be a string or a whole number")]
+        enum Form {
+            Text(String),
+            Number(i64),
+        }
+        Ok(Self(match Form::deserialize(deserializer)? {
+            Form::Text(text) => text,
+            Form::Number(number) => number.to_string(),
+        }))
+    }
+}
+
+/// Parses the id of a key in a path.
+///
+/// # Errors
+/// 400 for anything but a positive 64-bit number.
+pub fn key_id(text: &str) -> Result<KeyId, ApiError> {
+    text.parse()
+        .map_err(|error| ApiError::bad_request("invalid_key_id", format!("invalid key id: {error}")))
+}
+
+enum Kind {
+    Json,
+    Form,
+    Other,
+}
+
+impl Kind {
+    fn of(headers: &HeaderMap) -> Self {
+        let value = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let essence = value
+            .and_then(|value| value.split(';').next())
+            .unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "application/json" => Self::Json,
+            "application/x-www-form-urlencoded" => Self::Form,
+            other if other.starts_with("application/") && other.ends_with("+json") => Self::Json,
+            _ => Self::Other,
+        }
+    }
+}
+
+async fn read(request: Request) -> Result<Bytes, ApiError> {
+    to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            if inner.is::<LengthLimitError>() {
+                let message = format!("The body is longer than {MAX_BODY} bytes");
+                return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+            }
+            cause = inner.source();
+        }
+        ApiError::bad_request("unreadable_body", "The body could not be read to its end")
+    })
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() {
+            return unprocessable(&error);
+        }
+        ApiError::bad_request("malformed_json", format!("The body is not JSON: {error}"))
+    })
+}
+
+fn unprocessable(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "invalid_body",
+        format!("The body is not as it should be: {error}"),
+    )
+}
+
+fn unsupported(wanted: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        format!("The body must be sent as {wanted}"),
+    )
+}

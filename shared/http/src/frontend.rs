@@ -1,0 +1,303 @@
+//! The plane of browsers: sessions, CORS and the envelope.
+//!
+//! A session travels in the cookie `__session` or, where the deployment is in staging mode, in the query parameter
+//! `__dev_session__` and back in the header `X-Development-Session`. The cookie is looked at first. A change that a
+//! cookie carries needs an allowed `Origin`, since browsers attach cookies to other pages' requests too.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use keyward_core::Deployment;
+use keyward_core::deployment::Mode;
+use keyward_core::id::SessionId;
+use keyward_core::session::Session;
+use keyward_core::token::{self, Token};
+use keyward_store::{Error, SessionAccess};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::plane::{Payload, answer, error_of};
+use crate::{ApiError, Services, origin};
+
+const COOKIE: &str = "__session";
+const PARAMETER: &str = "__dev_session__";
+const DEVELOPMENT_SESSION: HeaderName = HeaderName::from_static("x-development-session");
+
+/// What is known of the browser that a request comes from.
+#[derive(Debug, Clone)]
+pub struct Browser {
+    /// The deployment of its session or, without one, the installation's own.
+    pub deployment: Deployment,
+    /// Its session, if it sent a valid one.
+    pub session: Option<SessionAccess>,
+}
+
+/// A session that the browser is to hold from now on: put into the extensions of a response.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// The session.
+    pub session: Session,
+    /// Its deployment.
+    pub deployment: Deployment,
+    /// Its token.
+    pub token: SecretString,
+}
+
+/// A session as the browser presented it.
+struct Presented {
+    token: Token<token::Session>,
+    in_cookie: bool,
+}
+
+/// Puts routes on the plane of browsers: values and errors as
+/// `{status, message, data, session, errors}`, with CORS headers and the session's transport.
+pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services> {
+    routes.layer(from_fn_with_state(services, serve))
+}
+
+async fn serve(State(services): State<Services>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let asking = parts.headers.get(header::ORIGIN).cloned();
+    let recognised = recognise(&services, &parts).await;
+    let (browser, presented) = match recognised {
+        Ok(recognised) => recognised,
+        Err(error) => return render(error.into_response(), None),
+    };
+    let deployment = browser.deployment.clone();
+    let session = browser.session.as_ref().map(|access| access.session().clone());
+    let preflight = parts.method == Method::OPTIONS;
+    let mut response = if preflight {
+        preflight_answer(&parts.headers)
+    } else if let Err(error) = check_origin(&parts, &browser, presented.as_ref()) {
+        error.into_response()
+    } else {
+        parts.extensions.insert(browser);
+        next.run(Request::from_parts(parts, body)).await
+    };
+    let held = match (
+        response.extensions_mut().remove::<NewSession>(),
+        session,
+        presented,
+    ) {
+        (Some(new), _, _) => Some(new),
+        (None, Some(session), Some(presented)) => Some(NewSession {
+            session,
+            deployment: deployment.clone(),
+            token: presented.token.reveal(),
+        }),
+        _ => None,
+    };
+    let in_use = held.as_ref().map_or(&deployment, |held| &held.deployment);
+    if let Some(asking) = asking {
+        allow_origin(response.headers_mut(), asking, in_use);
+    }
+    if let Some(held) = &held {
+        hand_over(response.headers_mut(), held, services.store.clock().now());
+    }
+    if preflight {
+        return response;
+    }
+    render(response, held.as_ref().map(|held| &held.session))
+}
+
+/// Finds out who is asking. A session that is not valid is no session.
+async fn recognise(services: &Services, parts: &Parts) -> Result<(Browser, Option<Presented>), ApiError> {
+    let presented = presented(parts);
+    let session = match &presented {
+        Some(Presented { token, .. }) => {
+            match services.store.authenticate_session(token, origin(parts)).await {
+                Ok(access) => Some(access),
+                Err(Error::Unauthenticated) => None,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        None => None,
+    };
+    let own = services.deployment_id;
+    let id = session
+        .as_ref()
+        .map_or(own, |access| access.session().deployment_id);
+    let deployment = services.store.deployment(id).await?;
+    let deployment = deployment.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+    // In production, sessions travel in cookies only.
+    let in_cookie = presented.as_ref().is_some_and(|presented| presented.in_cookie);
+    let session = session.filter(|_| in_cookie || deployment.mode == Mode::Staging);
+    Ok((Browser { deployment, session }, presented))
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    #[serde(rename = "__dev_session__")]
+    token: Option<String>,
+}
+
+fn presented(parts: &Parts) -> Option<Presented> {
+    let cookies = parts.headers.get_all(header::COOKIE).into_iter();
+    let cookie = cookies
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, _)| *name == COOKIE)
+        .find_map(|(_, value)| Token::parse(value).ok());
+    if let Some(token) = cookie {
+        return Some(Presented {
+            token,
+            in_cookie: true,
+        });
+    }
+    let query = parts.uri.query().filter(|query| query.contains(PARAMETER))?;
+    let Parameters { token } = serde_urlencoded::from_str(query).ok()?;
+    let token = Token::parse(&token?).ok()?;
+    Some(Presented {
+        token,
+        in_cookie: false,
+    })
+}
+
+fn check_origin(parts: &Parts, browser: &Browser, presented: Option<&Presented>) -> Result<(), ApiError> {
+    let cookie_carried = browser.session.is_some() && presented.is_some_and(|presented| presented.in_cookie);
+    let changes = !matches!(parts.method, Method::GET | Method::HEAD);
+    if !(cookie_carried && changes) {
+        return Ok(());
+    }
+    let asking = parts
+        .headers
+        .get(header::ORIGIN)
+        .and_then(|value| value.to_str().ok());
+    if asking.is_some_and(|asking| browser.deployment.allows_origin(asking)) {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(
+        "origin_not_allowed",
+        "This page's origin is not one of the deployment's allowed origins",
+    ))
+}
+
+fn preflight_answer(headers: &HeaderMap) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let methods = HeaderValue::from_static("GET, POST, HEAD, PUT, DELETE, PATCH, OPTIONS");
+    let ten_minutes = HeaderValue::from_static("600");
+    response
+        .headers_mut()
+        .insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    response
+        .headers_mut()
+        .insert(header::ACCESS_CONTROL_MAX_AGE, ten_minutes);
+    if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        response
+            .headers_mut()
+            .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    response
+}
+
+fn allow_origin(headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    if !asking
+        .to_str()
+        .is_ok_and(|origin| deployment.allows_origin(origin))
+    {
+        return;
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, asking);
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    if deployment.mode == Mode::Staging {
+        let exposed = HeaderValue::from_static("X-Development-Session");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+/// Tells the browser to hold the session, for as long as it lasts without another request.
+fn hand_over(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
+    let token = held.token.expose_secret();
+    let (name, value) = match held.deployment.mode {
+        Mode::Staging => (DEVELOPMENT_SESSION, token.to_owned()),
+        Mode::Production => {
+            let seconds = (held.session.expires_at() - now).num_seconds().max(0);
+            let attributes =
+                format!("Path=/; Max-Age={seconds}; HttpOnly; Secure; SameSite=None; Partitioned");
+            (header::SET_COOKIE, format!("{COOKIE}={token}; {attributes}"))
+        }
+    };
+    // A token is letters, digits and `_` only: it is always a legal value.
+    if let Ok(mut value) = HeaderValue::try_from(value) {
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+}
+
+/// What surrounds every value and every error.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    message: &'a str,
+    data: Option<&'a RawValue>,
+    session: Option<EnvelopeSession>,
+    errors: Option<[EnvelopeError<'a>; 1]>,
+}
+
+#[derive(Serialize)]
+struct EnvelopeSession {
+    id: SessionId,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct EnvelopeError<'a> {
+    code: &'static str,
+    message: &'a str,
+}
+
+fn render(mut response: Response, session: Option<&Session>) -> Response {
+    let session = session.map(|session| EnvelopeSession {
+        id: session.id,
+        created_at: session.created_at,
+        updated_at: session.updated_at,
+    });
+    let payload = response.extensions_mut().remove::<Payload>();
+    let error = if payload.is_none() {
+        error_of(&mut response)
+    } else {
+        None
+    };
+    let envelope = match (&payload, &error) {
+        (Some(Payload(data)), _) => Envelope {
+            status: 200,
+            code: None,
+            message: "",
+            data: Some(data),
+            session,
+            errors: None,
+        },
+        (None, Some(error)) => Envelope {
+            status: error.status.as_u16(),
+            code: Some(error.code),
+            message: &error.message,
+            data: None,
+            session,
+            errors: Some([EnvelopeError {
+                code: error.code,
+                message: &error.message,
+            }]),
+        },
+        (None, None) => return response,
+    };
+    match serde_json::to_string(&envelope) {
+        Ok(json) => answer(response, json),
+        Err(error) => {
+            tracing::error!(%error, "an envelope could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

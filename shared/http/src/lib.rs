@@ -1,0 +1,23 @@
+//! What every function needs around its routes: credentials, bodies, errors, the two envelopes and the Lambda runtime.
+//!
+//! A handler takes typed arguments (an authenticated [`Root`] or [`ActiveSession`], a parsed [`Json`]) and gives back a
+//! value or an [`ApiError`]. How either looks on the wire is decided by the plane that the route is on: [`backend`] for
+//! servers with a root key, [`frontend`] for browsers with a session. [`application`] turns routes into a service.
+
+mod credentials;
+mod error;
+mod extract;
+mod frontend;
+mod lambda;
+mod origin;
+mod plane;
+mod services;
+
+pub use credentials::{ActiveSession, Root};
+pub use error::ApiError;
+pub use extract::{FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Query, key_id};
+pub use frontend::{Browser, NewSession, frontend};
+pub use lambda::run;
+pub use origin::origin;
+pub use plane::{Data, application, backend};
+pub use services::{Services, Settings, SettingsError, VerifyAuth, sdk_config};

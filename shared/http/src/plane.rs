@@ -1,0 +1,140 @@
+//! The outside of all routes: how values and errors of the backend plane look, what answers unknown paths, and the
+//! line that each request leaves in the log.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use crate::{ApiError, Services};
+
+/// A value for the caller; the plane decides what surrounds it.
+#[derive(Debug)]
+pub struct Data<T>(pub T);
+
+#[derive(Clone)]
+pub(crate) struct Payload(pub(crate) Box<RawValue>);
+
+impl<T: Serialize> IntoResponse for Data<T> {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::OK.into_response();
+        match to_raw_value(&self.0) {
+            Ok(value) => {
+                response.extensions_mut().insert(Payload(value));
+                response
+            }
+            Err(error) => ApiError::from(keyward_store::Error::Internal(error.to_string())).into_response(),
+        }
+    }
+}
+
+/// Puts routes on the plane of backends: bare values, and errors as `{code, message, errors: [{code, message}]}`, where
+/// the inner `code` is the status.
+pub fn backend(routes: Router<Services>) -> Router<Services> {
+    routes.layer(map_response(render))
+}
+
+async fn render(mut response: Response) -> Response {
+    if let Some(Payload(value)) = response.extensions_mut().remove() {
+        return answer(response, value.get().to_owned());
+    }
+    match error_of(&mut response) {
+        Some(error) => {
+            let status = error.status.as_u16();
+            let mut body = error.members;
+            body.insert("code".to_owned(), error.code.into());
+            body.insert(
+                "errors".to_owned(),
+                json!([{"code": status, "message": error.message}]),
+            );
+            body.insert("message".to_owned(), error.message.into());
+            answer(response, Value::from(body).to_string())
+        }
+        None => response,
+    }
+}
+
+/// The error that a response stands for, logged, with its headers set.
+pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
+    let status = response.status();
+    let bare = response.headers().get(header::CONTENT_TYPE).is_none();
+    let error = match response.extensions_mut().remove::<ApiError>() {
+        Some(error) => error,
+        // What the router itself answers carries no error of ours.
+        None if bare && status == StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
+            status,
+            "method_not_allowed",
+            "This path does not take this method",
+        ),
+        None if bare && (status.is_client_error() || status.is_server_error()) => ApiError::new(
+            status,
+            "request_failed",
+            status.canonical_reason().unwrap_or("Request failed"),
+        ),
+        None => return None,
+    };
+    error.log();
+    if let Some(challenge) = challenge(&error) {
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if error.status == StatusCode::SERVICE_UNAVAILABLE {
+        let soon = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
+    Some(error)
+}
+
+/// What tells the caller how to authenticate (RFC 9110, 11.6.1; RFC 6750, 3).
+fn challenge(error: &ApiError) -> Option<&'static str> {
+    match (error.status, error.code) {
+        (StatusCode::UNAUTHORIZED, "missing_root_key" | "no_session") => Some("Bearer realm=\"keyward\""),
+        (StatusCode::UNAUTHORIZED, _) => Some("Bearer realm=\"keyward\", error=\"invalid_token\""),
+        (StatusCode::FORBIDDEN, "forbidden") => {
+            Some("Bearer realm=\"keyward\", error=\"insufficient_scope\"")
+        }
+        _ => None,
+    }
+}
+
+/// The response with this JSON as its body, which no cache may keep.
+pub(crate) fn answer(response: Response, json: String) -> Response {
+    let (mut parts, _) = response.into_parts();
+    let kind = HeaderValue::from_static("application/json");
+    let private = HeaderValue::from_static("no-store");
+    parts.headers.insert(header::CONTENT_TYPE, kind);
+    parts.headers.insert(header::CACHE_CONTROL, private);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, json.into())
+}
+
+/// A service of these routes: unknown paths get an error in JSON, and each request one line in the log.
+pub fn application(routes: Router<Services>, services: Services) -> Router {
+    let unknown = || async {
+        let error = ApiError::new(
+            StatusCode::NOT_FOUND,
+            "route_not_found",
+            "Resource does not exist",
+        );
+        render(error.into_response()).await
+    };
+    routes.fallback(unknown).layer(from_fn(log)).with_state(services)
+}
+
+async fn log(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let ms = start.elapsed().as_millis();
+    tracing::info!(target: "keyward::request", %method, path, status, ms);
+    response
+}

@@ -1,0 +1,160 @@
+//! What all handlers share, and how it comes about when a function starts.
+
+use std::env;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_config::{BehaviorVersion, ConfigLoader};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use chrono::Utc;
+use keyward_audit::Recorder;
+use keyward_core::Clock;
+use keyward_core::deployment::Mode;
+use keyward_core::id::DeploymentId;
+use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError, unlock};
+use keyward_store::{Error, Store, Table, dynamodb_client};
+
+/// The store, the recorder of decisions and the settings. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// The table, with its peppers.
+    pub store: Store,
+    /// Where decisions are recorded.
+    pub recorder: Recorder,
+    /// The deployment that requests without a credential concern.
+    pub deployment_id: DeploymentId,
+    /// The settings of the installation.
+    pub settings: Arc<Settings>,
+}
+
+/// The settings of an installation.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the installation is reached, without a trailing slash: `https://keys.example.com`.
+    pub public_url: String,
+    /// Whether a check needs a root key.
+    pub verify_auth: VerifyAuth,
+}
+
+impl Settings {
+    /// What pages are given to find this installation: `pk_test_` or `pk_live_` and its URL in standard base64.
+    pub fn publishable_key(&self, mode: Mode) -> String {
+        let kind = match mode {
+            Mode::Production => "live",
+            Mode::Staging => "test",
+        };
+        format!("pk_{kind}_{}", BASE64_STANDARD.encode(&self.public_url))
+    }
+}
+
+/// Whether `POST /v1/authz/check` needs a root key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyAuth {
+    /// With the scope `verify`.
+    Required,
+    /// None: whoever reaches the route may check a key that they hold.
+    Open,
+}
+
+/// Why a function cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable of the environment is missing or wrong.
+    #[error("the environment variable {0} {1}")]
+    Variable(&'static str, &'static str),
+    /// The table is new: nobody has made a deployment yet.
+    #[error("the table holds no deployment")]
+    NoDeployment,
+    /// The peppers cannot be had.
+    #[error(transparent)]
+    Pepper(#[from] PepperError),
+    /// The table cannot be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Services {
+    /// Reads the peppers from the table, unwraps them and starts the recorder, on the current Tokio runtime.
+    ///
+    /// # Errors
+    /// The table or the key provider fails: there is no going on without peppers.
+    pub async fn start<P: KeyProvider>(
+        table: Table,
+        provider: &P,
+        settings: Settings,
+    ) -> Result<Self, SettingsError> {
+        let keyring = unlock(provider, &table.peppers().await?).await?;
+        let store = Store::new(table, keyring);
+        let deployment_id = store
+            .first_deployment()
+            .await?
+            .ok_or(SettingsError::NoDeployment)?;
+        Ok(Self {
+            recorder: Recorder::start(store.clone()),
+            deployment_id,
+            store,
+            settings: Arc::new(settings),
+        })
+    }
+
+    /// As [`Self::start`], as the environment says:
+    ///
+    /// | variable | |
+    /// |---|---|
+    /// | `KEYWARD_TABLE` | the table's name |
+    /// | `KEYWARD_KMS_KEY_ID` | the KMS key that wraps the peppers, or |
+    /// | `KEYWARD_KEY_FILE` | the key file that does |
+    /// | `KEYWARD_PUBLIC_URL` | [`Settings::public_url`] |
+    /// | `KEYWARD_VERIFY_AUTH` | `required` (default) or `open` |
+    ///
+    /// # Errors
+    /// A variable is missing or wrong, or as [`Self::start`].
+    pub async fn from_env() -> Result<Self, SettingsError> {
+        let name = variable("KEYWARD_TABLE")?;
+        let settings = Settings {
+            public_url: variable("KEYWARD_PUBLIC_URL")?.trim_end_matches('/').to_owned(),
+            verify_auth: match env::var("KEYWARD_VERIFY_AUTH").as_deref() {
+                Err(_) | Ok("required") => VerifyAuth::Required,
+                Ok("open") => VerifyAuth::Open,
+                Ok(_) => {
+                    return Err(SettingsError::Variable(
+                        "KEYWARD_VERIFY_AUTH",
+                        "must be 'required' or 'open'",
+                    ));
+                }
+            },
+        };
+        let config = sdk_config().load().await;
+        let table = Table::new(dynamodb_client(&config), name.as_str(), Clock::new(Utc::now));
+        match (variable("KEYWARD_KMS_KEY_ID"), variable("KEYWARD_KEY_FILE")) {
+            (Ok(key_id), Err(_)) => {
+                Self::start(table, &KmsKeyProvider::new(&config, &key_id, &name), settings).await
+            }
+            (Err(_), Ok(file)) => {
+                Self::start(table, &LocalKeyProvider::open(Path::new(&file), &name)?, settings).await
+            }
+            _ => Err(SettingsError::Variable(
+                "KEYWARD_KMS_KEY_ID",
+                "or KEYWARD_KEY_FILE must be set, and not both",
+            )),
+        }
+    }
+}
+
+/// The AWS configuration of the environment, with TLS through `ring`.
+pub fn sdk_config() -> ConfigLoader {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http)
+}
+
+fn variable(name: &'static str) -> Result<String, SettingsError> {
+    env::var(name)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .ok_or(SettingsError::Variable(name, "is not set"))
+}

@@ -1,0 +1,98 @@
+//! A symmetric AWS KMS key: for deployments. The pepper is a data key, bound to an encryption context.
+//!
+//! <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>
+
+use std::collections::HashMap;
+
+use aws_config::SdkConfig;
+use aws_sdk_kms::Client;
+use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::DataKeySpec;
+use chrono::{DateTime, Utc};
+use keyward_core::hashing::PepperVersion;
+use keyward_core::pepper::WrappedPepper;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{KeyProvider, PepperError, PlainPepper};
+
+const NAME: &str = "aws-kms";
+
+/// Wraps peppers with a KMS key.
+#[derive(Debug, Clone)]
+pub struct KmsKeyProvider {
+    client: Client,
+    key_id: String,
+    installation: String,
+}
+
+impl KmsKeyProvider {
+    /// The key with this id, ARN or alias. `installation` is part of the encryption context.
+    pub fn new(config: &SdkConfig, key_id: &str, installation: &str) -> Self {
+        Self {
+            client: Client::new(config),
+            key_id: key_id.to_owned(),
+            installation: installation.to_owned(),
+        }
+    }
+
+    fn context(&self, version: PepperVersion) -> HashMap<String, String> {
+        HashMap::from([
+            ("keyward:installation".to_owned(), self.installation.clone()),
+            ("keyward:purpose".to_owned(), "pepper".to_owned()),
+            ("keyward:version".to_owned(), version.0.to_string()),
+        ])
+    }
+}
+
+impl KeyProvider for KmsKeyProvider {
+    async fn generate(
+        &self,
+        version: PepperVersion,
+        now: DateTime<Utc>,
+    ) -> Result<WrappedPepper, PepperError> {
+        let made = self
+            .client
+            .generate_data_key_without_plaintext()
+            .key_id(&self.key_id)
+            .key_spec(DataKeySpec::Aes256)
+            .set_encryption_context(Some(self.context(version)))
+            .send()
+            .await
+            .map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
+        let wrapped = made
+            .ciphertext_blob
+            .ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
+        Ok(WrappedPepper {
+            version,
+            provider: NAME.to_owned(),
+            wrapped: wrapped.into_inner(),
+            created_at: now,
+        })
+    }
+
+    async fn unwrap(&self, pepper: &WrappedPepper) -> Result<PlainPepper, PepperError> {
+        let foreign = PepperError::Foreign(pepper.version);
+        if pepper.provider != NAME {
+            return Err(foreign);
+        }
+        let opened = self
+            .client
+            .decrypt()
+            .key_id(&self.key_id)
+            .ciphertext_blob(Blob::new(pepper.wrapped.clone()))
+            .set_encryption_context(Some(self.context(pepper.version)))
+            .send()
+            .await;
+        let opened = opened.map_err(|error| match error.code() {
+            Some("InvalidCiphertextException" | "IncorrectKeyException") => {
+                PepperError::Foreign(pepper.version)
+            }
+            _ => PepperError::Kms(DisplayErrorContext(error).to_string()),
+        })?;
+        let mut bytes = opened.plaintext.map(Blob::into_inner).unwrap_or_default();
+        let plain = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new);
+        bytes.zeroize();
+        plain.map_err(|_| foreign)
+    }
+}

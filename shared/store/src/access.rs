@@ -1,0 +1,174 @@
+//! Who is asking, and what that entitles them to. These values are made here only, so a call that takes one is
+//! authorized.
+
+use keyward_core::App;
+use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::id::{DeploymentId, RootKeyId};
+use keyward_core::session::{Capability, Session};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Store, random};
+
+/// What a root key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Manage apps, keys and rate-limit schemes.
+    Manage,
+    /// Issue tickets.
+    Tickets,
+    /// Check requests.
+    Verify,
+    /// Read the audit log.
+    Audit,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Manage, Self::Tickets, Self::Verify, Self::Audit];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Manage => "manage",
+            Self::Tickets => "tickets",
+            Self::Verify => "verify",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// A backend with a valid root key.
+#[derive(Debug, Clone)]
+pub struct RootAccess {
+    pub(crate) deployment_id: DeploymentId,
+    pub(crate) id: RootKeyId,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) origin: Origin,
+}
+
+impl RootAccess {
+    /// The deployment that the root key belongs to.
+    pub fn deployment_id(&self) -> DeploymentId {
+        self.deployment_id
+    }
+
+    /// Refuses a root key without this scope.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn require(&self, scope: Scope) -> Result<(), Error> {
+        if self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Error::Forbidden(format!(
+            "this root key lacks the scope '{}'",
+            scope.as_str()
+        )))
+    }
+
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::RootKey { id: self.id }
+    }
+}
+
+/// A browser with a valid session.
+#[derive(Debug, Clone)]
+pub struct SessionAccess {
+    pub(crate) session: Session,
+    pub(crate) origin: Origin,
+}
+
+impl SessionAccess {
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::Session {
+            id: self.session.id,
+            user_id: self.session.actor.clone(),
+        }
+    }
+}
+
+/// Somebody who may do something with the keys and the log of one app, which is not deleted.
+#[derive(Debug, Clone)]
+pub struct AppAccess {
+    pub(crate) app: App,
+    pub(crate) actor: Actor,
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) origin: Origin,
+}
+
+impl AppAccess {
+    /// The app, as it was when access was granted.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    pub(crate) fn require(&self, capability: Capability) -> Result<(), Error> {
+        if self.capabilities.contains(&capability) {
+            return Ok(());
+        }
+        Err(Error::Forbidden(format!(
+            "this credential may not do '{}'",
+            capability.as_str()
+        )))
+    }
+}
+
+/// The capabilities over an app's keys and log that a root key's scopes amount to.
+pub(crate) fn capabilities(scopes: &[Scope]) -> Vec<Capability> {
+    Capability::ALL
+        .into_iter()
+        .filter(|capability| match capability {
+            Capability::AuditRead => scopes.contains(&Scope::Audit),
+            _ => scopes.contains(&Scope::Manage),
+        })
+        .collect()
+}
+
+impl Store {
+    /// An event of this moment; the caller fills in what it is about.
+    pub(crate) fn event(
+        &self,
+        deployment_id: DeploymentId,
+        action: Action,
+        actor: Actor,
+        origin: &Origin,
+    ) -> Result<Event, Error> {
+        Ok(Event {
+            id: EventId::mint(self.clock().now(), u128::from_be_bytes(random()?)),
+            deployment_id,
+            app: None,
+            app_slug: None,
+            action,
+            outcome: Outcome::Allowed,
+            blocked_by_rule: None,
+            key_id: None,
+            key_name: None,
+            actor: Some(actor),
+            reason: None,
+            origin: origin.clone(),
+        })
+    }
+
+    pub(crate) fn app_event(&self, access: &AppAccess, action: Action) -> Result<Event, Error> {
+        let event = self.event(
+            access.app.deployment_id,
+            action,
+            access.actor.clone(),
+            &access.origin,
+        )?;
+        Ok(about_app(event, &access.app))
+    }
+}
+
+pub(crate) fn about_app(event: Event, app: &App) -> Event {
+    Event {
+        app: Some(app.number),
+        app_slug: Some(app.app_slug.clone()),
+        ..event
+    }
+}

@@ -1,0 +1,484 @@
+//! Apps: `APP#<number>` / `APP`, found by slug through `DEPLOYMENT#<id>#SLUG#<slug>` / `APP`, and listed through
+//! `DEPLOYMENT#<id>#APPS#ACTIVE|INACTIVE` / `<created ms>#<number>`, an entry in exactly one of the two.
+
+use chrono::{DateTime, Utc};
+use keyward_core::App;
+use keyward_core::InvalidField;
+use keyward_core::audit::Action;
+use keyward_core::id::{AppNumber, DeploymentId, KeyId};
+use keyward_core::permission::Permission;
+use keyward_core::rate_limit::Rules;
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
+use serde::{Deserialize, Serialize};
+
+use crate::access::{about_app, capabilities};
+use crate::item::{Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
+use crate::schemes::count_app;
+use crate::{AppAccess, Error, Exchange, RootAccess, Scope, SessionAccess, Store, random};
+
+/// An app to be made.
+#[derive(Debug, Clone)]
+pub struct NewApp {
+    /// See [`App::app_slug`].
+    pub app_slug: Slug,
+    /// See [`App::name`].
+    pub name: Name,
+    /// See [`App::key_prefix`].
+    pub key_prefix: KeyPrefix,
+    /// See [`App::description`].
+    pub description: Option<Description>,
+    /// See [`App::permissions`].
+    pub permissions: Vec<Permission>,
+    /// See [`App::resources`].
+    pub resources: Vec<ResourcePattern>,
+    /// See [`App::rate_limit_scheme_slug`].
+    pub rate_limit_scheme_slug: Option<Slug>,
+    /// See [`App::user_id`].
+    pub user_id: Option<OwnerId>,
+    /// See [`App::organization_id`].
+    pub organization_id: Option<OwnerId>,
+    /// See [`App::workspace_id`].
+    pub workspace_id: Option<OwnerId>,
+}
+
+/// What is to change of an app. `None` leaves a member as it is; `Some(None)` clears it.
+#[derive(Debug, Clone, Default)]
+pub struct AppChanges {
+    /// See [`App::name`].
+    pub name: Option<Name>,
+    /// See [`App::key_prefix`]; keys that exist keep theirs.
+    pub key_prefix: Option<KeyPrefix>,
+    /// See [`App::is_active`].
+    pub is_active: Option<bool>,
+    /// See [`App::permissions`].
+    pub permissions: Option<Vec<Permission>>,
+    /// See [`App::resources`].
+    pub resources: Option<Vec<ResourcePattern>>,
+    /// See [`App::description`].
+    pub description: Option<Option<Description>>,
+    /// See [`App::rate_limit_scheme_slug`].
+    pub rate_limit_scheme_slug: Option<Option<Slug>>,
+    /// See [`App::organization_id`].
+    pub organization_id: Option<Option<OwnerId>>,
+    /// See [`App::workspace_id`].
+    pub workspace_id: Option<Option<OwnerId>>,
+}
+
+/// Which apps to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListApps {
+    /// Disabled ones too.
+    pub include_inactive: bool,
+    /// Only the one with this slug.
+    pub search: Option<Slug>,
+    /// At most so many; all where it is not given.
+    pub limit: Option<usize>,
+    /// Leave out the first so many.
+    pub offset: usize,
+}
+
+/// A page of apps, newest first.
+#[derive(Debug, Clone)]
+pub struct AppPage {
+    /// The apps, each with the rules of its scheme.
+    pub apps: Vec<(App, Option<Rules>)>,
+    /// How many there are on all pages.
+    pub total: usize,
+    /// Whether there are more after these.
+    pub has_more: bool,
+}
+
+const UNKNOWN: Error = Error::NotFound("API key app not found");
+
+pub(crate) fn key(number: AppNumber) -> Key {
+    Key::new(format!("APP#{}", number.base62()), "APP")
+}
+
+fn slug_key(deployment: DeploymentId, slug: &Slug) -> Key {
+    Key::new(format!("DEPLOYMENT#{deployment}#SLUG#{slug}"), "APP")
+}
+
+fn list(deployment: DeploymentId, is_active: bool) -> String {
+    let state = if is_active { "ACTIVE" } else { "INACTIVE" };
+    format!("DEPLOYMENT#{deployment}#APPS#{state}")
+}
+
+fn list_key(app: &App) -> Key {
+    let created = app.created_at.timestamp_millis();
+    Key::new(
+        list(app.deployment_id, app.is_active),
+        format!("{created:015}#{}", app.number.base62()),
+    )
+}
+
+#[derive(Serialize, Deserialize)]
+struct SlugBody {
+    number: AppNumber,
+}
+
+fn size_checked(app: &App) -> Result<(), Error> {
+    let texts = [app.name.as_str(), app.app_slug.as_str(), app.key_prefix.as_str()]
+        .into_iter()
+        .chain(app.description.as_ref().map(Description::as_str))
+        .chain(app.permissions.iter().map(Permission::as_str))
+        .chain(app.resources.iter().map(ResourcePattern::as_str))
+        .chain(
+            [&app.user_id, &app.organization_id, &app.workspace_id]
+                .into_iter()
+                .flatten()
+                .map(OwnerId::as_str),
+        );
+    check_size("the app's texts", texts)
+}
+
+impl Store {
+    /// Makes an app.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the slug is taken, also by a deleted app; [`Error::Invalid`] if the scheme does not
+    /// exist or the texts are too long together.
+    pub async fn create_app(&self, access: &RootAccess, new: NewApp) -> Result<(App, Option<Rules>), Error> {
+        access.require(Scope::Manage)?;
+        let now = self.clock().now();
+        let app = App {
+            number: AppNumber::mint(u64::from_be_bytes(random()?)),
+            deployment_id: access.deployment_id,
+            app_slug: new.app_slug,
+            name: new.name,
+            description: new.description,
+            key_prefix: new.key_prefix,
+            is_active: true,
+            permissions: new.permissions,
+            resources: new.resources,
+            rate_limit_scheme_slug: new.rate_limit_scheme_slug,
+            user_id: new.user_id,
+            organization_id: new.organization_id,
+            workspace_id: new.workspace_id,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+            revision: 1,
+        };
+        size_checked(&app)?;
+        let slug = slug_key(app.deployment_id, &app.app_slug);
+        let mut transaction = Transaction::new(&self.table)
+            .create(item(&slug, "app_slug", &SlugBody { number: app.number })?)?
+            .create(item(&key(app.number), "app", &app)?)?
+            .write(entry(&list_key(&app)))?
+            .write(self.app_change(access, &app, Action::AppCreated)?)?;
+        if let Some(scheme) = &app.rate_limit_scheme_slug {
+            transaction = count_app(transaction, app.deployment_id, scheme, 1)?;
+        }
+        match transaction.commit().await? {
+            Commit::Done => self.with_rules(app).await,
+            Commit::Refused(places) if places.contains(&0) => Err(Error::Conflict(format!(
+                "API auth app '{}' already exists",
+                app.app_slug
+            ))),
+            Commit::Refused(places) if places.contains(&4) => Err(unknown_scheme()),
+            Commit::Refused(_) => Err(Error::Conflict(
+                "the new app's number was taken; try again".into(),
+            )),
+        }
+    }
+
+    /// The apps of the caller's deployment, newest first. Deleted ones are never listed.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn apps(&self, access: &RootAccess, which: &ListApps) -> Result<AppPage, Error> {
+        access.require(Scope::Manage)?;
+        if let Some(slug) = &which.search {
+            return self.find_app(access, slug, which.include_inactive).await;
+        }
+        let mut entries = self
+            .table
+            .entries(&list(access.deployment_id, true), None, None)
+            .await?;
+        if which.include_inactive {
+            let inactive = list(access.deployment_id, false);
+            entries.extend(self.table.entries(&inactive, None, None).await?);
+            entries.sort_by(|a, b| b.cmp(a));
+        }
+        let total = entries.len();
+        let limit = which.limit.unwrap_or(usize::MAX);
+        let keys: Vec<Key> = entries
+            .iter()
+            .skip(which.offset)
+            .take(limit)
+            .filter_map(|sk| sk.rsplit_once('#'))
+            .filter_map(|(_, number)| AppNumber::from_base62(number).ok())
+            .map(key)
+            .collect();
+        let apps: Vec<App> = self
+            .table
+            .get_many(&keys)
+            .await?
+            .into_iter()
+            .map(body)
+            .collect::<Result<_, _>>()?;
+        let schemes = apps.iter().filter_map(|app| app.rate_limit_scheme_slug.as_ref());
+        let rules = self.rules(access.deployment_id, schemes).await?;
+        Ok(AppPage {
+            has_more: which.offset.saturating_add(keys.len()) < total && !keys.is_empty(),
+            total,
+            apps: apps
+                .into_iter()
+                .map(|app| {
+                    let rules = app
+                        .rate_limit_scheme_slug
+                        .as_ref()
+                        .and_then(|slug| rules.get(slug));
+                    let rules = rules.cloned();
+                    (app, rules)
+                })
+                .collect(),
+        })
+    }
+
+    async fn find_app(
+        &self,
+        access: &RootAccess,
+        slug: &Slug,
+        include_inactive: bool,
+    ) -> Result<AppPage, Error> {
+        let apps = match self.app(access, slug).await {
+            Ok(found) if found.0.is_active || include_inactive => vec![found],
+            Ok(_) | Err(Error::NotFound(_)) => vec![],
+            Err(error) => return Err(error),
+        };
+        Ok(AppPage {
+            total: apps.len(),
+            has_more: false,
+            apps,
+        })
+    }
+
+    /// The app with this slug, with the rules of its scheme.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown, a deleted and another deployment's app alike.
+    pub async fn app(&self, access: &RootAccess, slug: &Slug) -> Result<(App, Option<Rules>), Error> {
+        access.require(Scope::Manage)?;
+        let app = self.app_by_slug(access.deployment_id, slug).await?;
+        self.with_rules(app).await
+    }
+
+    /// Changes an app. Its keys are held to the change from the next verification on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] if it was changed at the same time; [`Error::Invalid`] if the scheme
+    /// does not exist or the texts are too long together.
+    pub async fn update_app(
+        &self,
+        access: &RootAccess,
+        slug: &Slug,
+        changes: AppChanges,
+    ) -> Result<(App, Option<Rules>), Error> {
+        access.require(Scope::Manage)?;
+        let before = self.app_by_slug(access.deployment_id, slug).await?;
+        let after = changed(before.clone(), changes, self.clock().now());
+        size_checked(&after)?;
+        let mut transaction = self.replace_app(access, &before, &after, Action::AppUpdated)?;
+        if before.is_active != after.is_active {
+            transaction = transaction
+                .delete(&list_key(&before), Expression::default())?
+                .write(entry(&list_key(&after)))?;
+        }
+        let counted_from = transaction.len();
+        if before.rate_limit_scheme_slug != after.rate_limit_scheme_slug {
+            if let Some(scheme) = &after.rate_limit_scheme_slug {
+                transaction = count_app(transaction, after.deployment_id, scheme, 1)?;
+            }
+            if let Some(scheme) = &before.rate_limit_scheme_slug {
+                transaction = count_app(transaction, after.deployment_id, scheme, -1)?;
+            }
+        }
+        match transaction.commit().await? {
+            Commit::Done => self.with_rules(after).await,
+            Commit::Refused(places) if places.contains(&0) => Err(changed_meanwhile()),
+            Commit::Refused(places) if places.contains(&counted_from) => Err(unknown_scheme()),
+            Commit::Refused(_) => Err(changed_meanwhile()),
+        }
+    }
+
+    /// Deletes an app: its keys stop working, its slug stays taken.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] if it was changed at the same time.
+    pub async fn delete_app(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
+        access.require(Scope::Manage)?;
+        let before = self.app_by_slug(access.deployment_id, slug).await?;
+        let now = self.clock().now();
+        let after = App {
+            deleted_at: Some(now),
+            updated_at: now,
+            revision: before.revision + 1,
+            ..before.clone()
+        };
+        let mut transaction = self
+            .replace_app(access, &before, &after, Action::AppDeleted)?
+            .delete(&list_key(&before), Expression::default())?;
+        if let Some(scheme) = &before.rate_limit_scheme_slug {
+            transaction = count_app(transaction, before.deployment_id, scheme, -1)?;
+        }
+        match transaction.commit().await? {
+            Commit::Done => Ok(()),
+            Commit::Refused(_) => Err(changed_meanwhile()),
+        }
+    }
+
+    /// Access to the keys and the log of an app, for a backend.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Forbidden`] for a root key that may do nothing with them.
+    pub async fn app_access(&self, access: &RootAccess, slug: &Slug) -> Result<AppAccess, Error> {
+        entitled(access)?;
+        let app = self.app_by_slug(access.deployment_id, slug).await?;
+        Ok(grant(access, app))
+    }
+
+    /// Access to the app of a key, for a backend that knows only the key's id.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such key in the caller's deployment, or its app was deleted.
+    pub async fn app_access_by_key(&self, access: &RootAccess, id: KeyId) -> Result<AppAccess, Error> {
+        entitled(access)?;
+        let unknown = Error::NotFound("API key not found");
+        match self.app_of_key(access.deployment_id, id).await? {
+            Some(number) => match self.app_by_number(number).await? {
+                Some(app) if app.deleted_at.is_none() => Ok(grant(access, app)),
+                _ => Err(unknown),
+            },
+            None => Err(unknown),
+        }
+    }
+
+    /// Access to the keys and the log of a session's app.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the app was deleted.
+    pub async fn session_app(&self, access: &SessionAccess) -> Result<AppAccess, Error> {
+        match self.app_by_number(access.session.app).await? {
+            Some(app) if app.deleted_at.is_none() && app.deployment_id == access.session.deployment_id => {
+                Ok(AppAccess {
+                    app,
+                    actor: access.actor(),
+                    capabilities: access.session.capabilities.clone(),
+                    origin: access.origin.clone(),
+                })
+            }
+            _ => Err(UNKNOWN),
+        }
+    }
+
+    /// The rules that limit an app's keys.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn app_rules(&self, access: &AppAccess) -> Result<Option<Rules>, Error> {
+        self.rules_of(&access.app).await
+    }
+
+    /// The rules that limit the keys of the app that an exchange led to.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn exchanged_rules(&self, exchange: &Exchange) -> Result<Option<Rules>, Error> {
+        self.rules_of(&exchange.app).await
+    }
+
+    pub(crate) async fn app_by_slug(&self, deployment: DeploymentId, slug: &Slug) -> Result<App, Error> {
+        let Some(found) = self.table.get(&slug_key(deployment, slug)).await? else {
+            return Err(UNKNOWN);
+        };
+        let SlugBody { number } = body(found)?;
+        match self.app_by_number(number).await? {
+            Some(app) if app.deleted_at.is_none() => Ok(app),
+            _ => Err(UNKNOWN),
+        }
+    }
+
+    pub(crate) async fn app_by_number(&self, number: AppNumber) -> Result<Option<App>, Error> {
+        self.table.get(&key(number)).await?.map(body).transpose()
+    }
+
+    async fn rules_of(&self, app: &App) -> Result<Option<Rules>, Error> {
+        let mut rules = self.rules(app.deployment_id, &app.rate_limit_scheme_slug).await?;
+        Ok(app
+            .rate_limit_scheme_slug
+            .as_ref()
+            .and_then(|slug| rules.remove(slug)))
+    }
+
+    async fn with_rules(&self, app: App) -> Result<(App, Option<Rules>), Error> {
+        let rules = self.rules_of(&app).await?;
+        Ok((app, rules))
+    }
+
+    fn replace_app(
+        &self,
+        access: &RootAccess,
+        before: &App,
+        after: &App,
+        action: Action,
+    ) -> Result<Transaction<'_>, Error> {
+        Transaction::new(&self.table)
+            .put(
+                item(&key(after.number), "app", after)?,
+                Expression::unchanged(before.revision),
+            )?
+            .write(self.app_change(access, after, action)?)
+    }
+
+    fn app_change(&self, access: &RootAccess, app: &App, action: Action) -> Result<Item, Error> {
+        let event = self.event(app.deployment_id, action, access.actor(), &access.origin)?;
+        self.event_item(&about_app(event, app))
+    }
+}
+
+fn entitled(access: &RootAccess) -> Result<(), Error> {
+    access
+        .require(Scope::Manage)
+        .or_else(|_| access.require(Scope::Audit))
+}
+
+fn grant(access: &RootAccess, app: App) -> AppAccess {
+    AppAccess {
+        app,
+        actor: access.actor(),
+        capabilities: capabilities(&access.scopes),
+        origin: access.origin.clone(),
+    }
+}
+
+fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
+    App {
+        name: changes.name.unwrap_or(app.name),
+        key_prefix: changes.key_prefix.unwrap_or(app.key_prefix),
+        is_active: changes.is_active.unwrap_or(app.is_active),
+        permissions: changes.permissions.unwrap_or(app.permissions),
+        resources: changes.resources.unwrap_or(app.resources),
+        description: changes.description.unwrap_or(app.description),
+        rate_limit_scheme_slug: changes
+            .rate_limit_scheme_slug
+            .unwrap_or(app.rate_limit_scheme_slug),
+        organization_id: changes.organization_id.unwrap_or(app.organization_id),
+        workspace_id: changes.workspace_id.unwrap_or(app.workspace_id),
+        updated_at: now,
+        revision: app.revision + 1,
+        ..app
+    }
+}
+
+fn changed_meanwhile() -> Error {
+    Error::Conflict("the app was changed at the same time; try again".into())
+}
+
+fn unknown_scheme() -> Error {
+    InvalidField::new(
+        "rate_limit_scheme_slug",
+        "names no rate limit scheme of this deployment",
+    )
+    .into()
+}

@@ -1,0 +1,313 @@
+//! Audit events: `AUDIT#<app>#<yyyymm>#<shard>` / `<event id>`, purged after [`RETENTION`].
+//!
+//! Verifications are spread over four shards, since an app is read, and so verified, at most 3,000 times a second
+//! and a partition takes 1,000 writes a second. Lifecycle events, which are few, lie in a partition of their own
+//! (`L`), so figures about requests do not read them. What concerns no app that exists lies under
+//! `AUDIT#DEPLOYMENT#<id>#<yyyymm>#L`.
+//!
+//! Reading goes from the newest month backwards and, within a month, merges the shards.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
+use futures::future::try_join_all;
+use keyward_core::InvalidField;
+use keyward_core::audit::{Action, Event, EventId, Outcome};
+use keyward_core::id::KeyId;
+use keyward_core::session::Capability;
+
+use crate::item::{Item, Key, body, item, purged_at};
+use crate::{AppAccess, Error, Store, Table};
+
+const SHARDS: u32 = 4;
+/// How long events are kept.
+const RETENTION: TimeDelta = TimeDelta::days(400);
+/// How many events one page of the log looks at: a rare filter ends the page early, with a cursor to go on from.
+const LONGEST_LOOK: usize = 5_000;
+/// How many events an analysis counts at most; it refuses a range that holds more.
+pub const LONGEST_ANALYSIS: usize = 50_000;
+
+/// Which events of an app a page of its log is to hold.
+#[derive(Debug, Clone)]
+pub struct EventFilter {
+    /// Not before this.
+    pub start: DateTime<Utc>,
+    /// Not after this.
+    pub end: DateTime<Utc>,
+    /// Only before this event.
+    pub before: Option<EventId>,
+    /// Only those that ended so.
+    pub outcome: Option<Outcome>,
+    /// Only those of this key.
+    pub key_id: Option<KeyId>,
+    /// Leave out the first so many.
+    pub offset: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A page of the log, newest first.
+#[derive(Debug, Clone)]
+pub struct EventPage {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The last event that was looked at, from which the next page goes on; `None` if none was.
+    pub last: Option<EventId>,
+    /// Whether there may be more.
+    pub has_more: bool,
+}
+
+/// Events that could not be written, and why.
+#[derive(Debug)]
+pub struct UnwrittenEvents {
+    /// The events.
+    pub events: Vec<Event>,
+    /// What the store answered.
+    pub cause: Error,
+}
+
+fn partition(owner: &str, month: &str, shard: &str) -> String {
+    format!("AUDIT#{owner}#{month}#{shard}")
+}
+
+fn month_of(at: DateTime<Utc>) -> String {
+    at.format("%Y%m").to_string()
+}
+
+impl Store {
+    pub(crate) fn event_item(&self, event: &Event) -> Result<Item, Error> {
+        let owner = match event.app {
+            Some(number) => number.base62(),
+            None => format!("DEPLOYMENT#{}", event.deployment_id),
+        };
+        let shard = match event.action {
+            Action::Verification => (event.id.spread() % SHARDS).to_string(),
+            _ => "L".to_owned(),
+        };
+        let at = event.id.timestamp();
+        let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
+        Ok(purged_at(item(&key, "event", event)?, at + RETENTION))
+    }
+
+    /// Writes events of verifications. Writing the same event again changes nothing.
+    ///
+    /// # Errors
+    /// Those that could not be written.
+    pub async fn write_events(&self, events: &[Event]) -> Result<(), UnwrittenEvents> {
+        let items = events
+            .iter()
+            .map(|event| self.event_item(event))
+            .collect::<Result<_, _>>();
+        let items = items.map_err(|cause| UnwrittenEvents {
+            events: events.to_vec(),
+            cause,
+        })?;
+        let written = self.table.write_batch(items).await;
+        written.map_err(|(items, cause)| UnwrittenEvents {
+            events: items.into_iter().filter_map(|item| body(item).ok()).collect(),
+            cause,
+        })
+    }
+
+    /// A page of an app's log.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `audit:read`.
+    pub async fn events(&self, access: &AppAccess, filter: &EventFilter) -> Result<EventPage, Error> {
+        access.require(Capability::AuditRead)?;
+        let mut page = EventPage {
+            events: Vec::new(),
+            last: None,
+            has_more: false,
+        };
+        let mut to_skip = filter.offset;
+        let mut looked_at = 0;
+        let end = filter
+            .before
+            .map_or(filter.end, |before| filter.end.min(before.timestamp()));
+        for month in months(filter.start, end) {
+            let mut merge = self.merge(access, &month, filter);
+            while let Some(event) = merge.next().await? {
+                if page.events.len() == filter.limit || looked_at == LONGEST_LOOK {
+                    page.has_more = true;
+                    return Ok(page);
+                }
+                looked_at += 1;
+                page.last = Some(event.id);
+                let wanted = filter.outcome.is_none_or(|outcome| event.outcome == outcome)
+                    && filter.key_id.is_none_or(|key| event.key_id == Some(key));
+                if !wanted {
+                    continue;
+                }
+                if to_skip > 0 {
+                    to_skip -= 1;
+                } else {
+                    page.events.push(event);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Hands every verification of an app between `start` and `end`, both included, to `take`, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `audit:read`; [`Error::Invalid`] if there are more than [`LONGEST_ANALYSIS`], so
+    /// that figures are right or not given.
+    pub async fn verifications(
+        &self,
+        access: &AppAccess,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        mut take: impl FnMut(Event),
+    ) -> Result<(), Error> {
+        access.require(Capability::AuditRead)?;
+        let (from, to) = (EventId::first_at(start).to_string(), after(end));
+        let mut seen = 0;
+        for month in months(start, end) {
+            for shard in 0..SHARDS {
+                let partition = partition(&access.app.number.base62(), &month, &shard.to_string());
+                let mut below = Some(to.clone());
+                while let Some(before) = below {
+                    let page = self
+                        .table
+                        .page(&partition, Some(&from), Some(&before), None)
+                        .await?;
+                    seen += page.items.len();
+                    if seen > LONGEST_ANALYSIS {
+                        let problem =
+                            format!("is too early: the range holds more than {LONGEST_ANALYSIS} requests");
+                        return Err(InvalidField::new("start_date", problem).into());
+                    }
+                    for item in page.items {
+                        take(body(item)?);
+                    }
+                    below = page.next;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&self, access: &AppAccess, month: &str, filter: &EventFilter) -> Merge<'_> {
+        let owner = access.app.number.base62();
+        let before = filter
+            .before
+            .map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
+        let shards = (0..SHARDS).map(|shard| shard.to_string()).chain(["L".to_owned()]);
+        Merge {
+            table: &self.table,
+            from: EventId::first_at(filter.start).to_string(),
+            // Each shard holds about a fifth of a page; a filter makes longer reads worth while.
+            chunk: if filter.outcome.is_none() && filter.key_id.is_none() {
+                (filter.limit.saturating_add(filter.offset) / 4).clamp(8, 250)
+            } else {
+                250
+            },
+            shards: shards
+                .map(|shard| Shard {
+                    partition: partition(&owner, month, &shard),
+                    below: Some(before.clone()),
+                    read: VecDeque::new(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A text above every event id of `end` or earlier and below every later one.
+fn after(end: DateTime<Utc>) -> String {
+    format!("{}~", EventId::last_at(end))
+}
+
+/// The months from that of `end` back to that of `start`, but not those whose events are purged.
+fn months(start: DateTime<Utc>, end: DateTime<Utc>) -> Vec<String> {
+    let first_of = |at: DateTime<Utc>| NaiveDate::from_ymd_opt(at.year(), at.month(), 1);
+    let (Some(first), Some(mut month)) = (first_of(start.max(end - RETENTION)), first_of(end)) else {
+        return vec![];
+    };
+    let mut months = vec![];
+    while month >= first {
+        months.push(month.format("%Y%m").to_string());
+        match month.checked_sub_months(Months::new(1)) {
+            Some(earlier) => month = earlier,
+            None => break,
+        }
+    }
+    months
+}
+
+struct Shard {
+    partition: String,
+    /// Where the next read begins; `None` when there is nothing left to read.
+    below: Option<String>,
+    read: VecDeque<Event>,
+}
+
+impl Shard {
+    async fn fill(&mut self, table: &Table, from: &str, chunk: usize) -> Result<(), Error> {
+        while let (true, Some(below)) = (self.read.is_empty(), &self.below) {
+            let page = table
+                .page(&self.partition, Some(from), Some(below), Some(chunk))
+                .await?;
+            self.below = page.next;
+            for item in page.items {
+                self.read.push_back(body(item)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The events of one month, newest first, from all its shards.
+struct Merge<'s> {
+    table: &'s Table,
+    from: String,
+    chunk: usize,
+    shards: Vec<Shard>,
+}
+
+impl Merge<'_> {
+    async fn next(&mut self) -> Result<Option<Event>, Error> {
+        let (table, from, chunk) = (self.table, self.from.as_str(), self.chunk);
+        try_join_all(self.shards.iter_mut().map(|shard| shard.fill(table, from, chunk))).await?;
+        let newest = self
+            .shards
+            .iter_mut()
+            .max_by_key(|shard| shard.read.front().map(|event| event.id));
+        Ok(newest.and_then(|shard| shard.read.pop_front()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap_or_default()
+    }
+
+    #[test]
+    fn months_go_back_across_the_year() {
+        assert_eq!(
+            months(at("2025-11-30T23:59:59Z"), at("2026-01-01T00:00:00Z")),
+            ["202601", "202512", "202511"]
+        );
+        assert_eq!(
+            months(at("2026-01-31T10:00:00Z"), at("2026-01-31T10:00:00Z")),
+            ["202601"]
+        );
+        assert!(months(at("2026-02-01T00:00:00Z"), at("2026-01-01T00:00:00Z")).is_empty());
+        assert_eq!(
+            months(at("1970-01-01T00:00:00Z"), at("2026-01-15T00:00:00Z")).len(),
+            15
+        );
+    }
+
+    #[test]
+    fn the_upper_bound_includes_the_whole_millisecond() {
+        let end = at("2026-01-01T00:00:00Z");
+        assert!(EventId::last_at(end).to_string() < after(end));
+        assert!(after(end) < EventId::first_at(end + TimeDelta::milliseconds(1)).to_string());
+    }
+}

@@ -1,0 +1,507 @@
+//! Items and the ways they are written and read, shared by the modules of the item types.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
+    TransactWriteItem, Update,
+};
+use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use keyward_core::InvalidField;
+use keyward_core::hashing::{PepperVersion, Tag};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Table, random};
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// How often a transaction that lost to another, or a batch that was not taken whole, is tried again.
+const ATTEMPTS: u32 = 8;
+/// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
+const CALLER_BYTES: usize = 2_560;
+
+/// The primary key of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) pk: String,
+    pub(crate) sk: String,
+}
+
+impl Key {
+    pub(crate) fn new(pk: String, sk: impl Into<String>) -> Self {
+        Self { pk, sk: sk.into() }
+    }
+
+    pub(crate) fn attributes(&self) -> Item {
+        HashMap::from([
+            ("pk".to_owned(), AttributeValue::S(self.pk.clone())),
+            ("sk".to_owned(), AttributeValue::S(self.sk.clone())),
+        ])
+    }
+}
+
+/// The item with this key, type and body.
+pub(crate) fn item(key: &Key, kind: &str, body: &impl Serialize) -> Result<Item, Error> {
+    let mut item: Item = serde_dynamo::to_item(body)?;
+    item.extend(key.attributes());
+    item.insert("type".to_owned(), AttributeValue::S(kind.to_owned()));
+    Ok(item)
+}
+
+/// An item that says only that there is something with its sort key.
+pub(crate) fn entry(key: &Key) -> Item {
+    key.attributes()
+}
+
+pub(crate) fn body<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
+    Ok(serde_dynamo::from_item(item)?)
+}
+
+pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
+    item.insert("tag".to_owned(), tag_value(tag));
+    item.insert("pepper".to_owned(), number(tag.version.0));
+    item
+}
+
+pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
+    AttributeValue::B(Blob::new(tag.bytes.clone()))
+}
+
+pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
+    let bytes = item.get("tag").and_then(|value| value.as_b().ok());
+    let version = item
+        .get("pepper")
+        .and_then(|value| value.as_n().ok())
+        .and_then(|text| text.parse().ok());
+    match (bytes, version) {
+        (Some(bytes), Some(version)) => Ok(Tag {
+            version: PepperVersion(version),
+            bytes: bytes.as_ref().to_vec(),
+        }),
+        _ => Err(Error::Internal("a credential's item has no tag".into())),
+    }
+}
+
+pub(crate) fn purged_at(mut item: Item, at: DateTime<Utc>) -> Item {
+    item.insert("purge_at".to_owned(), number(at.timestamp()));
+    item
+}
+
+pub(crate) fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+pub(crate) fn string(value: impl ToString) -> AttributeValue {
+    AttributeValue::S(value.to_string())
+}
+
+/// An instant as the bodies of items hold it.
+pub(crate) fn instant(at: DateTime<Utc>) -> Result<AttributeValue, Error> {
+    Ok(serde_dynamo::to_attribute_value(at)?)
+}
+
+/// Refuses what would make an app or a key cost more than one read unit.
+///
+/// `texts` are the values that the caller chose.
+pub(crate) fn check_size<'a>(field: &str, texts: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    // Each member of a list costs up to three bytes beside its text.
+    let size: usize = texts.into_iter().map(|text| text.len() + 3).sum();
+    if size <= CALLER_BYTES {
+        return Ok(());
+    }
+    let problem = format!("come to {size} bytes together; {CALLER_BYTES} are the most");
+    Err(InvalidField::new(field, problem).into())
+}
+
+/// A condition and an update in DynamoDB's expression language, with their values.
+#[derive(Default)]
+pub(crate) struct Expression {
+    pub(crate) update: Option<String>,
+    pub(crate) condition: Option<String>,
+    pub(crate) names: HashMap<String, String>,
+    pub(crate) values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    pub(crate) fn condition(text: &str) -> Self {
+        Self {
+            condition: Some(text.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn update(mut self, text: &str) -> Self {
+        self.update = Some(text.to_owned());
+        self
+    }
+
+    pub(crate) fn value(mut self, name: &str, value: AttributeValue) -> Self {
+        self.values.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Another name for an attribute whose own is a reserved word.
+    pub(crate) fn name(mut self, name: &str, attribute: &str) -> Self {
+        self.names.insert(name.to_owned(), attribute.to_owned());
+        self
+    }
+
+    /// The row has not changed since it was read at this revision.
+    pub(crate) fn unchanged(revision: u64) -> Self {
+        Self::condition("revision = :read").value(":read", number(revision))
+    }
+
+    fn given<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
+        (!map.is_empty()).then_some(map)
+    }
+}
+
+/// What came of a transaction.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// All of it was written.
+    Done,
+    /// None of it was written: the conditions at these places, counted from 0, did not hold.
+    Refused(Vec<usize>),
+}
+
+/// Changes that are made together or not at all.
+pub(crate) struct Transaction<'t> {
+    table: &'t Table,
+    writes: Vec<TransactWriteItem>,
+}
+
+impl<'t> Transaction<'t> {
+    pub(crate) fn new(table: &'t Table) -> Self {
+        Self {
+            table,
+            writes: Vec::new(),
+        }
+    }
+
+    /// How many writes there are: the place of the next one.
+    pub(crate) fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Writes an item whose key must be free.
+    pub(crate) fn create(self, item: Item) -> Result<Self, Error> {
+        self.put(item, Expression::condition("attribute_not_exists(pk)"))
+    }
+
+    /// Writes an item in any case.
+    pub(crate) fn write(self, item: Item) -> Result<Self, Error> {
+        self.put(item, Expression::default())
+    }
+
+    pub(crate) fn put(mut self, item: Item, on: Expression) -> Result<Self, Error> {
+        let put = Put::builder()
+            .table_name(self.table.name())
+            .set_item(Some(item))
+            .set_condition_expression(on.condition)
+            .set_expression_attribute_names(Expression::given(on.names))
+            .set_expression_attribute_values(Expression::given(on.values))
+            .build()?;
+        self.writes.push(TransactWriteItem::builder().put(put).build());
+        Ok(self)
+    }
+
+    pub(crate) fn update(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
+        let update = Update::builder()
+            .table_name(self.table.name())
+            .set_key(Some(key.attributes()))
+            .set_update_expression(on.update)
+            .set_condition_expression(on.condition)
+            .set_expression_attribute_names(Expression::given(on.names))
+            .set_expression_attribute_values(Expression::given(on.values))
+            .build()?;
+        self.writes
+            .push(TransactWriteItem::builder().update(update).build());
+        Ok(self)
+    }
+
+    pub(crate) fn delete(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
+        let delete = Delete::builder()
+            .table_name(self.table.name())
+            .set_key(Some(key.attributes()))
+            .set_condition_expression(on.condition)
+            .set_expression_attribute_names(Expression::given(on.names))
+            .set_expression_attribute_values(Expression::given(on.values))
+            .build()?;
+        self.writes
+            .push(TransactWriteItem::builder().delete(delete).build());
+        Ok(self)
+    }
+
+    /// Requires that another item is as it was read.
+    pub(crate) fn check(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
+        let check = ConditionCheck::builder()
+            .table_name(self.table.name())
+            .set_key(Some(key.attributes()))
+            .set_condition_expression(on.condition)
+            .set_expression_attribute_names(Expression::given(on.names))
+            .set_expression_attribute_values(Expression::given(on.values))
+            .build()?;
+        self.writes
+            .push(TransactWriteItem::builder().condition_check(check).build());
+        Ok(self)
+    }
+
+    /// Writes it all, trying again while other transactions hold the same items.
+    pub(crate) async fn commit(self) -> Result<Commit, Error> {
+        for attempt in 0..ATTEMPTS {
+            let sent = self
+                .table
+                .client()
+                .transact_write_items()
+                .set_transact_items(Some(self.writes.clone()))
+                .send()
+                .await;
+            let Err(error) = sent else { return Ok(Commit::Done) };
+            match error.as_service_error() {
+                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                    let reasons = cancelled.cancellation_reasons();
+                    let refused: Vec<usize> = reasons
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"))
+                        .map(|(place, _)| place)
+                        .collect();
+                    if !refused.is_empty() {
+                        return Ok(Commit::Refused(refused));
+                    }
+                    let passing = [
+                        "TransactionConflict",
+                        "ThrottlingError",
+                        "ProvisionedThroughputExceeded",
+                    ];
+                    if !reasons
+                        .iter()
+                        .any(|r| r.code().is_some_and(|c| passing.contains(&c)))
+                    {
+                        return Err(error.into());
+                    }
+                }
+                Some(service) if service.code() == Some("TransactionInProgressException") => {}
+                _ => return Err(error.into()),
+            }
+            pause(attempt).await?;
+        }
+        Err(Error::Unavailable(
+            "a transaction kept colliding with others".into(),
+        ))
+    }
+}
+
+/// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
+async fn pause(attempt: u32) -> Result<(), Error> {
+    let longest = 10_u64 << attempt.min(5);
+    let draw = u64::from_be_bytes(random()?);
+    tokio::time::sleep(Duration::from_millis(draw % longest)).await;
+    Ok(())
+}
+
+impl Table {
+    /// Reads one item, strongly consistent.
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
+        let answer = self
+            .client()
+            .get_item()
+            .table_name(self.name())
+            .set_key(Some(key.attributes()))
+            .consistent_read(true)
+            .send()
+            .await?;
+        Ok(answer.item)
+    }
+
+    /// Reads up to 100 items in one request, strongly consistent, in no order; what is missing is left out.
+    pub(crate) async fn get_batch(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(keys.iter().map(Key::attributes).collect()))
+            .consistent_read(true)
+            .build()?;
+        let mut pending = HashMap::from([(self.name().to_owned(), wanted)]);
+        let mut items = Vec::with_capacity(keys.len());
+        for attempt in 0..ATTEMPTS {
+            let answer = self
+                .client()
+                .batch_get_item()
+                .set_request_items(Some(pending))
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .send()
+                .await?;
+            items.extend(answer.responses.unwrap_or_default().into_values().flatten());
+            pending = answer.unprocessed_keys.unwrap_or_default();
+            if pending.is_empty() {
+                return Ok(items);
+            }
+            pause(attempt).await?;
+        }
+        Err(Error::Unavailable(
+            "a batch of reads was not answered whole".into(),
+        ))
+    }
+
+    /// Reads any number of items, four batches at a time, in the order of `keys`; what is missing is left out.
+    pub(crate) async fn get_many(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+        let chunks: Vec<Vec<Key>> = keys.chunks(100).map(<[Key]>::to_vec).collect();
+        let batches: Vec<Vec<Item>> = stream::iter(chunks)
+            .map(|chunk| async move { self.get_batch(&chunk).await })
+            .buffered(4)
+            .try_collect()
+            .await?;
+        let mut found: HashMap<Option<Key>, Item> = batches
+            .into_iter()
+            .flatten()
+            .map(|item| (key_of(&item), item))
+            .collect();
+        Ok(keys
+            .iter()
+            .filter_map(|key| found.remove(&Some(key.clone())))
+            .collect())
+    }
+
+    /// Writes any number of items, 25 in a request, trying what was not taken again. Returns what could not be written.
+    pub(crate) async fn write_batch(&self, items: Vec<Item>) -> Result<(), (Vec<Item>, Error)> {
+        use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
+        let request = |item: Item| {
+            let put = PutRequest::builder().set_item(Some(item)).build()?;
+            Ok::<_, Error>(WriteRequest::builder().put_request(put).build())
+        };
+        let mut pending = match items.iter().cloned().map(request).collect::<Result<Vec<_>, _>>() {
+            Ok(requests) => requests,
+            Err(error) => return Err((items, error)),
+        };
+        let left = |pending: Vec<WriteRequest>| -> Vec<Item> {
+            pending
+                .into_iter()
+                .filter_map(|request| request.put_request.map(|put| put.item))
+                .collect()
+        };
+        let mut attempt = 0;
+        while !pending.is_empty() {
+            let rest = pending.split_off(pending.len().min(25));
+            let sent = self
+                .client()
+                .batch_write_item()
+                .request_items(self.name(), pending.clone())
+                .send()
+                .await;
+            let mut unprocessed = match sent {
+                Ok(answer) => answer.unprocessed_items.unwrap_or_default(),
+                Err(error) => {
+                    pending.extend(rest);
+                    return Err((left(pending), error.into()));
+                }
+            };
+            pending = unprocessed.remove(self.name()).unwrap_or_default();
+            if !pending.is_empty() {
+                attempt += 1;
+                let waited = if attempt < ATTEMPTS {
+                    pause(attempt).await
+                } else {
+                    Err(Error::Unavailable("a batch of writes was not taken whole".into()))
+                };
+                if let Err(error) = waited {
+                    pending.extend(rest);
+                    return Err((left(pending), error));
+                }
+            }
+            pending.extend(rest);
+        }
+        Ok(())
+    }
+
+    /// One page of a partition, newest (highest sort key) first, strictly below `before` and at or above `from`.
+    pub(crate) async fn page(
+        &self,
+        pk: &str,
+        from: Option<&str>,
+        before: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Page, Error> {
+        // DynamoDB takes one condition on the sort key, and BETWEEN includes both its ends: an item at the upper end
+        // is dropped from the answer.
+        let mut query = self
+            .client()
+            .query()
+            .table_name(self.name())
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .set_limit(limit.and_then(|n| i32::try_from(n).ok()))
+            .expression_attribute_values(":pk", string(pk));
+        let condition = match (from, before) {
+            (None, None) => "pk = :pk",
+            (Some(_), None) => "pk = :pk AND sk >= :from",
+            (None, Some(_)) => "pk = :pk AND sk < :before",
+            (Some(_), Some(_)) => "pk = :pk AND sk BETWEEN :from AND :before",
+        };
+        query = query.key_condition_expression(condition);
+        if let Some(from) = from {
+            query = query.expression_attribute_values(":from", string(from));
+        }
+        if let Some(before) = before {
+            query = query.expression_attribute_values(":before", string(before));
+        }
+        let answer = query.send().await?;
+        let more = answer.last_evaluated_key.is_some();
+        let items = answer
+            .items
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|item| sk_of(item).as_deref() != before)
+            .collect();
+        let next = answer.last_evaluated_key.as_ref().and_then(sk_of);
+        Ok(Page {
+            items,
+            next: if more { next } else { None },
+        })
+    }
+
+    /// The sort keys of a partition of entries, highest first, below `before`: all of them, or the first `limit`.
+    pub(crate) async fn entries(
+        &self,
+        pk: &str,
+        before: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        let mut below = before.map(str::to_owned);
+        loop {
+            let wanted = limit.map(|limit| limit.saturating_sub(found.len()));
+            if wanted == Some(0) {
+                return Ok(found);
+            }
+            let page = self.page(pk, None, below.as_deref(), wanted).await?;
+            found.extend(page.items.iter().filter_map(sk_of));
+            match page.next {
+                Some(next) => below = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+/// A page of a partition.
+pub(crate) struct Page {
+    pub(crate) items: Vec<Item>,
+    /// The sort key below which the next page begins, if there may be one.
+    pub(crate) next: Option<String>,
+}
+
+pub(crate) fn sk_of(item: &Item) -> Option<String> {
+    item.get("sk")?.as_s().ok().cloned()
+}
+
+fn key_of(item: &Item) -> Option<Key> {
+    let pk = item.get("pk")?.as_s().ok()?.clone();
+    Some(Key::new(pk, sk_of(item)?))
+}

@@ -1,0 +1,453 @@
+//! API keys: `KEY#<id>` / `KEY`, with a tag, and listed through `APP#<number>#KEYS#ACTIVE|REVOKED` / `<id>`, an entry
+//! in exactly one of the two. A verification reads the key and its app in one batch.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use keyward_core::audit::Action;
+use keyward_core::hashing::Tag;
+use keyward_core::id::{AppNumber, DeploymentId, KeyId};
+use keyward_core::key::{Metadata, Owner};
+use keyward_core::permission::Permission;
+use keyward_core::session::Capability;
+use keyward_core::text::{Name, OwnerId, Reason};
+use keyward_core::token::{ApiKeyToken, Secret};
+use keyward_core::{ApiKey, App, InvalidField};
+
+use crate::item::{
+    Commit, Expression, Key, Transaction, body, check_size, entry, instant, item, number, string, tag_of,
+    tag_value, with_tag,
+};
+use crate::{AppAccess, Error, Store, apps, random};
+
+/// A key to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// See [`ApiKey::name`].
+    pub name: Name,
+    /// See [`ApiKey::permissions`]; each within the app's.
+    pub permissions: Vec<Permission>,
+    /// See [`ApiKey::metadata`].
+    pub metadata: Metadata,
+    /// See [`ApiKey::expires_at`]; in the future.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// See [`ApiKey::owner`]; what is not given is the app's.
+    pub owner: Owner,
+}
+
+/// Which keys to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// Those not revoked, expired ones included.
+    Active,
+    /// Revoked ones.
+    Revoked,
+    /// Those not revoked that have expired.
+    Expired,
+    /// All.
+    All,
+}
+
+/// A page of keys, newest first.
+#[derive(Debug, Clone)]
+pub struct KeyPage {
+    /// The keys.
+    pub keys: Vec<ApiKey>,
+    /// The id below which the next page begins, if there is one.
+    pub next: Option<KeyId>,
+}
+
+/// A key and its app as one verification found them, and the tag to compare.
+#[derive(Debug, Clone)]
+pub struct KeyToCheck {
+    /// The key.
+    pub key: ApiKey,
+    /// Its app.
+    pub app: App,
+    tag: Tag,
+}
+
+/// How often a revocation that lost to another change of the key is decided anew.
+const REVOCATIONS: u32 = 5;
+
+pub(crate) fn key(id: KeyId) -> Key {
+    Key::new(format!("KEY#{}", id.base62()), "KEY")
+}
+
+fn list(app: AppNumber, active: bool) -> String {
+    let state = if active { "ACTIVE" } else { "REVOKED" };
+    format!("APP#{}#KEYS#{state}", app.base62())
+}
+
+fn list_key(key: &ApiKey) -> Key {
+    Key::new(list(key.app, key.is_active()), key.id.base62())
+}
+
+fn unknown() -> Error {
+    Error::NotFound("API key not found")
+}
+
+fn changed_meanwhile() -> Error {
+    Error::Conflict("the API key or its app was changed at the same time; try again".into())
+}
+
+impl Store {
+    /// Makes a key. The token is the only thing that ever holds its secret.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`]; [`Error::Invalid`] for a past expiry, permissions beyond the app's, or texts that are
+    /// too long together; [`Error::Conflict`] if the app was changed at the same time.
+    pub async fn create_key(&self, access: &AppAccess, new: NewKey) -> Result<(ApiKey, ApiKeyToken), Error> {
+        access.require(Capability::KeysCreate)?;
+        let app = &access.app;
+        let now = self.clock().now();
+        if new.expires_at.is_some_and(|at| at <= now) {
+            return Err(InvalidField::new("expires_at", "must be in the future").into());
+        }
+        within(&new.permissions, &app.permissions)?;
+        let token = ApiKeyToken {
+            prefix: app.key_prefix.clone(),
+            app: app.number,
+            id: KeyId::mint(now, u32::from_be_bytes(random()?)),
+            secret: Secret::from_random(&random()?),
+        };
+        let made = ApiKey {
+            id: token.id,
+            deployment_id: app.deployment_id,
+            app: app.number,
+            app_slug: app.app_slug.clone(),
+            name: new.name,
+            key_prefix: app.key_prefix.clone(),
+            key_suffix: token.suffix(),
+            permissions: new.permissions,
+            metadata: new.metadata,
+            owner: Owner {
+                owner_user_id: new.owner.owner_user_id.or_else(|| app.user_id.clone()),
+                organization_id: new.owner.organization_id.or_else(|| app.organization_id.clone()),
+                workspace_id: new.owner.workspace_id.or_else(|| app.workspace_id.clone()),
+                ..new.owner
+            },
+            expires_at: new.expires_at,
+            last_used_at: None,
+            revoked_at: None,
+            revoked_reason: None,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        };
+        size_checked(&made)?;
+        let tag = self.keyring.tag_api_key(app.deployment_id, &token)?;
+        let commit = Transaction::new(&self.table)
+            .create(with_tag(item(&key(made.id), "key", &made)?, &tag))?
+            .write(entry(&list_key(&made)))?
+            .check(&apps::key(app.number), Expression::unchanged(app.revision))?
+            .write(self.key_change(access, &made, Action::KeyCreated, None)?)?
+            .commit()
+            .await?;
+        match commit {
+            Commit::Done => Ok((made, token)),
+            Commit::Refused(_) => Err(changed_meanwhile()),
+        }
+    }
+
+    /// The keys of an app, newest first: all, or a page of `limit` below the key `before`.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn keys(
+        &self,
+        access: &AppAccess,
+        status: KeyStatus,
+        before: Option<KeyId>,
+        limit: Option<usize>,
+    ) -> Result<KeyPage, Error> {
+        access.require(Capability::KeysRead)?;
+        let before = before.map(KeyId::base62);
+        // One more than asked for tells whether there is another page.
+        let wanted = limit.map(|limit| limit.saturating_add(1));
+        let mut entries = Vec::new();
+        for active in [true, false] {
+            let included = match status {
+                KeyStatus::All => true,
+                KeyStatus::Active | KeyStatus::Expired => active,
+                KeyStatus::Revoked => !active,
+            };
+            if included {
+                let partition = list(access.app.number, active);
+                entries.extend(self.table.entries(&partition, before.as_deref(), wanted).await?);
+            }
+        }
+        entries.sort_by(|a, b| b.cmp(a));
+        let more = limit.is_some_and(|limit| entries.len() > limit);
+        entries.truncate(limit.unwrap_or(usize::MAX));
+        let next = entries.last().filter(|_| more);
+        let next = next.and_then(|sk| KeyId::from_base62(sk).ok());
+        let keys: Vec<Key> = entries
+            .iter()
+            .filter_map(|sk| KeyId::from_base62(sk).ok())
+            .map(key)
+            .collect();
+        let now = self.clock().now();
+        let keys: Vec<ApiKey> = self
+            .table
+            .get_many(&keys)
+            .await?
+            .into_iter()
+            .map(body)
+            .collect::<Result<_, _>>()?;
+        Ok(KeyPage {
+            keys: keys
+                .into_iter()
+                .filter(|key| status != KeyStatus::Expired || key.is_expired(now))
+                .collect(),
+            next,
+        })
+    }
+
+    /// Gives a key a new secret. The old one is refused from the next verification on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown or revoked key; [`Error::Conflict`] if it was changed at the same time, in
+    /// which case the secret of that change is the live one.
+    pub async fn rotate_key(&self, access: &AppAccess, id: KeyId) -> Result<(ApiKey, ApiKeyToken), Error> {
+        access.require(Capability::KeysRotate)?;
+        let before = self.key_of(access, id).await?;
+        if !before.is_active() {
+            return Err(Error::NotFound("API key not found or inactive"));
+        }
+        let token = ApiKeyToken {
+            prefix: before.key_prefix.clone(),
+            app: before.app,
+            id,
+            secret: Secret::from_random(&random()?),
+        };
+        let after = ApiKey {
+            key_suffix: token.suffix(),
+            updated_at: self.clock().now(),
+            revision: before.revision + 1,
+            ..before.clone()
+        };
+        let tag = self.keyring.tag_api_key(after.deployment_id, &token)?;
+        let change = Expression::unchanged(before.revision)
+            .update(
+                "SET tag = :tag, pepper = :pepper, key_suffix = :suffix, updated_at = :now, revision = :revision",
+            )
+            .value(":tag", tag_value(&tag))
+            .value(":pepper", number(tag.version.0))
+            .value(":suffix", string(&after.key_suffix))
+            .value(":now", instant(after.updated_at)?)
+            .value(":revision", number(after.revision));
+        let commit = Transaction::new(&self.table)
+            .update(&key(id), change)?
+            .write(self.key_change(access, &after, Action::KeyRotated, None)?)?
+            .commit()
+            .await?;
+        match commit {
+            Commit::Done => Ok((after, token)),
+            Commit::Refused(_) => Err(changed_meanwhile()),
+        }
+    }
+
+    /// Revokes a key, for good. `Ok(None)` says that it was revoked already, and nothing was changed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown key; [`Error::Conflict`] if it kept being changed at the same time.
+    pub async fn revoke_key(
+        &self,
+        access: &AppAccess,
+        id: KeyId,
+        reason: Option<Reason>,
+    ) -> Result<Option<ApiKey>, Error> {
+        access.require(Capability::KeysRevoke)?;
+        for _ in 0..REVOCATIONS {
+            let before = self.key_of(access, id).await?;
+            if !before.is_active() {
+                return Ok(None);
+            }
+            let now = self.clock().now();
+            let after = ApiKey {
+                revoked_at: Some(now),
+                revoked_reason: reason.clone(),
+                updated_at: now,
+                revision: before.revision + 1,
+                ..before.clone()
+            };
+            let mut change = Expression::unchanged(before.revision)
+                .value(":now", instant(now)?)
+                .value(":revision", number(after.revision));
+            change = match &reason {
+                Some(reason) => change
+                    .update(
+                        "SET revoked_at = :now, updated_at = :now, revision = :revision, revoked_reason = :reason",
+                    )
+                    .value(":reason", string(reason)),
+                None => change.update("SET revoked_at = :now, updated_at = :now, revision = :revision"),
+            };
+            let commit = Transaction::new(&self.table)
+                .update(&key(id), change)?
+                .delete(&list_key(&before), Expression::default())?
+                .write(entry(&list_key(&after)))?
+                .write(self.key_change(access, &after, Action::KeyRevoked, reason.clone())?)?
+                .commit()
+                .await?;
+            if commit == Commit::Done {
+                return Ok(Some(after));
+            }
+        }
+        Err(changed_meanwhile())
+    }
+
+    /// Finds the key that a token names and its app, in one read of both. `None` if either does not exist, or they
+    /// do not belong together.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn find_key(&self, token: &ApiKeyToken) -> Result<Option<KeyToCheck>, Error> {
+        let items = self
+            .table
+            .get_batch(&[key(token.id), apps::key(token.app)])
+            .await?;
+        let (mut found_key, mut found_app) = (None, None);
+        for item in items {
+            match item
+                .get("type")
+                .and_then(|kind| kind.as_s().ok())
+                .map(String::as_str)
+            {
+                Some("key") => {
+                    let tag = tag_of(&item)?;
+                    found_key = Some((body::<ApiKey>(item)?, tag));
+                }
+                Some("app") => found_app = Some(body::<App>(item)?),
+                _ => {}
+            }
+        }
+        match (found_key, found_app) {
+            (Some((key, tag)), Some(app))
+                if key.app == app.number
+                    && key.deployment_id == app.deployment_id
+                    && key.key_prefix == token.prefix =>
+            {
+                Ok(Some(KeyToCheck { key, app, tag }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether a token's secret is that of the key which was found for it. Costs one HMAC, also for nothing found.
+    ///
+    /// # Errors
+    /// The key was made with a pepper that this process does not hold.
+    pub fn secret_matches(&self, token: &ApiKeyToken, found: Option<&KeyToCheck>) -> Result<bool, Error> {
+        match found {
+            Some(found) => {
+                let KeyToCheck { key, tag, .. } = found;
+                Ok(self
+                    .keyring
+                    .matches_api_key(key.deployment_id, key.id, &token.secret, tag)?)
+            }
+            None => Ok(self.keyring.matches_nothing(&token.secret)),
+        }
+    }
+
+    /// Notes that a key was used at `at`, unless a later use is noted.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn touch_key(&self, id: KeyId, at: DateTime<Utc>) -> Result<(), Error> {
+        let sent = self
+            .table
+            .client()
+            .update_item()
+            .table_name(self.table.name())
+            .set_key(Some(key(id).attributes()))
+            .update_expression("SET last_used_at = :at")
+            .condition_expression(
+                "attribute_exists(pk) AND (attribute_not_exists(last_used_at) OR last_used_at < :at)",
+            )
+            .expression_attribute_values(":at", instant(at)?)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn app_of_key(
+        &self,
+        deployment: DeploymentId,
+        id: KeyId,
+    ) -> Result<Option<AppNumber>, Error> {
+        let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(body).transpose()?;
+        Ok(found
+            .filter(|key| key.deployment_id == deployment)
+            .map(|key| key.app))
+    }
+
+    async fn key_of(&self, access: &AppAccess, id: KeyId) -> Result<ApiKey, Error> {
+        let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(body).transpose()?;
+        found
+            .filter(|key| key.app == access.app.number && key.deployment_id == access.app.deployment_id)
+            .ok_or_else(unknown)
+    }
+
+    fn key_change(
+        &self,
+        access: &AppAccess,
+        key: &ApiKey,
+        action: Action,
+        reason: Option<Reason>,
+    ) -> Result<crate::item::Item, Error> {
+        let mut event = self.app_event(access, action)?;
+        event.key_id = Some(key.id);
+        event.key_name = Some(key.name.clone());
+        event.reason = reason;
+        self.event_item(&event)
+    }
+}
+
+fn size_checked(key: &ApiKey) -> Result<(), Error> {
+    let owner = &key.owner;
+    let owners = [
+        &owner.owner_user_id,
+        &owner.organization_id,
+        &owner.workspace_id,
+        &owner.organization_membership_id,
+        &owner.workspace_membership_id,
+    ];
+    let metadata = key.metadata.to_string();
+    let texts = [
+        key.name.as_str(),
+        key.app_slug.as_str(),
+        key.key_prefix.as_str(),
+        metadata.as_str(),
+    ]
+    .into_iter()
+    .chain(key.permissions.iter().map(Permission::as_str))
+    .chain(owners.into_iter().flatten().map(OwnerId::as_str));
+    check_size("the key's name, permissions, metadata and owner ids", texts)
+}
+
+/// Refuses permissions beyond the app's, where that sets any.
+fn within(permissions: &[Permission], bounds: &[Permission]) -> Result<(), Error> {
+    let beyond: HashSet<&str> = permissions
+        .iter()
+        .map(Permission::as_str)
+        .filter(|permission| !bounds.is_empty() && !bounds.iter().any(|bound| bound.covers(permission)))
+        .collect();
+    match beyond.into_iter().min() {
+        None => Ok(()),
+        Some(permission) => {
+            let problem = format!("must lie within the app's: '{permission}' does not");
+            Err(InvalidField::new("permissions", problem).into())
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The single table: its items, their keys and the ways they are accessed. Nothing else knows DynamoDB.
+//!
+//! Every call is made through a value that names the deployment and what the caller may do ([`RootAccess`],
+//! [`SessionAccess`], [`AppAccess`]); those are handed out here only, against a credential whose tag matched. Reads
+//! that decide anything are strongly consistent. A change is conditional on the state it was decided from, and is
+//! written in one transaction with its audit event. When DynamoDB fails, throttles or is slow, a call ends with
+//! [`Error::Unavailable`] and has changed nothing, but for a request whose answer was lost on the way.
+
+mod access;
+mod apps;
+mod client;
+mod deployments;
+mod error;
+mod events;
+mod item;
+mod keys;
+mod peppers;
+mod root_keys;
+mod schemes;
+mod sessions;
+mod table;
+mod tickets;
+
+use std::sync::Arc;
+
+use keyward_core::Clock;
+use keyward_core::hashing::Keyring;
+use ring::rand::{SecureRandom, SystemRandom};
+
+pub use access::{AppAccess, RootAccess, Scope, SessionAccess};
+pub use apps::{AppChanges, AppPage, ListApps, NewApp};
+pub use client::dynamodb_client;
+pub use error::Error;
+pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS, UnwrittenEvents};
+pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
+pub use schemes::{NewScheme, Scheme, SchemeChanges};
+pub use table::{Table, TableShape};
+pub use tickets::{Exchange, NewTicket};
+
+/// The table together with the peppers: all that is needed to issue and to recognise credentials.
+#[derive(Debug, Clone)]
+pub struct Store {
+    table: Table,
+    keyring: Arc<Keyring>,
+}
+
+impl Store {
+    /// A store over this table that hashes with these peppers.
+    pub fn new(table: Table, keyring: Keyring) -> Self {
+        Self {
+            table,
+            keyring: Arc::new(keyring),
+        }
+    }
+
+    /// The clock that decides what has expired.
+    pub fn clock(&self) -> &Clock {
+        self.table.clock()
+    }
+}
+
+/// Random bytes from the operating system.
+///
+/// # Errors
+/// The operating system has none to give.
+pub fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(Error::Internal(
+            "the operating system gave no random bytes".into(),
+        )),
+    }
+}

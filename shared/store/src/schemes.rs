@@ -1,0 +1,236 @@
+//! Rate-limit schemes: `DEPLOYMENT#<id>#SCHEMES` / `<slug>`, with a count of the apps that use each.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use keyward_core::audit::Action;
+use keyward_core::id::{DeploymentId, SchemeId};
+use keyward_core::rate_limit::Rules;
+use keyward_core::text::{Description, Name, Slug};
+use serde::{Deserialize, Serialize};
+
+use crate::item::{Commit, Expression, Key, Transaction, body, item, number};
+use crate::{Error, RootAccess, Scope, Store, random};
+
+/// A rate-limit scheme.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheme {
+    /// Its id.
+    pub id: SchemeId,
+    /// Whose it is.
+    pub deployment_id: DeploymentId,
+    /// What callers address it by; unique in the deployment.
+    pub slug: Slug,
+    /// What people call it.
+    pub name: Name,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Its rules.
+    pub rules: Rules,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+    revision: u64,
+    /// How many apps that are not deleted use it.
+    apps: u64,
+}
+
+/// A scheme to be made.
+#[derive(Debug, Clone)]
+pub struct NewScheme {
+    /// See [`Scheme::slug`].
+    pub slug: Slug,
+    /// See [`Scheme::name`].
+    pub name: Name,
+    /// See [`Scheme::description`].
+    pub description: Option<Description>,
+    /// See [`Scheme::rules`].
+    pub rules: Rules,
+}
+
+/// What is to change of a scheme; `None` leaves a member as it is.
+#[derive(Debug, Clone, Default)]
+pub struct SchemeChanges {
+    /// See [`Scheme::name`].
+    pub name: Option<Name>,
+    /// See [`Scheme::description`].
+    pub description: Option<Description>,
+    /// See [`Scheme::rules`].
+    pub rules: Option<Rules>,
+}
+
+const UNKNOWN: Error = Error::NotFound("Rate limit scheme not found");
+
+fn partition(deployment: DeploymentId) -> String {
+    format!("DEPLOYMENT#{deployment}#SCHEMES")
+}
+
+fn key(deployment: DeploymentId, slug: &Slug) -> Key {
+    Key::new(partition(deployment), slug.as_str())
+}
+
+impl Store {
+    /// Makes a scheme.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the slug is taken.
+    pub async fn create_scheme(&self, access: &RootAccess, new: NewScheme) -> Result<Scheme, Error> {
+        access.require(Scope::Manage)?;
+        let now = self.clock().now();
+        let scheme = Scheme {
+            id: SchemeId::mint(now, u32::from_be_bytes(random()?)),
+            deployment_id: access.deployment_id,
+            slug: new.slug,
+            name: new.name,
+            description: new.description,
+            rules: new.rules,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+            apps: 0,
+        };
+        let key = key(access.deployment_id, &scheme.slug);
+        let transaction = Transaction::new(&self.table).create(item(&key, "scheme", &scheme)?)?;
+        match self
+            .record_scheme(transaction, access, Action::SchemeCreated)
+            .await?
+        {
+            Commit::Done => Ok(scheme),
+            Commit::Refused(_) => Err(Error::Conflict(format!(
+                "Rate limit scheme '{}' already exists",
+                scheme.slug
+            ))),
+        }
+    }
+
+    /// The schemes of the caller's deployment, the one that changed last first.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn schemes(&self, access: &RootAccess) -> Result<Vec<Scheme>, Error> {
+        access.require(Scope::Manage)?;
+        let mut schemes = Vec::new();
+        let mut below = None;
+        loop {
+            let partition = partition(access.deployment_id);
+            let page = self.table.page(&partition, None, below.as_deref(), None).await?;
+            for item in page.items {
+                schemes.push(body::<Scheme>(item)?);
+            }
+            match page.next {
+                Some(next) => below = Some(next),
+                None => break,
+            }
+        }
+        schemes.sort_by_key(|scheme| std::cmp::Reverse((scheme.updated_at, scheme.created_at, scheme.id)));
+        Ok(schemes)
+    }
+
+    /// The scheme with this slug.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn scheme(&self, access: &RootAccess, slug: &Slug) -> Result<Scheme, Error> {
+        access.require(Scope::Manage)?;
+        let item = self.table.get(&key(access.deployment_id, slug)).await?;
+        item.map(body).transpose()?.ok_or(UNKNOWN)
+    }
+
+    /// The rules of these schemes of a deployment, by slug; what does not exist is left out.
+    pub(crate) async fn rules(
+        &self,
+        deployment: DeploymentId,
+        slugs: impl IntoIterator<Item = &Slug>,
+    ) -> Result<HashMap<Slug, Rules>, Error> {
+        let mut keys: Vec<Key> = slugs.into_iter().map(|slug| key(deployment, slug)).collect();
+        keys.sort_by(|a, b| a.sk.cmp(&b.sk));
+        keys.dedup();
+        let mut rules = HashMap::with_capacity(keys.len());
+        for item in self.table.get_many(&keys).await? {
+            let scheme: Scheme = body(item)?;
+            rules.insert(scheme.slug, scheme.rules);
+        }
+        Ok(rules)
+    }
+
+    /// Changes a scheme. Keys that it limits are held to the new rules at once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] if it was changed at the same time.
+    pub async fn update_scheme(
+        &self,
+        access: &RootAccess,
+        slug: &Slug,
+        changes: SchemeChanges,
+    ) -> Result<Scheme, Error> {
+        let before = self.scheme(access, slug).await?;
+        let read = before.revision;
+        let after = Scheme {
+            name: changes.name.unwrap_or(before.name),
+            description: changes.description.or(before.description),
+            rules: changes.rules.unwrap_or(before.rules),
+            updated_at: self.clock().now(),
+            revision: read + 1,
+            ..before
+        };
+        // The count of apps moves without a new revision: it must not have moved either, since the item is replaced.
+        let unchanged = Expression::condition("revision = :read AND apps = :apps")
+            .value(":read", number(read))
+            .value(":apps", number(after.apps));
+        let key = key(access.deployment_id, slug);
+        let transaction = Transaction::new(&self.table).put(item(&key, "scheme", &after)?, unchanged)?;
+        match self
+            .record_scheme(transaction, access, Action::SchemeUpdated)
+            .await?
+        {
+            Commit::Done => Ok(after),
+            Commit::Refused(_) => Err(Error::Conflict(
+                "the rate limit scheme was changed at the same time; try again".into(),
+            )),
+        }
+    }
+
+    /// Deletes a scheme that no app uses.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::InUse`] while an app uses it.
+    pub async fn delete_scheme(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
+        self.scheme(access, slug).await?;
+        let unused = Expression::condition("apps = :none").value(":none", number(0));
+        let transaction = Transaction::new(&self.table).delete(&key(access.deployment_id, slug), unused)?;
+        match self
+            .record_scheme(transaction, access, Action::SchemeDeleted)
+            .await?
+        {
+            Commit::Done => Ok(()),
+            Commit::Refused(_) => Err(Error::InUse(
+                "Cannot delete rate limit scheme while it is assigned to API auth apps",
+            )),
+        }
+    }
+
+    async fn record_scheme(
+        &self,
+        transaction: Transaction<'_>,
+        access: &RootAccess,
+        action: Action,
+    ) -> Result<Commit, Error> {
+        let event = self.event(access.deployment_id, action, access.actor(), &access.origin)?;
+        transaction.write(self.event_item(&event)?)?.commit().await
+    }
+}
+
+/// Counts an app in or out of a scheme, which must exist.
+pub(crate) fn count_app<'t>(
+    transaction: Transaction<'t>,
+    deployment: DeploymentId,
+    slug: &Slug,
+    by: i8,
+) -> Result<Transaction<'t>, Error> {
+    let counted = Expression::condition("attribute_exists(pk)")
+        .update("ADD apps :by")
+        .value(":by", number(by));
+    transaction.update(&key(deployment, slug), counted)
+}

@@ -1,0 +1,77 @@
+//! Sessions: `SESSION#<id>` / `SESSION`, with a tag. One strongly consistent read authenticates a browser; that it is
+//! in use is written at most once a minute.
+
+use keyward_core::audit::Origin;
+use keyward_core::hashing::Tag;
+use keyward_core::id::SessionId;
+use keyward_core::session::Session;
+use keyward_core::token::{self, Token};
+
+use crate::item::{Item, Key, body, instant, item, number, purged_at, tag_of, with_tag};
+use crate::{Error, SessionAccess, Store};
+
+fn key(id: SessionId) -> Key {
+    Key::new(format!("SESSION#{}", id.base62()), "SESSION")
+}
+
+pub(crate) fn row(session: &Session, tag: &Tag) -> Result<Item, Error> {
+    let item = item(&key(session.id), "session", session)?;
+    Ok(with_tag(purged_at(item, session.expires_at()), tag))
+}
+
+impl Store {
+    /// Recognises a session and keeps it alive.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for an unknown one, a wrong secret and one that has ended, all alike.
+    pub async fn authenticate_session(
+        &self,
+        token: &Token<token::Session>,
+        origin: Origin,
+    ) -> Result<SessionAccess, Error> {
+        let Some(row) = self.table.get(&key(token.id)).await? else {
+            self.keyring.matches_nothing(&token.secret);
+            return Err(Error::Unauthenticated);
+        };
+        let tag = tag_of(&row)?;
+        let mut session: Session = body(row)?;
+        if !self.keyring.matches_token(session.deployment_id, token, &tag)? {
+            return Err(Error::Unauthenticated);
+        }
+        let now = self.clock().now();
+        if session.expires_at() <= now {
+            return Err(Error::Unauthenticated);
+        }
+        if session.is_due_for_touch(now) {
+            session.updated_at = now;
+            self.touch_session(&session).await?;
+        }
+        Ok(SessionAccess { session, origin })
+    }
+
+    async fn touch_session(&self, session: &Session) -> Result<(), Error> {
+        let sent = self
+            .table
+            .client()
+            .update_item()
+            .table_name(self.table.name())
+            .set_key(Some(key(session.id).attributes()))
+            .update_expression("SET updated_at = :now, purge_at = :purge")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":now", instant(session.updated_at)?)
+            .expression_attribute_values(":purge", number(session.expires_at().timestamp()))
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Err(Error::Unauthenticated)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Tickets: `TICKET#<id>` / `TICKET`, with a tag. A ticket is consumed by the one conditional write that makes its
+//! session: of any number of exchanges at the same time one wins.
+
+use chrono::TimeDelta;
+use keyward_core::App;
+use keyward_core::audit::{Action, Outcome};
+use keyward_core::audit::{Actor, Origin};
+use keyward_core::id::{SessionId, TicketId};
+use keyward_core::session::{Capability, Session, Ticket};
+use keyward_core::text::{OwnerId, Slug};
+use keyward_core::token::{self, Secret, Token};
+
+use crate::access::about_app;
+use crate::item::{Commit, Expression, Key, Transaction, body, item, purged_at, string, tag_of, with_tag};
+use crate::{Error, RootAccess, Scope, SessionAccess, Store, random, sessions};
+
+/// A ticket to be issued.
+#[derive(Debug, Clone)]
+pub struct NewTicket {
+    /// The app it leads to.
+    pub app_slug: Slug,
+    /// On whose behalf.
+    pub actor: Option<OwnerId>,
+    /// What the session may do.
+    pub capabilities: Vec<Capability>,
+    /// How long it can be exchanged.
+    pub lifetime: TimeDelta,
+}
+
+/// What an exchange led to.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The session.
+    pub session: Session,
+    /// The app whose keys it leads to.
+    pub app: App,
+    /// What the browser is to hold; `None` where it holds it already, having won this exchange before.
+    pub token: Option<Token<token::Session>>,
+}
+
+fn key(id: TicketId) -> Key {
+    Key::new(format!("TICKET#{}", id.base62()), "TICKET")
+}
+
+impl Store {
+    /// Issues a ticket. The issue is an event of the log, and so is a refusal.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such app in the caller's deployment, [`Error::Forbidden`] if it is disabled.
+    pub async fn issue_ticket(
+        &self,
+        access: &RootAccess,
+        new: NewTicket,
+    ) -> Result<(Ticket, Token<token::Ticket>), Error> {
+        access.require(Scope::Tickets)?;
+        let app = match self.app_by_slug(access.deployment_id, &new.app_slug).await {
+            Ok(app) if app.is_active => app,
+            Ok(app) => {
+                let refused = Error::Forbidden("the app is disabled".into());
+                return self
+                    .refuse_ticket(access, &new.app_slug, Some(&app), "app_disabled", refused)
+                    .await;
+            }
+            Err(unknown @ Error::NotFound(_)) => {
+                return self
+                    .refuse_ticket(access, &new.app_slug, None, "app_not_found", unknown)
+                    .await;
+            }
+            Err(error) => return Err(error),
+        };
+        let now = self.clock().now();
+        let id = TicketId::mint(now, u32::from_be_bytes(random()?));
+        let token = Token::new(id, Secret::from_random(&random()?));
+        let ticket = Ticket {
+            id,
+            deployment_id: access.deployment_id,
+            app: app.number,
+            actor: new.actor,
+            capabilities: new.capabilities,
+            created_at: now,
+            expires_at: now + new.lifetime,
+            session: None,
+        };
+        let tag = self.keyring.tag_token(ticket.deployment_id, &token)?;
+        let row = purged_at(item(&key(id), "ticket", &ticket)?, ticket.expires_at);
+        let event = self.event(
+            access.deployment_id,
+            Action::TicketIssued,
+            access.actor(),
+            &access.origin,
+        )?;
+        let commit = Transaction::new(&self.table)
+            .create(with_tag(row, &tag))?
+            .write(self.event_item(&about_app(event, &app))?)?
+            .commit()
+            .await?;
+        match commit {
+            Commit::Done => Ok((ticket, token)),
+            Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
+        }
+    }
+
+    async fn refuse_ticket<T>(
+        &self,
+        access: &RootAccess,
+        slug: &Slug,
+        app: Option<&App>,
+        rule: &str,
+        refusal: Error,
+    ) -> Result<T, Error> {
+        let mut event = self.event(
+            access.deployment_id,
+            Action::TicketRefused,
+            access.actor(),
+            &access.origin,
+        )?;
+        event.outcome = Outcome::Blocked;
+        event.blocked_by_rule = Some(rule.to_owned());
+        event.app = app.map(|app| app.number);
+        event.app_slug = Some(slug.clone());
+        Transaction::new(&self.table)
+            .write(self.event_item(&event)?)?
+            .commit()
+            .await?;
+        Err(refusal)
+    }
+
+    /// Exchanges a ticket for a session.
+    ///
+    /// The browser that exchanged it, known by the session it has from that, is answered with success again.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for an unknown, used or expired ticket and one of a deleted app, all alike.
+    pub async fn exchange_ticket(
+        &self,
+        token: &Token<token::Ticket>,
+        current: Option<&SessionAccess>,
+        origin: &Origin,
+    ) -> Result<Exchange, Error> {
+        let Some(row) = self.table.get(&key(token.id)).await? else {
+            self.keyring.matches_nothing(&token.secret);
+            return Err(Error::Unauthenticated);
+        };
+        let tag = tag_of(&row)?;
+        let ticket: Ticket = body(row)?;
+        if !self.keyring.matches_token(ticket.deployment_id, token, &tag)? {
+            return Err(Error::Unauthenticated);
+        }
+        let app = self.app_by_number(ticket.app).await?;
+        let app = app.filter(|app| app.deleted_at.is_none() && app.deployment_id == ticket.deployment_id);
+        let app = app.ok_or(Error::Unauthenticated)?;
+        if let Some(used) = ticket.session {
+            return match current.map(SessionAccess::session) {
+                Some(session) if session.id == used => Ok(Exchange {
+                    session: session.clone(),
+                    app,
+                    token: None,
+                }),
+                _ => Err(Error::Unauthenticated),
+            };
+        }
+        if ticket.expires_at <= self.clock().now() {
+            return Err(Error::Unauthenticated);
+        }
+        self.consume_ticket(ticket, app, origin).await
+    }
+
+    async fn consume_ticket(&self, ticket: Ticket, app: App, origin: &Origin) -> Result<Exchange, Error> {
+        let now = self.clock().now();
+        let token = Token::new(
+            SessionId::mint(now, u32::from_be_bytes(random()?)),
+            Secret::from_random(&random()?),
+        );
+        let session = Session {
+            id: token.id,
+            deployment_id: ticket.deployment_id,
+            app: ticket.app,
+            actor: ticket.actor,
+            capabilities: ticket.capabilities,
+            created_at: now,
+            updated_at: now,
+        };
+        let actor = Actor::Session {
+            id: session.id,
+            user_id: session.actor.clone(),
+        };
+        let event = self.event(session.deployment_id, Action::SessionCreated, actor, origin)?;
+        let unused = Expression::condition("attribute_exists(pk) AND attribute_not_exists(#session)")
+            .update("SET #session = :session")
+            .name("#session", "session")
+            .value(":session", string(session.id));
+        let commit = Transaction::new(&self.table)
+            .update(&key(ticket.id), unused)?
+            .create(sessions::row(
+                &session,
+                &self.keyring.tag_token(session.deployment_id, &token)?,
+            )?)?
+            .write(self.event_item(&about_app(event, &app))?)?
+            .commit()
+            .await?;
+        match commit {
+            Commit::Done => Ok(Exchange {
+                session,
+                app,
+                token: Some(token),
+            }),
+            Commit::Refused(_) => Err(Error::Unauthenticated),
+        }
+    }
+}

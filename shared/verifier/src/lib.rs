@@ -1,0 +1,131 @@
+//! The verification of API keys: from a presented text to a decision.
+//!
+//! Parse and checksum (no I/O) → one strongly consistent batch read of key and app (two read units) → tag → state of
+//! key and app → expiry → permissions → event. Nothing that decides is cached: a revocation holds for the next check
+//! that starts after it was answered. An unknown key and a wrong secret cost one HMAC each and look the same.
+
+use keyward_audit::Recorder;
+use keyward_core::ApiKey;
+use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
+use keyward_core::decision::{self, Refusal, Target};
+use keyward_core::id::DeploymentId;
+use keyward_core::permission::Permission;
+use keyward_core::token::ApiKeyToken;
+use keyward_store::{Error, KeyToCheck, Store, random};
+
+/// A request that came with an API key.
+#[derive(Debug)]
+pub struct Check<'a> {
+    /// What was presented as the key.
+    pub presented: &'a str,
+    /// What it asks for.
+    pub target: Target,
+    /// Permissions that must all hold.
+    pub required_permissions: &'a [String],
+    /// The client's address, if it is known.
+    pub client_ip: &'a str,
+    /// The client's `User-Agent`, if it is known.
+    pub user_agent: Option<&'a str>,
+    /// The only deployment whose keys are accepted, where that is settled.
+    pub deployment: Option<DeploymentId>,
+}
+
+/// What was decided for a key that works.
+#[derive(Debug)]
+pub struct Decision {
+    /// The id of the decision, which is that of its event in the audit log.
+    pub request_id: EventId,
+    /// Whether the request may go through; if not, a permission was missing.
+    pub allowed: bool,
+    /// The key.
+    pub key: ApiKey,
+    /// All that the key may do, sorted.
+    pub permissions: Vec<Permission>,
+}
+
+/// Why there is no decision on a request.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Not a key, a key that does not exist, or a wrong secret: always the same.
+    #[error("the API key is not valid")]
+    InvalidKey,
+    /// The key is genuine and refused whatever it asks for.
+    #[error("{refusal}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// The id of the refusal, which is that of its event in the audit log.
+        request_id: EventId,
+    },
+    /// The store could not tell.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// Verifies API keys.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    store: Store,
+    recorder: Recorder,
+}
+
+impl Verifier {
+    /// A verifier that reads from `store` and reports to `recorder`.
+    pub fn new(store: Store, recorder: Recorder) -> Self {
+        Self { store, recorder }
+    }
+
+    /// Decides on a request, and records the decision if the key's secret matched.
+    ///
+    /// # Errors
+    /// [`CheckError`]; never an "allowed" when the store fails.
+    pub async fn check(&self, check: Check<'_>) -> Result<Decision, CheckError> {
+        let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
+        let found = self.store.find_key(&token).await?;
+        let found = found.filter(|found| {
+            check
+                .deployment
+                .is_none_or(|only| found.key.deployment_id == only)
+        });
+        if !self.store.secret_matches(&token, found.as_ref())? {
+            return Err(CheckError::InvalidKey);
+        }
+        let KeyToCheck { key, app, .. } = found.ok_or(CheckError::InvalidKey)?;
+        let now = self.store.clock().now();
+        let request_id = EventId::mint(now, u128::from_be_bytes(random()?));
+        let verdict = decision::decide(&app, &key, check.required_permissions, now);
+        let blocked_by_rule = match &verdict {
+            Ok(verdict) if verdict.allowed => None,
+            Ok(_) => Some("permission_denied"),
+            Err(refusal) => Some(refusal.code()),
+        };
+        let event = Event {
+            id: request_id,
+            deployment_id: key.deployment_id,
+            app: Some(key.app),
+            app_slug: Some(key.app_slug.clone()),
+            action: Action::Verification,
+            outcome: if blocked_by_rule.is_none() {
+                Outcome::Allowed
+            } else {
+                Outcome::Blocked
+            },
+            blocked_by_rule: blocked_by_rule.map(str::to_owned),
+            key_id: Some(key.id),
+            key_name: Some(key.name.clone()),
+            actor: None,
+            reason: None,
+            origin: Origin::new(check.client_ip, &check.target.to_string(), check.user_agent),
+        };
+        self.recorder.record(event, key.last_used_at).await;
+        match verdict {
+            Ok(verdict) => Ok(Decision {
+                request_id,
+                allowed: verdict.allowed,
+                key,
+                permissions: verdict.permissions,
+            }),
+            Err(refusal) => Err(CheckError::Refused { refusal, request_id }),
+        }
+    }
+}
