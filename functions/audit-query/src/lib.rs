@@ -5,12 +5,12 @@ mod logs;
 mod timeseries;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::InvalidField;
 use keyward_core::text::Slug;
-use keyward_http::{ActiveSession, ApiError, Data, Instant, Query, Root, Services, backend, frontend};
+use keyward_http::{ActiveSession, ApiError, Data, Instant, Path, Query, Root, Services, backend, frontend};
 use keyward_store::{AppAccess, Error};
 
 use crate::analytics::{Analytics, AnalyticsQuery};
@@ -124,6 +124,6 @@ fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {
-        part as f64 / whole as f64 * 100.0
+        100.0 * part as f64 / whole as f64
     }
 }

@@ -1,11 +1,11 @@
 //! `/api-auth/apps`: apps, for backends.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use keyward_core::InvalidField;
 use keyward_core::permission::Permission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
-use keyward_http::{ApiError, Data, Json, LooseId, Query, Root, Services};
+use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services};
 use keyward_store::{AppChanges, Error, ListApps, NewApp};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,12 +1,12 @@
 //! `/api-auth/apps/{slug}/keys` and the flat `/api-auth/keys/rotate|revoke`: keys, for backends.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use chrono::{DateTime, Utc};
 use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::key::{Metadata, Owner};
 use keyward_core::text::{Name, Reason};
-use keyward_http::{ApiError, Data, Json, LooseId, OptionalJson, Query, Root, Services, key_id};
+use keyward_http::{ApiError, Data, Json, LooseId, OptionalJson, Path, Query, Root, Services, key_id};
 use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,10 +1,10 @@
 //! `/api-auth/rate-limit-schemes`: rate-limit schemes, for backends.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::text::{Description, Name, Slug};
-use keyward_http::{ApiError, Data, Json, Root, Services};
+use keyward_http::{ApiError, Data, Json, Path, Root, Services};
 use keyward_store::{Error, NewScheme, SchemeChanges};
 use serde::Deserialize;
 use serde_json::{Value, json};

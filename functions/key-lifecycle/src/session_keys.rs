@@ -1,11 +1,11 @@
 //! `/api-auth/keys`: the keys of a session's app, for browsers.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use chrono::DateTime;
 use keyward_core::InvalidField;
 use keyward_core::key::{Metadata, Owner};
 use keyward_core::text::Name;
-use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Query, Services, key_id};
+use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Path, Query, Services, key_id};
 use keyward_store::{KeyStatus, NewKey};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -87,9 +87,7 @@ pub(crate) async fn exchange(
     });
     let mut response = body.into_response();
     if let Some(token) = exchange.token {
-        let id = exchange.session.deployment_id;
-        let deployment = services.store.deployment(id).await?;
-        let deployment = deployment.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+        let deployment = services.deployment(exchange.session.deployment_id).await?;
         response.extensions_mut().insert(NewSession {
             session: exchange.session,
             deployment,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::HeaderValue;
 use keyward_core::ApiKey;
 use keyward_core::audit::EventId;
 use keyward_core::id::{DeploymentId, KeyId};
@@ -86,7 +85,7 @@ impl Answer {
 
 fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
     let Decision { key, .. } = decision;
-    let legal = |text: &str| HeaderValue::from_str(text).is_ok();
+    let legal = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let or_invalid = |text: &str| {
         if legal(text) {
             text.to_owned()

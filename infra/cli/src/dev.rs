@@ -150,7 +150,7 @@ impl Installation {
         let provider = pepper(&table, key_file.as_deref()).await?;
         let store = open_store(&table, &provider, key_file.as_deref()).await?;
         let deployment = match store.first_deployment().await? {
-            Some(id) => id,
+            Some(first) => first.id,
             None => {
                 let name = Name::parse("name", "Local")?;
                 store.create_deployment(name, Mode::Staging, vec![]).await?.id

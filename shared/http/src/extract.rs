@@ -65,13 +65,25 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for FormOrJso
         match kind {
             _ if body.is_empty() => Ok(Self(T::default())),
             Kind::Json => json(&body).map(Self),
-            Kind::Form => serde_urlencoded::from_bytes(&body)
-                .map(Self)
-                .map_err(|error| unprocessable(&error)),
+            Kind::Form => form(&body).map(Self),
             Kind::Other => Err(unsupported(
                 "application/x-www-form-urlencoded or application/json",
             )),
         }
+    }
+}
+
+/// The parameters of the path, decoded. What cannot be decoded is no path of ours.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value))
+            .map_err(|_| ApiError::new(StatusCode::NOT_FOUND, "not_found", "Resource does not exist"))
     }
 }
 
@@ -176,19 +188,48 @@ async fn read(request: Request) -> Result<Bytes, ApiError> {
 }
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        if error.is_data() {
-            return unprocessable(&error);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let cause = error.into_inner();
+        if cause.is_data() {
+            mismatch(&path, &cause.to_string())
+        } else {
+            malformed(&cause)
         }
-        ApiError::bad_request("malformed_json", format!("The body is not JSON: {error}"))
-    })
+    })?;
+    deserializer.end().map_err(|error| malformed(&error))?;
+    Ok(value)
 }
 
-fn unprocessable(error: &dyn std::fmt::Display) -> ApiError {
+fn form<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_urlencoded::from_bytes(body).map_err(|error| mismatch(".", &error.to_string()))
+}
+
+fn malformed(error: &serde_json::Error) -> ApiError {
+    let (line, column) = (error.line(), error.column());
+    let message =
+        format!("The body is not JSON: it breaks off or goes wrong at line {line}, column {column}");
+    ApiError::bad_request("malformed_json", message)
+}
+
+/// A body of another shape. What was sent may be a secret in the wrong place, so it is not repeated: of
+/// `invalid type: string "…", expected a number at line 1 column 2` only what was expected is told, and where.
+fn mismatch(path: &str, cause: &str) -> ApiError {
+    let cause = cause.split(" at line ").next().unwrap_or(cause);
+    let wanted = cause
+        .rsplit_once(", expected ")
+        .map(|(_, wanted)| format!("expected {wanted}"));
+    let wanted = wanted.as_deref().unwrap_or(cause);
+    let place = if path == "." {
+        String::new()
+    } else {
+        format!("{path}: ")
+    };
     ApiError::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "invalid_body",
-        format!("The body is not as it should be: {error}"),
+        format!("The body is not as it should be: {place}{wanted}"),
     )
 }
 

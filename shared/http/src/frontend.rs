@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::Deployment;
 use keyward_core::deployment::Mode;
 use keyward_core::id::SessionId;
@@ -118,12 +118,10 @@ async fn recognise(services: &Services, parts: &Parts) -> Result<(Browser, Optio
         }
         None => None,
     };
-    let own = services.deployment_id;
-    let id = session
-        .as_ref()
-        .map_or(own, |access| access.session().deployment_id);
-    let deployment = services.store.deployment(id).await?;
-    let deployment = deployment.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+    let deployment = match &session {
+        Some(access) => services.deployment(access.session().deployment_id).await?,
+        None => Deployment::clone(&services.deployment),
+    };
     // In production, sessions travel in cookies only.
     let in_cookie = presented.as_ref().is_some_and(|presented| presented.in_cookie);
     let session = session.filter(|_| in_cookie || deployment.mode == Mode::Staging);
@@ -221,7 +219,8 @@ fn hand_over(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
     let (name, value) = match held.deployment.mode {
         Mode::Staging => (DEVELOPMENT_SESSION, token.to_owned()),
         Mode::Production => {
-            let seconds = (held.session.expires_at() - now).num_seconds().max(0);
+            let left = (held.session.expires_at() - now).max(TimeDelta::zero());
+            let seconds = (left + TimeDelta::milliseconds(999)).num_seconds();
             let attributes =
                 format!("Path=/; Max-Age={seconds}; HttpOnly; Secure; SameSite=None; Partitioned");
             (header::SET_COOKIE, format!("{COOKIE}={token}; {attributes}"))

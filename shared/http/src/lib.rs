@@ -15,7 +15,7 @@ mod services;
 
 pub use credentials::{ActiveSession, Root};
 pub use error::ApiError;
-pub use extract::{FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Query, key_id};
+pub use extract::{FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, key_id};
 pub use frontend::{Browser, NewSession, frontend};
 pub use lambda::run;
 pub use origin::origin;

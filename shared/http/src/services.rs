@@ -4,6 +4,7 @@ use std::env;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::ApiError;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -11,9 +12,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chrono::Utc;
 use keyward_audit::Recorder;
-use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
+use keyward_core::{Clock, Deployment};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError, unlock};
 use keyward_store::{Error, Store, Table, dynamodb_client};
 
@@ -24,8 +25,8 @@ pub struct Services {
     pub store: Store,
     /// Where decisions are recorded.
     pub recorder: Recorder,
-    /// The deployment that requests without a credential concern.
-    pub deployment_id: DeploymentId,
+    /// The first deployment, which requests without a credential concern, as it was when this process started.
+    pub deployment: Arc<Deployment>,
     /// The settings of the installation.
     pub settings: Arc<Settings>,
 }
@@ -88,16 +89,28 @@ impl Services {
     ) -> Result<Self, SettingsError> {
         let keyring = unlock(provider, &table.peppers().await?).await?;
         let store = Store::new(table, keyring);
-        let deployment_id = store
+        let deployment = store
             .first_deployment()
             .await?
             .ok_or(SettingsError::NoDeployment)?;
         Ok(Self {
             recorder: Recorder::start(store.clone()),
-            deployment_id,
+            deployment: Arc::new(deployment),
             store,
             settings: Arc::new(settings),
         })
+    }
+
+    /// The deployment with this id, which something in the store names.
+    ///
+    /// # Errors
+    /// 5xx: the store fails.
+    pub async fn deployment(&self, id: DeploymentId) -> Result<Deployment, ApiError> {
+        if id == self.deployment.id {
+            return Ok(Deployment::clone(&self.deployment));
+        }
+        let found = self.store.deployment(id).await?;
+        Ok(found.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?)
     }
 
     /// As [`Self::start`], as the environment says:

@@ -73,9 +73,11 @@ impl Store {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn first_deployment(&self) -> Result<Option<DeploymentId>, Error> {
-        let first: Option<FirstBody> = self.table.get(&first_key()).await?.map(body).transpose()?;
-        Ok(first.map(|first| first.deployment_id))
+    pub async fn first_deployment(&self) -> Result<Option<Deployment>, Error> {
+        let Some(item) = self.table.get(&first_key()).await? else {
+            return Ok(None);
+        };
+        self.deployment(body::<FirstBody>(item)?.deployment_id).await
     }
 
     /// The deployment with this id.

@@ -51,7 +51,8 @@ pub struct EventFilter {
 pub struct EventPage {
     /// The events.
     pub events: Vec<Event>,
-    /// The last event that was looked at, from which the next page goes on; `None` if none was.
+    /// The event from which the next page goes on: the last of the page, or a later one that was looked at for it;
+    /// `None` if there was none.
     pub last: Option<EventId>,
     /// Whether there may be more.
     pub has_more: bool,
@@ -128,20 +129,24 @@ impl Store {
         for month in months(filter.start, end) {
             let mut merge = self.merge(access, &month, filter);
             while let Some(event) = merge.next().await? {
-                if page.events.len() == filter.limit || looked_at == LONGEST_LOOK {
+                if looked_at == LONGEST_LOOK {
                     page.has_more = true;
                     return Ok(page);
                 }
                 looked_at += 1;
-                page.last = Some(event.id);
                 let wanted = filter.outcome.is_none_or(|outcome| event.outcome == outcome)
                     && filter.key_id.is_none_or(|key| event.key_id == Some(key));
-                if !wanted {
-                    continue;
+                let full = page.events.len() == filter.limit;
+                if wanted && full {
+                    page.has_more = true;
+                    return Ok(page);
                 }
-                if to_skip > 0 {
+                if !full {
+                    page.last = Some(event.id);
+                }
+                if wanted && to_skip > 0 {
                     to_skip -= 1;
-                } else {
+                } else if wanted {
                     page.events.push(event);
                 }
             }
@@ -300,7 +305,7 @@ mod tests {
         assert!(months(at("2026-02-01T00:00:00Z"), at("2026-01-01T00:00:00Z")).is_empty());
         assert_eq!(
             months(at("1970-01-01T00:00:00Z"), at("2026-01-15T00:00:00Z")).len(),
-            15
+            14
         );
     }
 

@@ -1,0 +1,131 @@
+//! No secret in any log line, error or stored item: the main job at trace level, then a search for each of them.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::process::Dev;
+
+/// The whole text, and its 43 digits alone.
+fn forms(secret: &str) -> [String; 2] {
+    let end = secret.len() - 6;
+    [secret.to_owned(), secret[end - 43..end].to_owned()]
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
+}
+
+#[tokio::test]
+async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path(), "trace");
+    let http = reqwest::Client::new();
+    let url = dev.json.url.clone();
+    let mut secrets = vec![dev.json.root_key.clone()];
+    secrets.extend(
+        dev.json
+            .hosted_page_url
+            .split_once("ticket=")
+            .map(|(_, ticket)| ticket.to_owned()),
+    );
+
+    let ask = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "demo"});
+    let ticket = text(&dev.backend("POST", "/session/tickets", Some(ask)).await["ticket"]);
+    let exchange = format!("{url}/session/ticket/exchange?ticket={ticket}&__dev_session__=");
+    let answer = http.get(&exchange).send().await.unwrap();
+    let session = answer.headers()["x-development-session"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let keys = format!("{url}/api-auth/keys?__dev_session__={session}");
+    let made: Value = http
+        .post(&keys)
+        .form(&[("name", "CI")])
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let (id, first) = (text(&made["data"]["id"]), text(&made["data"]["secret"]));
+    let rotate = format!("{url}/api-auth/keys/{id}/rotate?__dev_session__={session}");
+    let rotated: Value = http.post(&rotate).send().await.unwrap().json().await.unwrap();
+    let second = text(&rotated["data"]["secret"]);
+    assert_eq!(dev.check(&http, &second).await.unwrap(), 200);
+    assert_eq!(dev.check(&http, &first).await.unwrap(), 401);
+    secrets.extend([ticket.clone(), session.clone(), first, second.clone()]);
+
+    // Secrets in the wrong places: the answers must not repeat them.
+    let mut errors = vec![http.get(&exchange).send().await.unwrap().text().await.unwrap()];
+    for secret in &secrets {
+        for body in [
+            json!({"principal": secret, "resource": "/", "method": "GET"}),
+            json!({"principal": {"type": secret, "value": secret}, "resource": "/", "method": "GET"}),
+            json!({"principal": {"type": "api_key", "value": [secret]}, "resource": "/", "method": "GET"}),
+            json!({"principal": {"type": "api_key", "value": secret}, "resource": "/", "method": secret}),
+            json!(secret),
+        ] {
+            let check = http.post(format!("{url}/v1/authz/check")).json(&body);
+            errors.push(check.send().await.unwrap().text().await.unwrap());
+        }
+        for request in [
+            http.get(format!("{url}/api-auth/apps"))
+                .bearer_auth(format!("{secret}x")),
+            http.post(format!("{url}/api-auth/apps"))
+                .bearer_auth(&dev.json.root_key)
+                .body(secret.clone()),
+            http.post(format!("{url}/api-auth/apps"))
+                .bearer_auth(&dev.json.root_key)
+                .json(&json!({"app_slug": [secret]})),
+            http.post(format!("{url}/api-auth/keys/revoke"))
+                .bearer_auth(&dev.json.root_key)
+                .json(&json!({"key_id": secret})),
+            http.get(format!("{url}/api-auth/session"))
+                .header("cookie", format!("__session={secret}x")),
+            http.get(format!("{url}/api-auth/apps/demo/audit/logs?cursor={secret}"))
+                .bearer_auth(&dev.json.root_key),
+        ] {
+            errors.push(request.send().await.unwrap().text().await.unwrap());
+        }
+    }
+    let revoke = format!("{url}/api-auth/keys/{id}/revoke?__dev_session__={session}");
+    http.post(&revoke)
+        .form(&[("reason", "Leaked")])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(dev.check(&http, &second).await.unwrap(), 403);
+    let log = http.get(format!("{url}/api-auth/audit/logs?__dev_session__={session}"));
+    errors.push(log.send().await.unwrap().text().await.unwrap());
+
+    // While it runs, the newest pages are in the write-ahead log.
+    let running = fs::read(folder.path().join("dynamodb.sqlite-wal")).unwrap();
+    let dir = dev.dir.clone();
+    dev.stop("TERM");
+    let log = fs::read(dir.join("stderr")).unwrap();
+    let stored = fs::read(dir.join("dynamodb.sqlite")).unwrap();
+    assert!(log.len() > 100_000, "trace level is on");
+    assert!(
+        stored.windows(2).any(|window| window == b"CI"),
+        "the table is where it is looked for"
+    );
+    let contains = |haystack: &[u8], needle: &str| {
+        haystack
+            .windows(needle.len())
+            .any(|window| window == needle.as_bytes())
+    };
+    for secret in secrets.iter().flat_map(|secret| forms(secret)) {
+        for (place, bytes) in [("log", &log), ("table", &stored), ("write-ahead log", &running)] {
+            assert!(!contains(bytes, &secret), "a secret is in the {place}");
+        }
+        for error in &errors {
+            assert!(!error.contains(&secret), "a secret is in an answer: {error}");
+        }
+    }
+    let pepper_key = fs::read(dir.join("pepper.key")).unwrap();
+    assert!(
+        !stored.windows(32).any(|window| window == pepper_key),
+        "the key file's key is in the table"
+    );
+}

@@ -1,0 +1,315 @@
+//! The audit log: pages, filters, figures, and what they read.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::support::{Backend, Keyward, check_body, text};
+
+async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, times: usize) {
+    let mut body = check_body(secret);
+    body["required_permissions"] = json!([required]);
+    body["resource"] = path.into();
+    for _ in 0..times {
+        keyward.check_with(body.clone()).await.ok();
+    }
+    keyward.settle().await;
+}
+
+async fn acme(keyward: &Keyward) -> Backend {
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    backend
+}
+
+async fn logs(backend: &Backend, query: &str) -> Value {
+    backend
+        .get(&format!("/api-auth/apps/acme/audit/logs{query}"))
+        .await
+        .ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_hold_every_event_once_newest_first() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    checks(&keyward, &secret, "", "/a", 57).await;
+    let (mut seen, mut query) = (vec![], "?limit=10".to_owned());
+    loop {
+        let page = logs(&backend, &query).await;
+        let rows = page["data"].as_array().unwrap();
+        assert!(rows.len() == 10 || page["has_more"] == false);
+        seen.extend(rows.iter().map(|row| text(&row["request_id"])));
+        if page["has_more"] == false {
+            break;
+        }
+        query = format!("?limit=10&cursor={}", text(&page["next_cursor"]));
+    }
+    assert_eq!(seen.len(), 59, "57 checks, a key, an app");
+    assert!(seen.windows(2).all(|pair| pair[0] > pair[1]));
+
+    let page = logs(&backend, "?limit=10&offset=50").await;
+    assert_eq!(page["data"].as_array().unwrap().len(), 9);
+    assert_eq!(page["data"][0]["request_id"], seen[50].as_str());
+    let row = &logs(&backend, "?limit=5").await["data"][4];
+    let at: DateTime<Utc> = text(&row["timestamp"]).parse().unwrap();
+    let pair = format!(
+        "?limit=1&cursor_ts={}&cursor_id={}",
+        at.format("%Y-%m-%dT%H:%M:%S%.3fZ"),
+        text(&row["request_id"])
+    );
+    assert_eq!(
+        logs(&backend, &pair).await["data"][0]["request_id"],
+        seen[5].as_str()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_costs_what_it_holds() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    checks(&keyward, &secret, "", "/a", 40).await;
+    let read = |query: &'static str| {
+        let (keyward, backend) = (&keyward, &backend);
+        async move {
+            keyward.calls.take_units();
+            logs(backend, query).await;
+            keyward.calls.take_units().iter().sum::<f64>()
+        }
+    };
+    let few = read("?limit=5").await;
+    checks(&keyward, &secret, "", "/a", 400).await;
+    let later = read("?limit=5").await;
+    assert!(
+        later <= few + 1.0,
+        "{few} before, {later} with ten times the events"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_by_outcome_key_and_time() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let one = backend.create_key("acme", json!({})).await;
+    let two = backend.create_key("acme", json!({})).await;
+    checks(&keyward, &text(&one["secret"]), "", "/a", 3).await;
+    checks(&keyward, &text(&two["secret"]), "never", "/b", 2).await;
+    let count = |page: Value| page["data"].as_array().unwrap().len();
+    assert_eq!(count(logs(&backend, "?outcome=blocked").await), 2);
+    assert_eq!(
+        count(logs(&backend, "?outcome=allowed").await),
+        6,
+        "3 checks, 2 keys, an app"
+    );
+    assert_eq!(count(logs(&backend, "?outcome=whatever").await), 8);
+    let of_one = format!("?key_id={}", text(&one["id"]));
+    assert_eq!(
+        count(logs(&backend, &of_one).await),
+        4,
+        "3 checks and the creation"
+    );
+    assert_eq!(count(logs(&backend, "?key_id=12345").await), 0);
+
+    keyward.pass(TimeDelta::days(8));
+    assert_eq!(count(logs(&backend, "").await), 0, "the last 7 days");
+    let page = logs(&backend, "?start_date=2020-01-01").await;
+    assert_eq!(count(page), 8);
+    let end = (Utc::now() - TimeDelta::days(1)).format("%Y-%m-%d");
+    assert_eq!(
+        count(logs(&backend, &format!("?start_date=2020-01-01&end_date={end}")).await),
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_right() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let one = backend.create_key("acme", json!({"permissions": ["read"]})).await;
+    let two = backend.create_key("acme", json!({})).await;
+    checks(&keyward, &text(&one["secret"]), "read", "/a", 4).await;
+    checks(&keyward, &text(&one["secret"]), "write", "/b", 2).await;
+    checks(&keyward, &text(&two["secret"]), "", "/a", 1).await;
+    backend.revoke("acme", &text(&two["id"])).await.ok();
+    keyward
+        .check(&text(&two["secret"]))
+        .await
+        .is_error(403, "key_revoked");
+    keyward.check("garbage").await.is_error(401, "invalid_api_key");
+    keyward.settle().await;
+
+    let all =
+        "include_top_keys=true&include_top_paths=true&include_blocked_reasons=true&include_rate_limits=true";
+    let path = format!("/api-auth/apps/acme/audit/analytics?{all}");
+    let figures = backend.get(&path).await.ok();
+    assert_eq!(
+        figures,
+        json!({
+            "total_requests": 8,
+            "allowed_requests": 5,
+            "blocked_requests": 3,
+            "success_rate": 62.5,
+            "keys_used_24h": 2,
+            "top_keys": [
+                {"key_id": one["id"], "key_name": "Test key", "total_requests": 6},
+                {"key_id": two["id"], "key_name": "Test key", "total_requests": 2},
+            ],
+            "top_paths": [
+                {"path": "GET /a", "total_requests": 5},
+                {"path": "GET /b", "total_requests": 2},
+                {"path": "GET /v1/users", "total_requests": 1},
+            ],
+            "blocked_reasons": [
+                {"blocked_by_rule": "permission_denied", "count": 2, "percentage": 200.0 / 3.0},
+                {"blocked_by_rule": "key_revoked", "count": 1, "percentage": 100.0 / 3.0},
+            ],
+            "rate_limit_stats": {"total_hits": 0, "percentage_of_blocked": 0.0, "top_rules": []},
+        })
+    );
+    let top = backend
+        .get(&format!("{path}&top_limit=1&key_id={}", text(&two["id"])))
+        .await
+        .ok();
+    assert_eq!(top["total_requests"], 2);
+    assert_eq!(top["top_paths"].as_array().map(Vec::len), Some(1));
+    assert_eq!(top["keys_used_24h"], 2, "of the app, whatever the key asked for");
+
+    let mut browser = backend.browser("acme").await;
+    let plain = browser.get("/api-auth/audit/analytics").await.ok();
+    assert_eq!(plain["data"]["total_requests"], 8);
+    assert!(
+        plain["data"].get("top_keys").is_none(),
+        "what is not asked for is left out"
+    );
+
+    keyward.pass(TimeDelta::days(2));
+    let later = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
+    assert_eq!(
+        (&later["total_requests"], &later["keys_used_24h"]),
+        (&json!(8), &json!(0))
+    );
+    keyward.pass(TimeDelta::days(40));
+    let later = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
+    assert_eq!(
+        (&later["total_requests"], &later["success_rate"]),
+        (&json!(0), &json!(0.0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_has_a_point_for_each_bucket_with_requests() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    for times in [1, 2, 3] {
+        checks(&keyward, &secret, "", "/a", times).await;
+        checks(&keyward, &secret, "never", "/a", 1).await;
+        keyward.pass(TimeDelta::hours(2));
+    }
+    let series = |query: &'static str| {
+        let backend = backend.clone();
+        async move {
+            backend
+                .get(&format!("/api-auth/apps/acme/audit/timeseries{query}"))
+                .await
+                .ok()
+        }
+    };
+    let hours = series("").await;
+    assert_eq!(hours["interval"], "hour");
+    // A batch may straddle the top of an hour, so the sums count rather than the number of points.
+    let points = hours["data"].as_array().unwrap();
+    let sum = |member: &str| {
+        points
+            .iter()
+            .map(|point| point[member].as_i64().unwrap())
+            .sum::<i64>()
+    };
+    assert!((3..=6).contains(&points.len()));
+    assert_eq!(
+        (
+            sum("total_requests"),
+            sum("allowed_requests"),
+            sum("blocked_requests")
+        ),
+        (9, 6, 3)
+    );
+    let times: Vec<&str> = points
+        .iter()
+        .map(|point| point["timestamp"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted() && times.iter().all(|time| time.ends_with(":00:00Z")));
+    assert_eq!(series("?interval=fortnight").await["interval"], "hour");
+    assert_eq!(series("?interval=week").await["interval"], "week");
+    assert_eq!(
+        series("?start_date=2020-01-01&end_date=2020-02-01").await["data"],
+        json!([])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_use_of_a_key_is_noted_once_a_minute() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let last_use =
+        || async { backend.get("/api-auth/apps/acme/keys").await.ok()["keys"][0]["last_used_at"].clone() };
+    assert_eq!(last_use().await, Value::Null);
+    checks(&keyward, &secret, "", "/a", 1).await;
+    let first = last_use().await;
+    assert!(first.is_string());
+    keyward.calls.take();
+    checks(&keyward, &secret, "", "/a", 5).await;
+    assert!(
+        keyward
+            .calls
+            .take()
+            .iter()
+            .all(|call| call.operation != "UpdateItem")
+    );
+    assert_eq!(last_use().await, first);
+    keyward.pass(TimeDelta::minutes(1));
+    checks(&keyward, &secret, "never", "/a", 1).await;
+    assert_eq!(last_use().await, first, "a blocked request is no use");
+    checks(&keyward, &secret, "", "/a", 1).await;
+    assert!(text(&last_use().await) > text(&first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_cross_the_end_of_a_month() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let mut months = HashSet::new();
+    for _ in 0..4 {
+        checks(&keyward, &secret, "", "/a", 5).await;
+        keyward.pass(TimeDelta::days(31));
+    }
+    let page = logs(&backend, "?start_date=2020-01-01&limit=15").await;
+    let rest = logs(
+        &backend,
+        &format!("?start_date=2020-01-01&cursor={}", text(&page["next_cursor"])),
+    )
+    .await;
+    let rows: Vec<&Value> = [&page, &rest]
+        .into_iter()
+        .flat_map(|p| p["data"].as_array().unwrap())
+        .collect();
+    months.extend(rows.iter().map(|row| text(&row["timestamp"])[..7].to_owned()));
+    assert_eq!(rows.len(), 22);
+    assert!(months.len() >= 4, "{months:?}");
+    let series = backend
+        .get("/api-auth/apps/acme/audit/timeseries?interval=month&start_date=2020-01-01")
+        .await
+        .ok();
+    let total = series["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["total_requests"].as_i64().unwrap())
+        .sum::<i64>();
+    assert_eq!(total, 20);
+}

@@ -1,0 +1,250 @@
+//! `POST /v1/authz/check`: the answer member by member, the states, and who may ask.
+
+use chrono::{TimeDelta, Utc};
+use keyward_http::VerifyAuth;
+use keyward_store::Scope;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Backend, Keyward, check_body, text};
+
+async fn acme(keyward: &Keyward) -> Backend {
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    backend
+}
+
+fn blank(answer: &Answer) {
+    assert_eq!(answer.body["allowed"], false);
+    assert_eq!(answer.body["identity"], Value::Null);
+    assert_eq!(answer.body["permissions"], json!([]));
+    assert_eq!(answer.body["rate_limits"], json!([]));
+    assert_eq!(answer.body["headers"], json!({}));
+    for member in ["reason", "blocked_rule", "metadata", "retry_after"] {
+        assert_eq!(answer.body[member], Value::Null, "{member}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_allowed_request() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend
+        .create_key(
+            "acme",
+            json!({
+                "permissions": ["users:write", "users:read"],
+                "metadata": {"plan": "pro", "seats": 5, "principal_type": "oauth_access_token"},
+                "owner_user_id": "usr_abc123",
+                "organization_id": "org_1",
+                "organization_membership_id": 77,
+            }),
+        )
+        .await;
+    let mut body = check_body(&text(&made["secret"]));
+    body["method"] = " get ".into();
+    body["resource"] = " v1/users?page=2#top ".into();
+    body["required_permissions"] = json!(["users:read"]);
+    body["unknown"] = json!({"members": "are ignored"});
+    let answer = keyward.check_with(body).await.ok();
+    let id = text(&answer["request_id"]);
+    assert!(id.starts_with("req_") && id.len() == 30, "{id}");
+    assert_eq!(
+        answer,
+        json!({
+            "request_id": id,
+            "allowed": true,
+            "reason": null,
+            "blocked_rule": null,
+            "identity": {
+                "principal_type": "api_key",
+                "key_id": made["id"],
+                "deployment_id": keyward.deployment().to_string(),
+                "app_slug": "acme",
+                "key_name": "Test key",
+                "owner_user_id": "usr_abc123",
+                "organization_id": "org_1",
+                "workspace_id": null,
+                "organization_membership_id": "77",
+                "workspace_membership_id": null,
+            },
+            "permissions": ["users:read", "users:write"],
+            "metadata": {"plan": "pro", "seats": 5, "principal_type": "api_key"},
+            "rate_limits": [],
+            "retry_after": null,
+            "headers": {
+                "x-wacht-key-id": made["id"],
+                "x-wacht-deployment-id": keyward.deployment().to_string(),
+                "x-wacht-app-slug": "acme",
+                "x-wacht-key-name": "Test key",
+                "x-wacht-organization-id": "org_1",
+                "x-wacht-organization-membership-id": "77",
+                "x-wacht-permissions": "users:read,users:write",
+                "x-wacht-metadata": "plan=pro,principal_type=oauth_access_token",
+            },
+        })
+    );
+    keyward.settle().await;
+    let log = backend.get("/api-auth/apps/acme/audit/logs?limit=1").await.ok();
+    assert_eq!(log["data"][0]["path"], "GET /v1/users");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_request() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend
+        .create_key("acme", json!({"permissions": ["users:read"]}))
+        .await;
+    let mut body = check_body(&text(&made["secret"]));
+    body["required_permissions"] = json!(["users:read", "users:write"]);
+    let answer = keyward.check_with(body).await.ok();
+    assert_eq!(answer["allowed"], false);
+    assert_eq!(answer["reason"], "permission_denied");
+    assert_eq!(answer["blocked_rule"], "permission_denied");
+    assert_eq!(answer["permissions"], json!(["users:read"]));
+    assert_eq!(answer["identity"]["key_id"], made["id"]);
+    assert_eq!(answer["headers"]["x-wacht-permission-denied"], "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nulls_and_header_text_that_is_not_legal() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let key = json!({"name": "Schlüssel", "metadata": {"stadt": "Köln"}});
+    let made = backend.post("/api-auth/apps/acme/keys", key).await.ok();
+    let mut body = check_body(&text(&made["secret"]));
+    for member in ["client_ip", "user_agent", "required_permissions"] {
+        body[member] = Value::Null;
+    }
+    let answer = keyward.check_with(body).await.ok();
+    assert_eq!(answer["identity"]["key_name"], "Schlüssel");
+    assert_eq!(answer["headers"]["x-wacht-key-name"], "invalid");
+    assert_eq!(answer["headers"]["x-wacht-metadata"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_app_bounds_and_disables_its_keys_from_the_next_check_on() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend
+        .create_key("acme", json!({"permissions": ["users:read", "users:write"]}))
+        .await;
+    let secret = text(&made["secret"]);
+    let patch = |body: Value| backend.patch("/api-auth/apps/acme", body);
+
+    patch(json!({"permissions": ["users:read"]})).await.ok();
+    assert_eq!(
+        keyward.check(&secret).await.ok()["permissions"],
+        json!(["users:read"])
+    );
+    patch(json!({"permissions": null})).await.ok();
+    assert_eq!(
+        keyward.check(&secret).await.ok()["permissions"],
+        json!(["users:read", "users:write"])
+    );
+    patch(json!({"is_active": false})).await.ok();
+    let refused = keyward.check(&secret).await;
+    blank(refused.is_error(403, "app_disabled"));
+    assert!(text(&refused.body["request_id"]).starts_with("req_"));
+    patch(json!({"is_active": true})).await.ok();
+    assert_eq!(keyward.check(&secret).await.ok()["allowed"], true);
+    backend.delete("/api-auth/apps/acme").await.ok();
+    blank(keyward.check(&secret).await.is_error(403, "app_deleted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_expires_at_its_instant() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let expires_at = Utc::now() + TimeDelta::hours(1);
+    let made = backend
+        .create_key("acme", json!({"expires_at": expires_at}))
+        .await;
+    let secret = text(&made["secret"]);
+    assert_eq!(keyward.check(&secret).await.ok()["allowed"], true);
+    keyward.pass(TimeDelta::hours(1));
+    let refused = keyward.check(&secret).await;
+    blank(refused.is_error(401, "key_expired"));
+    assert_eq!(
+        refused.header("www-authenticate"),
+        Some("Bearer realm=\"keyward\", error=\"invalid_token\"")
+    );
+    let listed = backend.get("/api-auth/apps/acme/keys").await.ok();
+    assert_eq!(
+        listed["keys"][0]["is_active"], true,
+        "an expired key is not a revoked one"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend.create_key("acme", json!({})).await;
+    let old = text(&made["secret"]);
+    backend.rotate("acme", &text(&made["id"])).await.ok();
+    let wrong = keyward.check(&old).await;
+    blank(wrong.is_error(401, "invalid_api_key"));
+    let unknown = Keyward::start().await.check(&old).await;
+    let garbage = keyward.check("garbage").await;
+    assert_eq!(wrong.body, unknown.body);
+    assert_eq!(wrong.body, garbage.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_must_make_sense() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let with = |member: &str, value: Value| {
+        let mut body = check_body(&secret);
+        body[member] = value;
+        body
+    };
+    for (body, status, code) in [
+        (with("method", "TRACE".into()), 400, "invalid_field"),
+        (with("resource", "  ".into()), 400, "invalid_field"),
+        (with("resource", "?x".into()), 400, "invalid_field"),
+        (with("method", Value::Null), 422, "invalid_body"),
+        (with("required_permissions", json!([1])), 422, "invalid_body"),
+        (
+            with("principal", json!({"type": "m2m", "value": secret})),
+            422,
+            "invalid_body",
+        ),
+        (
+            with("principal", json!({"type": "oauth_access_token", "value": "x"})),
+            401,
+            "unsupported_principal",
+        ),
+        (
+            with("principal", json!({"type": "api_key", "value": ""})),
+            401,
+            "invalid_api_key",
+        ),
+        (with("principal", json!({"type": "api_key"})), 422, "invalid_body"),
+    ] {
+        let answer = keyward.check_with(body).await;
+        blank(answer.is_error(status, code));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_where_one_is_required() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let check = |backend: Backend| async move { backend.post("/v1/authz/check", check_body(&secret)).await };
+
+    keyward.check("garbage").await.is_error(401, "missing_root_key");
+    assert_eq!(check.clone()(backend.clone()).await.ok()["allowed"], true);
+    let wrong_key = backend.post("/v1/authz/check", check_body("garbage")).await;
+    wrong_key.is_error(401, "invalid_api_key");
+
+    let lacking = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
+    check.clone()(lacking).await.is_error(403, "forbidden");
+    let (_, other) = keyward
+        .other_deployment(keyward_core::deployment::Mode::Staging, &[])
+        .await;
+    check(other).await.is_error(401, "invalid_api_key");
+}

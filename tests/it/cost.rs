@@ -1,0 +1,173 @@
+//! What a verification costs, and what costs nothing.
+
+use serde_json::json;
+
+use crate::support::{Keyward, check_body, text};
+
+/// The largest app and key that are accepted.
+async fn largest(keyward: &Keyward) -> (String, String) {
+    let backend = keyward.backend();
+    let permissions: Vec<String> = (0..17).map(|n| format!("{n:02}{}", "p".repeat(126))).collect();
+    let app = json!({
+        "app_slug": "a".repeat(64), "name": "n".repeat(128), "key_prefix": "k".repeat(32), "permissions": permissions,
+        "description": "d",
+    });
+    let slug = text(&backend.post("/api-auth/apps", app).await.ok()["app_slug"]);
+    let metadata = json!({"text": "m".repeat(2_290)});
+    let key = backend.create_key(&slug, json!({"metadata": metadata})).await;
+    (slug, text(&key["secret"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_without_limits_is_one_call_of_two_read_units() {
+    let keyward = Keyward::start().await;
+    let (slug, secret) = largest(&keyward).await;
+    let id = text(&keyward.check(&secret).await.ok()["identity"]["key_id"]);
+    keyward.settle().await;
+    keyward.calls.take();
+    keyward.calls.take_units();
+
+    for _ in 0..3 {
+        assert_eq!(keyward.check(&secret).await.ok()["allowed"], true);
+    }
+    keyward.settle().await;
+    let (checks, writes): (Vec<_>, Vec<_>) = keyward
+        .calls
+        .take()
+        .into_iter()
+        .partition(|call| call.operation != "BatchWriteItem");
+    assert_eq!(checks.len(), 3, "{checks:?}");
+    for call in &checks {
+        assert_eq!(call.operation, "BatchGetItem");
+        let table = &call.sent["RequestItems"]["keyward"];
+        assert_eq!(table["ConsistentRead"], true);
+        assert_eq!(table["Keys"].as_array().map(Vec::len), Some(2));
+    }
+    let units = keyward.calls.take_units();
+    assert_eq!(units.len(), 3);
+    assert!(
+        units.iter().all(|units| *units > 0.0 && *units <= 2.0),
+        "{units:?}"
+    );
+    let written: usize = writes
+        .iter()
+        .map(|call| {
+            call.sent["RequestItems"]["keyward"]
+                .as_array()
+                .map_or(0, Vec::len)
+        })
+        .sum();
+    assert_eq!(written, 3, "one event each, after the answer");
+
+    // Also when the key has been revoked with the longest reason.
+    let revoke = json!({"reason": "r".repeat(512)});
+    let path = format!("/api-auth/apps/{slug}/keys/{id}/revoke");
+    keyward.backend().post(&path, revoke).await.ok();
+    keyward.calls.take_units();
+    keyward.check(&secret).await.is_error(403, "key_revoked");
+    let units = keyward.calls.take_units();
+    assert!(units.len() == 1 && units[0] <= 2.0, "{units:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_cost_more_is_refused() {
+    let keyward = Keyward::start().await;
+    let (slug, _) = largest(&keyward).await;
+    let backend = keyward.backend();
+    let key = json!({"name": "Large", "metadata": {"text": "m".repeat(2_600)}});
+    let refused = backend.post(&format!("/api-auth/apps/{slug}/keys"), key).await;
+    refused.is_error(400, "invalid_field");
+    assert!(
+        text(&refused.body["message"]).contains("2560"),
+        "{}",
+        refused.body
+    );
+    let patch = json!({"description": "d".repeat(500)});
+    let refused = backend.patch(&format!("/api-auth/apps/{slug}"), patch).await;
+    refused.is_error(400, "invalid_field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_reaches_no_store() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    let good = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let ticket = backend.ticket("acme").await;
+    let root = backend.root_key.clone();
+    let session = backend.browser("acme").await.session;
+    keyward.calls.forbid();
+
+    let flipped = |text: &str, at: usize| {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
+        String::from_utf8(bytes).unwrap()
+    };
+    let mut bad_keys = vec![
+        String::new(),
+        "garbage".into(),
+        "wk_live_abc".into(),
+        "ü".repeat(80),
+        "a".repeat(100_000),
+        format!("Other{good}"),
+        format!("1{good}"),
+        good.replace("sk_test", "sk_live"),
+        good[..good.len() - 1].into(),
+        format!("{good}0"),
+        root.clone(),
+        ticket.clone(),
+        session.clone(),
+    ];
+    bad_keys.extend((0..good.len()).map(|at| flipped(&good, at)));
+    for bad in &bad_keys {
+        keyward
+            .check_with(check_body(bad))
+            .await
+            .is_error(401, "invalid_api_key");
+    }
+
+    for (bad, code) in [
+        ("garbage", "invalid_root_key"),
+        (&flipped(&root, 20), "invalid_root_key"),
+        (&good, "invalid_root_key"),
+        (&ticket, "not_a_root_key"),
+        (&session, "not_a_root_key"),
+    ] {
+        let request = keyward
+            .http
+            .get(format!("{}/api-auth/apps", keyward.url))
+            .bearer_auth(bad);
+        let answer = crate::support::Answer::of(request.send().await.unwrap()).await;
+        assert!(
+            answer.status == 401 && answer.body["code"].is_string(),
+            "{}",
+            answer.body
+        );
+        if bad != good {
+            answer.is_error(401, code);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_store_is_an_error_and_never_an_allowed() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    let good = text(&backend.create_key("acme", json!({})).await["secret"]);
+    keyward.calls.fail(true);
+    let answer = keyward.check(&good).await;
+    answer.is_error(503, "store_unavailable");
+    assert_eq!(answer.body["allowed"], false);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert!(
+        !answer.body.to_string().contains("cannot be reached: "),
+        "details are for the log"
+    );
+    backend
+        .get("/api-auth/apps")
+        .await
+        .is_error(503, "store_unavailable");
+    keyward.calls.fail(false);
+    assert_eq!(keyward.check(&good).await.ok()["allowed"], true);
+}

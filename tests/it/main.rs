@@ -1,0 +1,14 @@
+//! What Keyward promises, tried over HTTP against an installation in this process, one for each test.
+
+mod audit_log;
+mod bad_input;
+mod check;
+mod contract;
+mod cost;
+mod documented_forms;
+mod lists;
+mod main_job;
+mod races;
+mod sessions;
+mod support;
+mod tenancy;

@@ -1,0 +1,56 @@
+//! A customer's browser, as the hooks drive it in staging mode: the session travels in the query, bodies are forms.
+
+use reqwest::Method;
+
+use super::{Answer, Backend};
+
+pub struct Browser {
+    pub url: String,
+    pub http: reqwest::Client,
+    /// What the last answer said to hold.
+    pub session: String,
+}
+
+impl Browser {
+    pub fn new(backend: &Backend) -> Self {
+        Self {
+            url: backend.url.clone(),
+            http: backend.http.clone(),
+            session: String::new(),
+        }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let url = format!("{}{path}{joint}__dev_session__={}", self.url, self.session);
+        self.http
+            .request(method, url)
+            .header("origin", "http://localhost:3000")
+    }
+
+    pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Answer {
+        let answer = Answer::of(request.send().await.expect("an answer")).await;
+        if let Some(session) = answer.header("x-development-session") {
+            self.session = session.to_owned();
+        }
+        answer
+    }
+
+    pub async fn exchange(&mut self, ticket: &str) -> Answer {
+        self.get(&format!("/session/ticket/exchange?ticket={ticket}"))
+            .await
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post_form(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.send(self.request(Method::POST, path).form(form)).await
+    }
+
+    /// Without a body and a content type.
+    pub async fn post(&mut self, path: &str) -> Answer {
+        self.send(self.request(Method::POST, path)).await
+    }
+}

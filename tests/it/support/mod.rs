@@ -1,0 +1,196 @@
+//! An installation of its own for a test, and the people who use it.
+
+mod backend;
+mod browser;
+mod calls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use chrono::{TimeDelta, Utc};
+use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
+use keyward_core::Clock;
+use keyward_core::deployment::Mode;
+use keyward_core::id::DeploymentId;
+use keyward_core::text::Name;
+use keyward_http::{Services, Settings, VerifyAuth, application};
+use keyward_store::{Scope, Table, dynamodb_client};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+pub use backend::{Backend, text};
+pub use browser::Browser;
+pub use calls::Calls;
+
+/// An installation, served on a port of its own until the test ends.
+pub struct Keyward {
+    pub url: String,
+    pub services: Services,
+    /// What is sent to DynamoDB.
+    pub calls: Calls,
+    _installation: Installation,
+    pub described: DevJson,
+    pub http: reqwest::Client,
+    shift_ms: Arc<AtomicI64>,
+}
+
+/// A status and a JSON body.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub headers: reqwest::header::HeaderMap,
+}
+
+impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let text = response.text().await.expect("a body");
+        let body = match text.as_str() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|_| panic!("not JSON: {status} {text}")),
+        };
+        Self {
+            status,
+            body,
+            headers,
+        }
+    }
+
+    /// The body, of an answer that must be a success.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.body
+    }
+
+    /// Requires an error of this status and code, in the form that all errors have.
+    #[track_caller]
+    pub fn is_error(&self, status: u16, code: &str) -> &Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.body["code"], code, "{}", self.body);
+        assert!(
+            self.body["message"].as_str().is_some_and(|m| !m.is_empty()),
+            "{}",
+            self.body
+        );
+        assert_eq!(
+            self.body["errors"][0]["message"], self.body["message"],
+            "{}",
+            self.body
+        );
+        self
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+}
+
+impl Keyward {
+    pub async fn start() -> Self {
+        Self::start_with(VerifyAuth::Open).await
+    }
+
+    pub async fn start_with(verify_auth: VerifyAuth) -> Self {
+        let options = Options {
+            port: 0,
+            data_dir: None,
+            ephemeral: true,
+        };
+        let installation = Installation::open(&options, 0).await.expect("an installation");
+        let shift_ms = Arc::new(AtomicI64::new(0));
+        let shift = shift_ms.clone();
+        let clock = Clock::new(move || Utc::now() + TimeDelta::milliseconds(shift.load(Ordering::SeqCst)));
+        let calls = Calls::default();
+        let plain = dynamodb_client(&installation.sdk_config().await);
+        let config = plain.config().to_builder().interceptor(calls.clone()).build();
+        let table = Table::new(aws_sdk_dynamodb::Client::from_conf(config), TABLE, clock);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let settings = Settings {
+            public_url: url.clone(),
+            verify_auth,
+        };
+        let services = Services::start(table, installation.provider(), settings)
+            .await
+            .expect("services");
+        let application = application(keyward_cli::routes(&services), services.clone());
+        let service = application.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async { axum::serve(listener, service).await });
+        let described = installation.describe(&services).await.expect("a description");
+        Self {
+            url,
+            services,
+            calls,
+            _installation: installation,
+            described,
+            http: reqwest::Client::new(),
+            shift_ms,
+        }
+    }
+
+    /// Moves the installation's clock on.
+    pub fn pass(&self, time: TimeDelta) {
+        self.shift_ms.fetch_add(time.num_milliseconds(), Ordering::SeqCst);
+    }
+
+    /// A backend with the root key of the first deployment.
+    pub fn backend(&self) -> Backend {
+        Backend::new(self, &self.described.root_key)
+    }
+
+    /// A second deployment and a backend of its own.
+    pub async fn other_deployment(&self, mode: Mode, origins: &[&str]) -> (DeploymentId, Backend) {
+        let name = Name::parse("name", "Other").expect("a name");
+        let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+        let deployment = self
+            .services
+            .store
+            .create_deployment(name, mode, origins)
+            .await
+            .expect("a deployment");
+        (deployment.id, self.backend_with(deployment.id, &Scope::ALL).await)
+    }
+
+    /// A backend with a root key of these scopes.
+    pub async fn backend_with(&self, deployment: DeploymentId, scopes: &[Scope]) -> Backend {
+        let name = Name::parse("name", "Test").expect("a name");
+        let made = self
+            .services
+            .store
+            .create_root_key(deployment, name, scopes)
+            .await;
+        Backend::new(self, made.expect("a root key").reveal().expose_secret())
+    }
+
+    pub fn deployment(&self) -> DeploymentId {
+        self.services.deployment.id
+    }
+
+    /// Checks a request to `GET /v1/users` with this key.
+    pub async fn check(&self, key: &str) -> Answer {
+        self.check_with(check_body(key)).await
+    }
+
+    pub async fn check_with(&self, body: Value) -> Answer {
+        let url = format!("{}/v1/authz/check", self.url);
+        Answer::of(self.http.post(url).json(&body).send().await.expect("an answer")).await
+    }
+
+    /// Waits until what was decided is in the log.
+    pub async fn settle(&self) {
+        self.services.recorder.flush().await;
+    }
+}
+
+pub fn check_body(key: &str) -> Value {
+    serde_json::json!({
+        "principal": {"type": "api_key", "value": key},
+        "resource": "/v1/users",
+        "method": "GET",
+    })
+}
