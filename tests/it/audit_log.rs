@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Keyward, check_body, text};
+use keyward_tests::{Backend, Keyward, check_body, text};
 
 async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, times: usize) {
     let mut body = check_body(secret);

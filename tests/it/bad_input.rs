@@ -5,7 +5,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Backend, Keyward, text};
+use keyward_tests::{Answer, Backend, Keyward, text};
 
 /// All that the API shows of what is stored.
 async fn everything(backend: &Backend) -> Value {

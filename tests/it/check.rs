@@ -5,7 +5,7 @@ use keyward_http::VerifyAuth;
 use keyward_store::Scope;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Backend, Keyward, check_body, text};
+use keyward_tests::{Answer, Backend, Keyward, check_body, text};
 
 async fn acme(keyward: &Keyward) -> Backend {
     let backend = keyward.backend();

@@ -10,7 +10,7 @@ use wacht::api::api_keys::{
 use wacht::models::CreateSessionTicketRequest;
 use wacht::{Error, WachtClient, WachtConfig};
 
-use crate::support::Keyward;
+use keyward_tests::Keyward;
 
 fn client(keyward: &Keyward) -> WachtClient {
     let mut config = WachtConfig::new(&keyward.described.root_key, &keyward.url);
@@ -307,7 +307,7 @@ async fn audit_and_tickets() {
         .await
         .unwrap();
     for required in ["", "", "users:write"] {
-        let mut body = crate::support::check_body(&made.secret);
+        let mut body = keyward_tests::check_body(&made.secret);
         body["required_permissions"] = json!([required]);
         keyward.check_with(body).await.ok();
     }

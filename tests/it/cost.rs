@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Keyward, check_body, text};
+use keyward_tests::{Keyward, check_body, text};
 
 /// The largest app and key that are accepted.
 async fn largest(keyward: &Keyward) -> (String, String) {
@@ -137,7 +137,7 @@ async fn garbage_reaches_no_store() {
             .http
             .get(format!("{}/api-auth/apps", keyward.url))
             .bearer_auth(bad);
-        let answer = crate::support::Answer::of(request.send().await.unwrap()).await;
+        let answer = keyward_tests::Answer::of(request.send().await.unwrap()).await;
         assert!(
             answer.status == 401 && answer.body["code"].is_string(),
             "{}",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Keyward, text};
+use keyward_tests::{Keyward, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_by_slug_and_without_a_prefix() {

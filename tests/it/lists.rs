@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Keyward, text};
+use keyward_tests::{Keyward, text};
 
 fn names(list: &Value) -> Vec<String> {
     list.as_array()

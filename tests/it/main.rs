@@ -10,5 +10,4 @@ mod lists;
 mod main_job;
 mod races;
 mod sessions;
-mod support;
 mod tenancy;

@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::support::{Browser, Keyward, text};
+use keyward_tests::{Browser, Keyward, text};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_100_concurrent_exchanges_of_a_ticket_exactly_one_wins() {

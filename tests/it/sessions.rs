@@ -6,7 +6,7 @@ use keyward_store::Scope;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Browser, Keyward, text};
+use keyward_tests::{Answer, Browser, Keyward, text};
 
 const PAGE: &str = "https://app.example.com";
 

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Browser, Keyward, text};
+use keyward_tests::{Backend, Browser, Keyward, text};
 
 /// A route as the workspace's `Cargo.toml` gives it to the functions.
 pub struct Route {

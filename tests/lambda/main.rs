@@ -1,1 +1,160 @@
-fn main() {}
+//! The functions as Lambda functions: `cargo lambda watch` serves them on their plain paths, over the embedded DynamoDB
+//! that `keyward dev --only-store` runs, and the main job is done on them.
+//!
+//! Needs `cargo lambda` on the PATH (`pip install cargo-lambda ziglang`).
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use keyward_cli::dev::DevJson;
+use keyward_tests::{Answer, Backend, scenario};
+use reqwest::Method;
+
+/// How long the emulator may take to build a function that is asked for the first time.
+const BUILD: Duration = Duration::from_secs(600);
+
+/// A process with all the processes that it starts.
+struct Group(Child);
+
+impl Group {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::create(log).expect("a log");
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log);
+        Self(command.process_group(0).spawn().expect("a process"))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _told = Command::new("kill").args(["-s", "TERM", "--", &group]).status();
+        let _ended = self.0.wait();
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a workspace")
+        .to_owned()
+}
+
+fn run(command: &mut Command) {
+    let status = command.current_dir(workspace()).status();
+    assert!(
+        status.as_ref().is_ok_and(|status| status.success()),
+        "{command:?}: {status:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job_on_lambda_functions() {
+    run(Command::new("cargo").args(["lambda", "--version"]));
+    run(Command::new("cargo").args(["build", "--bin", "keyward"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a port")
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    // This test is in target/<profile>/deps.
+    let test = std::env::current_exe().expect("a path");
+    let keyward = test.ancestors().nth(2).expect("a target folder").join("keyward");
+    let mut store = Command::new(keyward);
+    store
+        .args([
+            "dev",
+            "--only-store",
+            "--port",
+            "0",
+            "--public-url",
+            &url,
+            "--data-dir",
+        ])
+        .arg(folder.path());
+    let _store = Group::start(&mut store, &folder.path().join("store.log"));
+    let dev = wait_for(&folder.path().join("dev.json")).await;
+    assert_eq!(dev.url, url);
+
+    let watch_log = folder.path().join("watch.log");
+    let mut watch = Command::new("cargo");
+    watch
+        .args([
+            "lambda",
+            "watch",
+            "--ignore-changes",
+            "--disable-cors",
+            "-A",
+            "127.0.0.1",
+            "-P",
+            &port.to_string(),
+        ])
+        .arg("--env-file")
+        .arg(folder.path().join("functions.env"))
+        .env("KEYWARD_LOG", "trace")
+        .current_dir(workspace());
+    let watch = Group::start(&mut watch, &watch_log);
+    let http = reqwest::Client::builder()
+        .timeout(BUILD)
+        .build()
+        .expect("a client");
+    let backend = Backend::new(&url, &dev.root_key, http.clone());
+    let log = || fs::read_to_string(&watch_log).unwrap_or_default();
+    for path in [
+        "/health",
+        "/session/tickets",
+        "/api-auth/apps",
+        "/v1/authz/check",
+        "/api-auth/audit/logs",
+    ] {
+        let method = if path.ends_with("tickets") || path.ends_with("check") {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let start = Instant::now();
+        let answer = loop {
+            // The emulator refuses connections until it is up.
+            match http.request(method.clone(), format!("{url}{path}")).send().await {
+                Ok(answer) => break Answer::of(answer).await,
+                Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}: {}", log()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        assert!(
+            answer.status == 200 || answer.body["code"].is_string(),
+            "{path}: {}: {}",
+            answer.body,
+            log()
+        );
+    }
+    let mut secrets = scenario::main_job(&backend).await;
+    secrets.extend(
+        dev.hosted_page_url
+            .split_once("ticket=")
+            .map(|(_, ticket)| ticket.to_owned()),
+    );
+    drop(watch);
+    let log = log();
+    assert!(log.contains("keyward::request"), "{log}");
+    for secret in secrets {
+        assert!(!log.contains(&secret), "a secret is in the log");
+    }
+}
+
+async fn wait_for(dev_json: &Path) -> DevJson {
+    for _ in 0..500 {
+        if let Ok(text) = fs::read(dev_json) {
+            return serde_json::from_slice(&text).expect("JSON");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the store does not start");
+}

@@ -1,8 +1,9 @@
-//! An installation of its own for a test, and the people who use it.
+//! What the tests share: an installation of a test's own, the people who use one, and what they do with it.
 
 mod backend;
 mod browser;
 mod calls;
+pub mod scenario;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Keyward {
 
     /// A backend with the root key of the first deployment.
     pub fn backend(&self) -> Backend {
-        Backend::new(self, &self.described.root_key)
+        Backend::new(&self.url, &self.described.root_key, self.http.clone())
     }
 
     /// A second deployment and a backend of its own.
@@ -164,7 +165,11 @@ impl Keyward {
             .store
             .create_root_key(deployment, name, scopes)
             .await;
-        Backend::new(self, made.expect("a root key").reveal().expose_secret())
+        Backend::new(
+            &self.url,
+            made.expect("a root key").reveal().expose_secret(),
+            self.http.clone(),
+        )
     }
 
     pub fn deployment(&self) -> DeploymentId {
@@ -176,9 +181,9 @@ impl Keyward {
         self.check_with(check_body(key)).await
     }
 
+    /// Sends this to the check, without a root key.
     pub async fn check_with(&self, body: Value) -> Answer {
-        let url = format!("{}/v1/authz/check", self.url);
-        Answer::of(self.http.post(url).json(&body).send().await.expect("an answer")).await
+        self.backend().check_with(body).await
     }
 
     /// Waits until what was decided is in the log.

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, Browser, Keyward};
+use crate::{Answer, Browser, check_body};
 
 #[derive(Clone)]
 pub struct Backend {
@@ -13,11 +13,11 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn new(keyward: &Keyward, root_key: &str) -> Self {
+    pub fn new(url: &str, root_key: &str, http: reqwest::Client) -> Self {
         Self {
-            url: keyward.url.clone(),
+            url: url.to_owned(),
             root_key: root_key.to_owned(),
-            http: keyward.http.clone(),
+            http,
         }
     }
 
@@ -76,6 +76,16 @@ impl Backend {
             None,
         )
         .await
+    }
+
+    /// Checks a request to `GET /v1/users` with this key, as the SaaS's API does: without a root key.
+    pub async fn check(&self, key: &str) -> Answer {
+        self.check_with(check_body(key)).await
+    }
+
+    pub async fn check_with(&self, body: Value) -> Answer {
+        let url = format!("{}/v1/authz/check", self.url);
+        Answer::of(self.http.post(url).json(&body).send().await.expect("an answer")).await
     }
 
     pub async fn ticket(&self, slug: &str) -> String {

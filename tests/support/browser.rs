@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use super::{Answer, Backend};
+use crate::{Answer, Backend};
 
 pub struct Browser {
     pub url: String,
