@@ -5,6 +5,7 @@ mod bad_input;
 mod check;
 mod contract;
 mod cost;
+mod documentation;
 mod documented_forms;
 mod lists;
 mod main_job;

@@ -31,7 +31,7 @@ pub struct Keyward {
     pub services: Services,
     /// What is sent to DynamoDB.
     pub calls: Calls,
-    _installation: Installation,
+    installation: Installation,
     pub described: DevJson,
     pub http: reqwest::Client,
     shift_ms: Arc<AtomicI64>,
@@ -127,7 +127,7 @@ impl Keyward {
             url,
             services,
             calls,
-            _installation: installation,
+            installation,
             described,
             http: reqwest::Client::new(),
             shift_ms,
@@ -184,6 +184,11 @@ impl Keyward {
     /// Sends this to the check, without a root key.
     pub async fn check_with(&self, body: Value) -> Answer {
         self.backend().check_with(body).await
+    }
+
+    /// The configuration with which the AWS SDK reaches its DynamoDB.
+    pub async fn sdk_config(&self) -> aws_config::SdkConfig {
+        self.installation.sdk_config().await
     }
 
     /// Waits until what was decided is in the log.

@@ -1,0 +1,140 @@
+//! The documentation against the code.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use aws_sdk_dynamodb::Client;
+use chrono::TimeDelta;
+use keyward_cli::dev::TABLE;
+use keyward_tests::{Keyward, text};
+use regex::Regex;
+use serde_json::json;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// All sources below a folder.
+fn sources(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all += &fs::read_to_string(path).unwrap();
+        }
+    }
+    all
+}
+
+fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
+    let pattern = Regex::new(pattern).unwrap();
+    pattern
+        .captures_iter(text)
+        .map(|found| found[1].to_owned())
+        .collect()
+}
+
+#[test]
+fn every_error_code_is_described_and_every_described_one_exists() {
+    let code = sources(&root().join("shared/http/src")) + &sources(&root().join("functions"));
+    let mut made = all_of(r#"(?:bad_request|unauthorized|forbidden)\(\s*"([a-z_]+)""#, &code);
+    made.extend(all_of(r#"ApiError::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
+    made.extend(all_of(r#"Self::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
+    made.extend(all_of(
+        r#"Self::\w+ => "(\w+)","#,
+        &read("shared/core/src/decision.rs"),
+    ));
+    assert!(made.len() > 30, "{made:?}");
+    let described = all_of(r"(?m)^\| `([a-z_]+)` \|", &read("docs/errors.md"));
+    assert_eq!(described, made);
+}
+
+#[test]
+fn every_route_is_described_and_every_described_one_exists() {
+    let described = all_of(r"(?m)^\| `([A-Z]+ /\S+)` \|", &read("docs/api.md"));
+    let served: BTreeSet<String> = crate::tenancy::routes()
+        .iter()
+        .map(|route| format!("{} {}", route.method, route.path))
+        .collect();
+    assert_eq!(described, served);
+}
+
+#[test]
+fn every_decision_is_listed() {
+    let listed = all_of(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", &read("docs/adr/README.md"));
+    let files = fs::read_dir(root().join("docs/adr")).unwrap();
+    let files = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(listed, files.filter(|name| name != "README.md").collect());
+}
+
+/// Makes at least one item of each type.
+async fn use_everything(keyward: &Keyward) {
+    let backend = keyward.backend();
+    let rules = json!([{"unit": "day", "duration": 1, "max_requests": 1}]);
+    let scheme = json!({"slug": "scheme", "name": "Scheme", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    for slug in ["acme", "inactive"] {
+        backend.create_app(slug).await;
+    }
+    backend
+        .patch("/api-auth/apps/inactive", json!({"is_active": false}))
+        .await
+        .ok();
+    let kept = backend.create_key("acme", json!({})).await;
+    let revoked = backend.create_key("acme", json!({})).await;
+    backend.revoke("acme", &text(&revoked["id"])).await.ok();
+    backend.browser("acme").await;
+    keyward.check(&text(&kept["secret"])).await.ok();
+    keyward.pass(TimeDelta::days(31));
+    for _ in 0..3 {
+        keyward.check(&text(&kept["secret"])).await.ok();
+    }
+    keyward.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_item_has_the_key_that_the_data_model_says() {
+    let rows = Regex::new(r"(?m)^\| [^|`]+ \| `([^`]+)` \| `([^`]+)` \|").unwrap();
+    let shape = |pattern: &str| {
+        let quoted = regex::escape(pattern);
+        Regex::new("<[^>]+>")
+            .unwrap()
+            .replace_all(&quoted, "[^#]+")
+            .into_owned()
+    };
+    let described: Vec<(String, Regex)> = rows
+        .captures_iter(&read("docs/data-model.md"))
+        .map(|row| {
+            let name = format!("{} / {}", &row[1], &row[2]);
+            let both = format!("^{} / {}$", shape(&row[1]), shape(&row[2]));
+            (name, Regex::new(&both).unwrap())
+        })
+        .collect();
+    assert!(described.len() > 15);
+
+    let keyward = Keyward::start().await;
+    use_everything(&keyward).await;
+    let client = Client::new(&keyward.sdk_config().await);
+    let scan = client.scan().table_name(TABLE).send().await.unwrap();
+    assert!(scan.last_evaluated_key.is_none());
+    let mut seen = BTreeSet::new();
+    for item in scan.items() {
+        let key = format!("{} / {}", item["pk"].as_s().unwrap(), item["sk"].as_s().unwrap());
+        // The partition of lifecycle events (`L`) is described apart from the shards.
+        let fits = described.iter().filter(|(name, shape)| {
+            shape.is_match(&key) && (!name.contains("<shard>") || !key.contains("#L / "))
+        });
+        let names: Vec<&str> = fits.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names.len(), 1, "{key} fits {names:?}");
+        seen.insert(names[0].to_owned());
+    }
+    let names: BTreeSet<String> = described.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(seen, names);
+}
