@@ -20,19 +20,12 @@ pub fn keyward(args: &[&str]) -> Command {
 /// Runs the command to its end and returns its sentence, of a start that must fail.
 #[track_caller]
 pub fn refused(args: &[&str]) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = keyward(args).output().unwrap();
+    let Output { status, stdout, stderr } = keyward(args).output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(stdout, b"");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    stderr
-        .strip_prefix("keyward: ")
-        .unwrap_or_else(|| panic!("{stderr}"))
-        .to_owned()
+    stderr.strip_prefix("keyward: ").unwrap_or_else(|| panic!("{stderr}")).to_owned()
 }
 
 pub struct Dev {
@@ -50,13 +43,7 @@ impl Dev {
         let child = keyward(&["dev", "--port", "0", "--data-dir", dir.to_str().unwrap()])
             .env("KEYWARD_LOG", log)
             .stdout(File::create(dir.join("stdout")).unwrap())
-            .stderr(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(dir.join("stderr"))
-                    .unwrap(),
-            )
+            .stderr(File::options().create(true).append(true).open(dir.join("stderr")).unwrap())
             .spawn()
             .unwrap();
         let mut dev = Self {
@@ -92,13 +79,7 @@ impl Dev {
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -116,19 +97,13 @@ impl Dev {
     pub fn stop(mut self, signal: &str) {
         self.signal(signal);
         let status = self.wait();
-        assert_eq!(
-            (status.code(), status.signal()),
-            (Some(0), None),
-            "{}",
-            self.log()
-        );
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", self.log());
     }
 
     pub async fn backend(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}{path}", self.json.url);
-        let mut request = reqwest::Client::new()
-            .request(method.parse().unwrap(), url)
-            .bearer_auth(&self.json.root_key);
+        let mut request =
+            reqwest::Client::new().request(method.parse().unwrap(), url).bearer_auth(&self.json.root_key);
         if let Some(body) = body {
             request = request.json(&body);
         }
@@ -140,11 +115,7 @@ impl Dev {
         let body = json!({
             "principal": {"type": "api_key", "value": key}, "resource": "/v1/users", "method": "GET",
         });
-        let answer = http
-            .post(format!("{}/v1/authz/check", self.json.url))
-            .json(&body)
-            .send()
-            .await?;
+        let answer = http.post(format!("{}/v1/authz/check", self.json.url)).json(&body).send().await?;
         let status = answer.status().as_u16();
         answer.bytes().await?;
         Ok(status)

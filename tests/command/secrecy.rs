@@ -23,31 +23,15 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     let http = reqwest::Client::new();
     let url = dev.json.url.clone();
     let mut secrets = vec![dev.json.root_key.clone()];
-    secrets.extend(
-        dev.json
-            .hosted_page_url
-            .split_once("ticket=")
-            .map(|(_, ticket)| ticket.to_owned()),
-    );
+    secrets.extend(dev.json.hosted_page_url.split_once("ticket=").map(|(_, ticket)| ticket.to_owned()));
 
     let ask = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "demo"});
     let ticket = text(&dev.backend("POST", "/session/tickets", Some(ask)).await["ticket"]);
     let exchange = format!("{url}/session/ticket/exchange?ticket={ticket}&__dev_session__=");
     let answer = http.get(&exchange).send().await.unwrap();
-    let session = answer.headers()["x-development-session"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let session = answer.headers()["x-development-session"].to_str().unwrap().to_owned();
     let keys = format!("{url}/api-auth/keys?__dev_session__={session}");
-    let made: Value = http
-        .post(&keys)
-        .form(&[("name", "CI")])
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let made: Value = http.post(&keys).form(&[("name", "CI")]).send().await.unwrap().json().await.unwrap();
     let (id, first) = (text(&made["data"]["id"]), text(&made["data"]["secret"]));
     let rotate = format!("{url}/api-auth/keys/{id}/rotate?__dev_session__={session}");
     let rotated: Value = http.post(&rotate).send().await.unwrap().json().await.unwrap();
@@ -70,31 +54,33 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
             errors.push(check.send().await.unwrap().text().await.unwrap());
         }
         for request in [
-            http.get(format!("{url}/api-auth/apps"))
-                .bearer_auth(format!("{secret}x")),
-            http.post(format!("{url}/api-auth/apps"))
-                .bearer_auth(&dev.json.root_key)
-                .body(secret.clone()),
+            http.get(format!("{url}/api-auth/apps")).bearer_auth(format!("{secret}x")),
+            http.post(format!("{url}/api-auth/apps")).bearer_auth(&dev.json.root_key).body(secret.clone()),
             http.post(format!("{url}/api-auth/apps"))
                 .bearer_auth(&dev.json.root_key)
                 .json(&json!({"app_slug": [secret]})),
             http.post(format!("{url}/api-auth/keys/revoke"))
                 .bearer_auth(&dev.json.root_key)
                 .json(&json!({"key_id": secret})),
-            http.get(format!("{url}/api-auth/session"))
-                .header("cookie", format!("__session={secret}x")),
+            http.get(format!("{url}/api-auth/session")).header("cookie", format!("__session={secret}x")),
             http.get(format!("{url}/api-auth/apps/demo/audit/logs?cursor={secret}"))
                 .bearer_auth(&dev.json.root_key),
         ] {
             errors.push(request.send().await.unwrap().text().await.unwrap());
         }
     }
+    for secret in &secrets {
+        for path in [
+            format!("/api-auth/keys/{secret}/revoke?__dev_session__={session}"),
+            format!("/api-auth/apps/{secret}/keys/{secret}/rotate"),
+            format!("/{secret}"),
+        ] {
+            let request = http.post(format!("{url}{path}")).bearer_auth(&dev.json.root_key);
+            errors.push(request.send().await.unwrap().text().await.unwrap());
+        }
+    }
     let revoke = format!("{url}/api-auth/keys/{id}/revoke?__dev_session__={session}");
-    http.post(&revoke)
-        .form(&[("reason", "Leaked")])
-        .send()
-        .await
-        .unwrap();
+    http.post(&revoke).form(&[("reason", "Leaked")]).send().await.unwrap();
     assert_eq!(dev.check(&http, &second).await.unwrap(), 403);
     let log = http.get(format!("{url}/api-auth/audit/logs?__dev_session__={session}"));
     errors.push(log.send().await.unwrap().text().await.unwrap());
@@ -106,14 +92,9 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     let log = fs::read(dir.join("stderr")).unwrap();
     let stored = fs::read(dir.join("dynamodb.sqlite")).unwrap();
     assert!(log.len() > 100_000, "trace level is on");
-    assert!(
-        stored.windows(2).any(|window| window == b"CI"),
-        "the table is where it is looked for"
-    );
+    assert!(stored.windows(2).any(|window| window == b"CI"), "the table is where it is looked for");
     let contains = |haystack: &[u8], needle: &str| {
-        haystack
-            .windows(needle.len())
-            .any(|window| window == needle.as_bytes())
+        haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
     };
     for secret in secrets.iter().flat_map(|secret| forms(secret)) {
         for (place, bytes) in [("log", &log), ("table", &stored), ("write-ahead log", &running)] {
@@ -124,8 +105,5 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
         }
     }
     let pepper_key = fs::read(dir.join("pepper.key")).unwrap();
-    assert!(
-        !stored.windows(32).any(|window| window == pepper_key),
-        "the key file's key is in the table"
-    );
+    assert!(!stored.windows(32).any(|window| window == pepper_key), "the key file's key is in the table");
 }

@@ -3,6 +3,10 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::audit::{Event, EventId, Origin, Outcome};
+use keyward_core::text::Slug;
+use keyward_core::token::{RootKey, Token};
+use keyward_store::LONGEST_ANALYSIS;
 use serde_json::{Value, json};
 
 use keyward_tests::{Backend, Keyward, check_body, text};
@@ -24,10 +28,7 @@ async fn acme(keyward: &Keyward) -> Backend {
 }
 
 async fn logs(backend: &Backend, query: &str) -> Value {
-    backend
-        .get(&format!("/api-auth/apps/acme/audit/logs{query}"))
-        .await
-        .ok()
+    backend.get(&format!("/api-auth/apps/acme/audit/logs{query}")).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,10 +61,7 @@ async fn pages_hold_every_event_once_newest_first() {
         at.format("%Y-%m-%dT%H:%M:%S%.3fZ"),
         text(&row["request_id"])
     );
-    assert_eq!(
-        logs(&backend, &pair).await["data"][0]["request_id"],
-        seen[5].as_str()
-    );
+    assert_eq!(logs(&backend, &pair).await["data"][0]["request_id"], seen[5].as_str());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,10 +81,7 @@ async fn a_page_costs_what_it_holds() {
     let few = read("?limit=5").await;
     checks(&keyward, &secret, "", "/a", 400).await;
     let later = read("?limit=5").await;
-    assert!(
-        later <= few + 1.0,
-        "{few} before, {later} with ten times the events"
-    );
+    assert!(later <= few + 1.0, "{few} before, {later} with ten times the events");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,29 +94,20 @@ async fn filters_by_outcome_key_and_time() {
     checks(&keyward, &text(&two["secret"]), "never", "/b", 2).await;
     let count = |page: Value| page["data"].as_array().unwrap().len();
     assert_eq!(count(logs(&backend, "?outcome=blocked").await), 2);
-    assert_eq!(
-        count(logs(&backend, "?outcome=allowed").await),
-        6,
-        "3 checks, 2 keys, an app"
-    );
+    assert_eq!(count(logs(&backend, "?outcome=allowed").await), 6, "3 checks, 2 keys, an app");
     assert_eq!(count(logs(&backend, "?outcome=whatever").await), 8);
     let of_one = format!("?key_id={}", text(&one["id"]));
-    assert_eq!(
-        count(logs(&backend, &of_one).await),
-        4,
-        "3 checks and the creation"
-    );
+    assert_eq!(count(logs(&backend, &of_one).await), 4, "3 checks and the creation");
     assert_eq!(count(logs(&backend, "?key_id=12345").await), 0);
 
     keyward.pass(TimeDelta::days(8));
     assert_eq!(count(logs(&backend, "").await), 0, "the last 7 days");
     let page = logs(&backend, "?start_date=2020-01-01").await;
     assert_eq!(count(page), 8);
+    let far = logs(&backend, "?start_date=2020-01-01&end_date=9999-12-31").await;
+    assert_eq!(count(far), 8, "an end in the future is now");
     let end = (Utc::now() - TimeDelta::days(1)).format("%Y-%m-%d");
-    assert_eq!(
-        count(logs(&backend, &format!("?start_date=2020-01-01&end_date={end}")).await),
-        0
-    );
+    assert_eq!(count(logs(&backend, &format!("?start_date=2020-01-01&end_date={end}")).await), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,10 +120,7 @@ async fn figures_are_right() {
     checks(&keyward, &text(&one["secret"]), "write", "/b", 2).await;
     checks(&keyward, &text(&two["secret"]), "", "/a", 1).await;
     backend.revoke("acme", &text(&two["id"])).await.ok();
-    keyward
-        .check(&text(&two["secret"]))
-        .await
-        .is_error(403, "key_revoked");
+    keyward.check(&text(&two["secret"])).await.is_error(403, "key_revoked");
     keyward.check("garbage").await.is_error(401, "invalid_api_key");
     keyward.settle().await;
 
@@ -169,10 +152,7 @@ async fn figures_are_right() {
             "rate_limit_stats": {"total_hits": 0, "percentage_of_blocked": 0.0, "top_rules": []},
         })
     );
-    let top = backend
-        .get(&format!("{path}&top_limit=1&key_id={}", text(&two["id"])))
-        .await
-        .ok();
+    let top = backend.get(&format!("{path}&top_limit=1&key_id={}", text(&two["id"]))).await.ok();
     assert_eq!(top["total_requests"], 2);
     assert_eq!(top["top_paths"].as_array().map(Vec::len), Some(1));
     assert_eq!(top["keys_used_24h"], 2, "of the app, whatever the key asked for");
@@ -180,23 +160,14 @@ async fn figures_are_right() {
     let mut browser = backend.browser("acme").await;
     let plain = browser.get("/api-auth/audit/analytics").await.ok();
     assert_eq!(plain["data"]["total_requests"], 8);
-    assert!(
-        plain["data"].get("top_keys").is_none(),
-        "what is not asked for is left out"
-    );
+    assert!(plain["data"].get("top_keys").is_none(), "what is not asked for is left out");
 
     keyward.pass(TimeDelta::days(2));
     let later = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
-    assert_eq!(
-        (&later["total_requests"], &later["keys_used_24h"]),
-        (&json!(8), &json!(0))
-    );
+    assert_eq!((&later["total_requests"], &later["keys_used_24h"]), (&json!(8), &json!(0)));
     keyward.pass(TimeDelta::days(40));
     let later = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
-    assert_eq!(
-        (&later["total_requests"], &later["success_rate"]),
-        (&json!(0), &json!(0.0))
-    );
+    assert_eq!((&later["total_requests"], &later["success_rate"]), (&json!(0), &json!(0.0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,43 +182,20 @@ async fn a_series_has_a_point_for_each_bucket_with_requests() {
     }
     let series = |query: &'static str| {
         let backend = backend.clone();
-        async move {
-            backend
-                .get(&format!("/api-auth/apps/acme/audit/timeseries{query}"))
-                .await
-                .ok()
-        }
+        async move { backend.get(&format!("/api-auth/apps/acme/audit/timeseries{query}")).await.ok() }
     };
     let hours = series("").await;
     assert_eq!(hours["interval"], "hour");
     // A batch may straddle the top of an hour, so the sums count rather than the number of points.
     let points = hours["data"].as_array().unwrap();
-    let sum = |member: &str| {
-        points
-            .iter()
-            .map(|point| point[member].as_i64().unwrap())
-            .sum::<i64>()
-    };
+    let sum = |member: &str| points.iter().map(|point| point[member].as_i64().unwrap()).sum::<i64>();
     assert!((3..=6).contains(&points.len()));
-    assert_eq!(
-        (
-            sum("total_requests"),
-            sum("allowed_requests"),
-            sum("blocked_requests")
-        ),
-        (9, 6, 3)
-    );
-    let times: Vec<&str> = points
-        .iter()
-        .map(|point| point["timestamp"].as_str().unwrap())
-        .collect();
+    assert_eq!((sum("total_requests"), sum("allowed_requests"), sum("blocked_requests")), (9, 6, 3));
+    let times: Vec<&str> = points.iter().map(|point| point["timestamp"].as_str().unwrap()).collect();
     assert!(times.is_sorted() && times.iter().all(|time| time.ends_with(":00:00Z")));
     assert_eq!(series("?interval=fortnight").await["interval"], "hour");
     assert_eq!(series("?interval=week").await["interval"], "week");
-    assert_eq!(
-        series("?start_date=2020-01-01&end_date=2020-02-01").await["data"],
-        json!([])
-    );
+    assert_eq!(series("?start_date=2020-01-01&end_date=2020-02-01").await["data"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,13 +211,7 @@ async fn the_last_use_of_a_key_is_noted_once_a_minute() {
     assert!(first.is_string());
     keyward.calls.take();
     checks(&keyward, &secret, "", "/a", 5).await;
-    assert!(
-        keyward
-            .calls
-            .take()
-            .iter()
-            .all(|call| call.operation != "UpdateItem")
-    );
+    assert!(keyward.calls.take().iter().all(|call| call.operation != "UpdateItem"));
     assert_eq!(last_use().await, first);
     keyward.pass(TimeDelta::minutes(1));
     checks(&keyward, &secret, "never", "/a", 1).await;
@@ -289,27 +231,94 @@ async fn events_cross_the_end_of_a_month() {
         keyward.pass(TimeDelta::days(31));
     }
     let page = logs(&backend, "?start_date=2020-01-01&limit=15").await;
-    let rest = logs(
-        &backend,
-        &format!("?start_date=2020-01-01&cursor={}", text(&page["next_cursor"])),
-    )
-    .await;
-    let rows: Vec<&Value> = [&page, &rest]
-        .into_iter()
-        .flat_map(|p| p["data"].as_array().unwrap())
-        .collect();
+    let rest = logs(&backend, &format!("?start_date=2020-01-01&cursor={}", text(&page["next_cursor"]))).await;
+    let rows: Vec<&Value> = [&page, &rest].into_iter().flat_map(|p| p["data"].as_array().unwrap()).collect();
     months.extend(rows.iter().map(|row| text(&row["timestamp"])[..7].to_owned()));
     assert_eq!(rows.len(), 22);
     assert!(months.len() >= 4, "{months:?}");
-    let series = backend
-        .get("/api-auth/apps/acme/audit/timeseries?interval=month&start_date=2020-01-01")
-        .await
-        .ok();
-    let total = series["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p["total_requests"].as_i64().unwrap())
-        .sum::<i64>();
+    let series =
+        backend.get("/api-auth/apps/acme/audit/timeseries?interval=month&start_date=2020-01-01").await.ok();
+    let total =
+        series["data"].as_array().unwrap().iter().map(|p| p["total_requests"].as_i64().unwrap()).sum::<i64>();
     assert_eq!(total, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_outside_the_range_finds_nothing() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    checks(&keyward, &secret, "", "/a", 3).await;
+    let cursor = text(&logs(&backend, "?limit=2").await["next_cursor"]);
+    let start = (Utc::now() + TimeDelta::seconds(1)).format("%Y-%m-%dT%H:%M:%SZ");
+    keyward.pass(TimeDelta::minutes(1));
+    let page = logs(&backend, &format!("?cursor={cursor}&start_date={start}")).await;
+    assert_eq!((&page["data"], &page["has_more"]), (&json!([]), &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_is_bounded() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend.create_key("acme", json!({})).await;
+    checks(&keyward, &text(&made["secret"]), "never", "/a", 1).await;
+    let store = &keyward.services.store;
+    let template = {
+        let token = Token::<RootKey>::parse(&backend.root_key).unwrap();
+        let root = store.authenticate_root_key(&token, Origin::default()).await.unwrap();
+        let access = store.app_access(&root, &Slug::parse("slug", "acme").unwrap()).await.unwrap();
+        let (now, mut events) = (store.clock().now(), vec![]);
+        let start = now - TimeDelta::minutes(5);
+        store.verifications(&access, start, now, |event| events.push(event)).await.unwrap();
+        events.remove(0)
+    };
+    // The blocked check is the oldest, under more allowed ones than a page or an analysis looks at.
+    let later = store.clock().now() + TimeDelta::milliseconds(1);
+    let events: Vec<Event> = (0..LONGEST_ANALYSIS)
+        .map(|n| Event {
+            id: EventId::mint(later, n as u128),
+            outcome: Outcome::Allowed,
+            blocked_by_rule: None,
+            ..template.clone()
+        })
+        .collect();
+    for chunk in events.chunks(2_000) {
+        store.write_events(chunk).await.unwrap();
+    }
+    let figures = backend.get("/api-auth/apps/acme/audit/analytics").await;
+    figures.is_error(400, "invalid_field");
+    assert!(text(&figures.body["message"]).contains("20000"), "{}", figures.body);
+    backend.get("/api-auth/apps/acme/audit/timeseries").await.is_error(400, "invalid_field");
+
+    let (mut pages, mut found, mut query) = (0, 0, "?outcome=blocked".to_owned());
+    loop {
+        let page = logs(&backend, &query).await;
+        pages += 1;
+        found += page["data"].as_array().unwrap().len();
+        if page["has_more"] == false {
+            break;
+        }
+        query = format!("?outcome=blocked&cursor={}", text(&page["next_cursor"]));
+    }
+    assert_eq!((pages, found), (5, 1), "each page looks at 5,000 events");
+    let far = backend.get("/api-auth/apps/acme/audit/logs?outcome=blocked&offset=1").await;
+    far.is_error(400, "invalid_field");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_do_not_see_where_the_backend_is() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    backend.create_key("acme", json!({"metadata": {"internal": "note"}})).await;
+    let mut browser = backend.browser("acme").await;
+    let created = |rows: &Value| {
+        rows.as_array().unwrap().iter().find(|row| row["action"] == "key.created").unwrap().clone()
+    };
+    let row = created(&browser.get("/api-auth/audit/logs").await.ok()["data"]["data"]);
+    assert_eq!([&row["actor"], &row["client_ip"]], [&Value::Null, &json!("")]);
+    let row = created(&logs(&backend, "").await["data"]);
+    assert_eq!([&row["actor"]["type"], &row["client_ip"]], [&json!("root_key"), &json!("127.0.0.1")]);
+    let keys = browser.get("/api-auth/keys").await.ok();
+    assert!(keys["data"][0].get("metadata").is_none());
+    assert_eq!(backend.get("/api-auth/apps/acme/keys").await.ok()["keys"][0]["metadata"]["internal"], "note");
 }

@@ -79,7 +79,7 @@ async fn an_allowed_request() {
                 "x-wacht-organization-id": "org_1",
                 "x-wacht-organization-membership-id": "77",
                 "x-wacht-permissions": "users:read,users:write",
-                "x-wacht-metadata": "plan=pro,principal_type=oauth_access_token",
+                "x-wacht-metadata": "plan=pro",
             },
         })
     );
@@ -92,9 +92,7 @@ async fn an_allowed_request() {
 async fn a_denied_request() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend
-        .create_key("acme", json!({"permissions": ["users:read"]}))
-        .await;
+    let made = backend.create_key("acme", json!({"permissions": ["users:read"]})).await;
     let mut body = check_body(&text(&made["secret"]));
     body["required_permissions"] = json!(["users:read", "users:write"]);
     let answer = keyward.check_with(body).await.ok();
@@ -126,22 +124,14 @@ async fn nulls_and_header_text_that_is_not_legal() {
 async fn the_app_bounds_and_disables_its_keys_from_the_next_check_on() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend
-        .create_key("acme", json!({"permissions": ["users:read", "users:write"]}))
-        .await;
+    let made = backend.create_key("acme", json!({"permissions": ["users:read", "users:write"]})).await;
     let secret = text(&made["secret"]);
     let patch = |body: Value| backend.patch("/api-auth/apps/acme", body);
 
     patch(json!({"permissions": ["users:read"]})).await.ok();
-    assert_eq!(
-        keyward.check(&secret).await.ok()["permissions"],
-        json!(["users:read"])
-    );
+    assert_eq!(keyward.check(&secret).await.ok()["permissions"], json!(["users:read"]));
     patch(json!({"permissions": null})).await.ok();
-    assert_eq!(
-        keyward.check(&secret).await.ok()["permissions"],
-        json!(["users:read", "users:write"])
-    );
+    assert_eq!(keyward.check(&secret).await.ok()["permissions"], json!(["users:read", "users:write"]));
     patch(json!({"is_active": false})).await.ok();
     let refused = keyward.check(&secret).await;
     blank(refused.is_error(403, "app_disabled"));
@@ -157,23 +147,15 @@ async fn a_key_expires_at_its_instant() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let expires_at = Utc::now() + TimeDelta::hours(1);
-    let made = backend
-        .create_key("acme", json!({"expires_at": expires_at}))
-        .await;
+    let made = backend.create_key("acme", json!({"expires_at": expires_at})).await;
     let secret = text(&made["secret"]);
     assert_eq!(keyward.check(&secret).await.ok()["allowed"], true);
     keyward.pass(TimeDelta::hours(1));
     let refused = keyward.check(&secret).await;
     blank(refused.is_error(401, "key_expired"));
-    assert_eq!(
-        refused.header("www-authenticate"),
-        Some("Bearer realm=\"keyward\", error=\"invalid_token\"")
-    );
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"keyward\", error=\"invalid_token\""));
     let listed = backend.get("/api-auth/apps/acme/keys").await.ok();
-    assert_eq!(
-        listed["keys"][0]["is_active"], true,
-        "an expired key is not a revoked one"
-    );
+    assert_eq!(listed["keys"][0]["is_active"], true, "an expired key is not a revoked one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,21 +189,13 @@ async fn what_is_asked_must_make_sense() {
         (with("resource", "?x".into()), 400, "invalid_field"),
         (with("method", Value::Null), 422, "invalid_body"),
         (with("required_permissions", json!([1])), 422, "invalid_body"),
-        (
-            with("principal", json!({"type": "m2m", "value": secret})),
-            422,
-            "invalid_body",
-        ),
+        (with("principal", json!({"type": "m2m", "value": secret})), 422, "invalid_body"),
         (
             with("principal", json!({"type": "oauth_access_token", "value": "x"})),
             401,
             "unsupported_principal",
         ),
-        (
-            with("principal", json!({"type": "api_key", "value": ""})),
-            401,
-            "invalid_api_key",
-        ),
+        (with("principal", json!({"type": "api_key", "value": ""})), 401, "invalid_api_key"),
         (with("principal", json!({"type": "api_key"})), 422, "invalid_body"),
     ] {
         let answer = keyward.check_with(body).await;
@@ -243,8 +217,6 @@ async fn a_root_key_where_one_is_required() {
 
     let lacking = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
     check.clone()(lacking).await.is_error(403, "forbidden");
-    let (_, other) = keyward
-        .other_deployment(keyward_core::deployment::Mode::Staging, &[])
-        .await;
+    let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
     check(other).await.is_error(401, "invalid_api_key");
 }

@@ -35,10 +35,7 @@ fn sources(folder: &Path) -> String {
 
 fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
     let pattern = Regex::new(pattern).unwrap();
-    pattern
-        .captures_iter(text)
-        .map(|found| found[1].to_owned())
-        .collect()
+    pattern.captures_iter(text).map(|found| found[1].to_owned()).collect()
 }
 
 #[test]
@@ -47,10 +44,7 @@ fn every_error_code_is_described_and_every_described_one_exists() {
     let mut made = all_of(r#"(?:bad_request|unauthorized|forbidden)\(\s*"([a-z_]+)""#, &code);
     made.extend(all_of(r#"ApiError::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
     made.extend(all_of(r#"Self::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
-    made.extend(all_of(
-        r#"Self::\w+ => "(\w+)","#,
-        &read("shared/core/src/decision.rs"),
-    ));
+    made.extend(all_of(r#"Self::\w+ => "(\w+)","#, &read("shared/core/src/decision.rs")));
     assert!(made.len() > 30, "{made:?}");
     let described = all_of(r"(?m)^\| `([a-z_]+)` \|", &read("docs/errors.md"));
     assert_eq!(described, made);
@@ -59,11 +53,23 @@ fn every_error_code_is_described_and_every_described_one_exists() {
 #[test]
 fn every_route_is_described_and_every_described_one_exists() {
     let described = all_of(r"(?m)^\| `([A-Z]+ /\S+)` \|", &read("docs/api.md"));
-    let served: BTreeSet<String> = crate::tenancy::routes()
-        .iter()
-        .map(|route| format!("{} {}", route.method, route.path))
-        .collect();
+    let served: BTreeSet<String> =
+        crate::tenancy::routes().iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     assert_eq!(described, served);
+}
+
+#[test]
+fn the_router_knows_every_path_of_each_function() {
+    let named: BTreeSet<(String, String)> =
+        crate::tenancy::routes().into_iter().map(|route| (route.function, route.path)).collect();
+    let mut served = BTreeSet::new();
+    for folder in fs::read_dir(root().join("functions")).unwrap() {
+        let folder = folder.unwrap();
+        let function = folder.file_name().into_string().unwrap();
+        let paths = all_of(r#"\.route\(\s*"([^"]+)""#, &sources(&folder.path()));
+        served.extend(paths.into_iter().map(|path| (function.clone(), path)));
+    }
+    assert_eq!(served, named);
 }
 
 #[test]
@@ -83,10 +89,7 @@ async fn use_everything(keyward: &Keyward) {
     for slug in ["acme", "inactive"] {
         backend.create_app(slug).await;
     }
-    backend
-        .patch("/api-auth/apps/inactive", json!({"is_active": false}))
-        .await
-        .ok();
+    backend.patch("/api-auth/apps/inactive", json!({"is_active": false})).await.ok();
     let kept = backend.create_key("acme", json!({})).await;
     let revoked = backend.create_key("acme", json!({})).await;
     backend.revoke("acme", &text(&revoked["id"])).await.ok();
@@ -104,10 +107,7 @@ async fn every_item_has_the_key_that_the_data_model_says() {
     let rows = Regex::new(r"(?m)^\| [^|`]+ \| `([^`]+)` \| `([^`]+)` \|").unwrap();
     let shape = |pattern: &str| {
         let quoted = regex::escape(pattern);
-        Regex::new("<[^>]+>")
-            .unwrap()
-            .replace_all(&quoted, "[^#]+")
-            .into_owned()
+        Regex::new("<[^>]+>").unwrap().replace_all(&quoted, "[^#]+").into_owned()
     };
     let described: Vec<(String, Regex)> = rows
         .captures_iter(&read("docs/data-model.md"))

@@ -44,39 +44,17 @@ async fn keys_by_their_id_alone() {
     backend.create_app("acme").await;
     let made = backend.create_key("acme", json!({})).await;
     let number: i64 = text(&made["id"]).parse().unwrap();
-    for id in [
-        json!({"key_id": made["id"]}),
-        json!({"api_key_id": made["id"]}),
-        json!({"key_id": number}),
-    ] {
+    for id in [json!({"key_id": made["id"]}), json!({"api_key_id": made["id"]}), json!({"key_id": number})] {
         let rotated = backend.post("/api-auth/keys/rotate", id).await.ok();
         assert_eq!(rotated["id"], made["id"]);
-        assert_eq!(
-            keyward.check(&text(&rotated["secret"])).await.ok()["allowed"],
-            true
-        );
+        assert_eq!(keyward.check(&text(&rotated["secret"])).await.ok()["allowed"], true);
     }
     let revoke = json!({"api_key_id": made["id"], "reason": "Key no longer needed"});
-    assert_eq!(
-        backend.post("/api-auth/keys/revoke", revoke.clone()).await.ok(),
-        json!({})
-    );
-    backend
-        .post("/api-auth/keys/revoke", revoke)
-        .await
-        .is_error(404, "not_found");
-    backend
-        .post("/api-auth/keys/revoke", json!({}))
-        .await
-        .is_error(400, "invalid_field");
-    backend
-        .post("/api-auth/keys/revoke", json!({"key_id": "key_123"}))
-        .await
-        .is_error(400, "invalid_key_id");
-    backend
-        .post("/api-auth/keys/rotate", json!({"key_id": "123"}))
-        .await
-        .is_error(404, "not_found");
+    assert_eq!(backend.post("/api-auth/keys/revoke", revoke.clone()).await.ok(), json!({}));
+    backend.post("/api-auth/keys/revoke", revoke).await.is_error(404, "not_found");
+    backend.post("/api-auth/keys/revoke", json!({})).await.is_error(400, "invalid_field");
+    backend.post("/api-auth/keys/revoke", json!({"key_id": "key_123"})).await.is_error(400, "invalid_key_id");
+    backend.post("/api-auth/keys/rotate", json!({"key_id": "123"})).await.is_error(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,35 +87,20 @@ async fn bodies_as_clients_really_send_them() {
 
     // No body, an empty object, a blank reason.
     let made = backend.create_key("acme", json!({})).await;
-    backend
-        .send(reqwest::Method::POST, &path(&made, "rotate"), None)
-        .await
-        .ok();
+    backend.send(reqwest::Method::POST, &path(&made, "rotate"), None).await.ok();
     backend.post(&path(&made, "rotate"), json!({})).await.ok();
-    backend
-        .post(&path(&made, "revoke"), json!({"reason": " "}))
-        .await
-        .ok();
+    backend.post(&path(&made, "revoke"), json!({"reason": " "})).await.ok();
 
     // JSON instead of a form, an empty form, `?` with nothing behind it, a blank expiry.
     let mut browser = backend.browser("acme").await;
-    let request = browser
-        .request(reqwest::Method::POST, "/api-auth/keys")
-        .json(&json!({"name": "JSON"}));
+    let request = browser.request(reqwest::Method::POST, "/api-auth/keys").json(&json!({"name": "JSON"}));
     let made = browser.send(request).await.ok();
-    browser
-        .post_form("/api-auth/keys", &[("name", "Form"), ("expires_at", "")])
-        .await
-        .ok();
+    browser.post_form("/api-auth/keys", &[("name", "Form"), ("expires_at", "")]).await.ok();
     let revoke = format!("/api-auth/keys/{}/revoke", text(&made["data"]["id"]));
     browser.post_form(&revoke, &[]).await.ok();
     let again = browser.post_form(&revoke, &[("reason", "again")]).await.ok();
     assert_eq!(again["data"]["success"], true, "revoking again is a success");
     browser.get("/api-auth/audit/logs?").await.ok();
     let revoked = browser.get("/api-auth/keys?status=%20REVOKED%20").await.ok();
-    assert_eq!(
-        revoked["data"][0]["revoked_reason"],
-        serde_json::Value::Null,
-        "which changes nothing"
-    );
+    assert_eq!(revoked["data"][0]["revoked_reason"], serde_json::Value::Null, "which changes nothing");
 }

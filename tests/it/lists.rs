@@ -6,11 +6,7 @@ use serde_json::{Value, json};
 use keyward_tests::{Keyward, text};
 
 fn names(list: &Value) -> Vec<String> {
-    list.as_array()
-        .unwrap()
-        .iter()
-        .map(|item| text(&item["name"]))
-        .collect()
+    list.as_array().unwrap().iter().map(|item| text(&item["name"])).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,15 +27,9 @@ async fn apps_page_by_offset_and_are_all_there_without_a_limit() {
         [&json!(8), &json!(true), &json!(3), &json!(3)]
     );
     let last = backend.get("/api-auth/apps?limit=3&offset=6").await.ok();
-    assert_eq!(
-        (names(&last["apps"]).len(), &last["has_more"]),
-        (2, &json!(false))
-    );
+    assert_eq!((names(&last["apps"]).len(), &last["has_more"]), (2, &json!(false)));
     let beyond = backend.get("/api-auth/apps?limit=3&offset=60").await.ok();
-    assert_eq!(
-        (&beyond["apps"], &beyond["has_more"]),
-        (&json!([]), &json!(false))
-    );
+    assert_eq!((&beyond["apps"], &beyond["has_more"]), (&json!([]), &json!(false)));
     let found = backend.get("/api-auth/apps?search=app-4").await.ok();
     assert_eq!(names(&found["apps"]), ["app-4"]);
     assert_eq!(backend.get("/api-auth/apps?search=nope").await.ok()["total"], 0);
@@ -55,10 +45,7 @@ async fn an_app_moves_between_active_and_inactive() {
         async move { names(&backend.get(&format!("/api-auth/apps{query}")).await.ok()["apps"]) }
     };
     for active in [false, true, false] {
-        backend
-            .patch("/api-auth/apps/acme", json!({"is_active": active}))
-            .await
-            .ok();
+        backend.patch("/api-auth/apps/acme", json!({"is_active": active})).await.ok();
         let expected: &[&str] = if active { &["acme", "Demo"] } else { &["Demo"] };
         assert_eq!(listed("").await, expected);
         assert_eq!(listed("?include_inactive=true").await, ["acme", "Demo"]);
@@ -67,10 +54,7 @@ async fn an_app_moves_between_active_and_inactive() {
     backend.delete("/api-auth/apps/acme").await.ok();
     assert_eq!(listed("?include_inactive=true").await, ["Demo"]);
     let again = json!({"app_slug": "acme", "name": "Again"});
-    backend
-        .post("/api-auth/apps", again)
-        .await
-        .is_error(409, "conflict");
+    backend.post("/api-auth/apps", again).await.is_error(409, "conflict");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,11 +74,7 @@ async fn what_is_null_in_a_patch_is_cleared() {
     let patch = |body: Value| backend.patch("/api-auth/apps/acme", body);
     let delete = |slug: &'static str| {
         let backend = backend.clone();
-        async move {
-            backend
-                .delete(&format!("/api-auth/rate-limit-schemes/{slug}"))
-                .await
-        }
+        async move { backend.delete(&format!("/api-auth/rate-limit-schemes/{slug}")).await }
     };
     delete("one").await.is_error(400, "in_use");
     patch(json!({"rate_limit_scheme_slug": "two"})).await.ok();
@@ -110,10 +90,7 @@ async fn what_is_null_in_a_patch_is_cleared() {
     .await
     .ok();
     assert_eq!(cleared["description"], Value::Null);
-    assert_eq!(
-        [&cleared["permissions"], &cleared["resources"]],
-        [&json!([]), &json!([])]
-    );
+    assert_eq!([&cleared["permissions"], &cleared["resources"]], [&json!([]), &json!([])]);
     for gone in ["rate_limit_scheme_slug", "organization_id", "workspace_id"] {
         assert!(cleared.get(gone).is_none(), "{gone}");
     }
@@ -138,31 +115,19 @@ async fn keys_page_by_cursor_and_are_all_there_without_a_limit() {
     let listed = |query: String| {
         let backend = backend.clone();
         async move {
-            let page = backend
-                .get(&format!("/api-auth/apps/acme/keys{query}"))
-                .await
-                .ok();
+            let page = backend.get(&format!("/api-auth/apps/acme/keys{query}")).await.ok();
             let keys = page["keys"].as_array().unwrap();
             let ids: Vec<i64> = keys.iter().map(|key| text(&key["id"]).parse().unwrap()).collect();
-            (
-                ids,
-                page["next_cursor"].as_str().map(str::to_owned),
-                page["has_more"] == true,
-            )
+            (ids, page["next_cursor"].as_str().map(str::to_owned), page["has_more"] == true)
         }
     };
     let active: Vec<i64> = ids.iter().copied().skip(1).step_by(2).collect();
     assert_eq!(listed(String::new()).await, (active, None, false));
-    assert_eq!(
-        listed("?include_inactive=true".into()).await,
-        (ids.clone(), None, false)
-    );
+    assert_eq!(listed("?include_inactive=true".into()).await, (ids.clone(), None, false));
 
     let (mut seen, mut cursor) = (vec![], None);
     loop {
-        let after = cursor
-            .map(|cursor| format!("&cursor={cursor}"))
-            .unwrap_or_default();
+        let after = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let (page, next, has_more) = listed(format!("?include_inactive=true&limit=20{after}")).await;
         assert!(page.len() == 20 || !has_more);
         seen.extend(page);
@@ -191,10 +156,7 @@ async fn browsers_filter_keys_by_status() {
     backend.post("/api-auth/apps/acme/keys", soon).await.ok();
     let active = json!({"name": "active"});
     backend.post("/api-auth/apps/acme/keys", active).await.ok();
-    let revoked = backend
-        .post("/api-auth/apps/acme/keys", json!({"name": "revoked"}))
-        .await
-        .ok();
+    let revoked = backend.post("/api-auth/apps/acme/keys", json!({"name": "revoked"})).await.ok();
     backend.revoke("acme", &text(&revoked["id"])).await.ok();
     keyward.pass(TimeDelta::minutes(2));
     let mut browser = backend.browser("acme").await;

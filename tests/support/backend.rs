@@ -14,11 +14,7 @@ pub struct Backend {
 
 impl Backend {
     pub fn new(url: &str, root_key: &str, http: reqwest::Client) -> Self {
-        Self {
-            url: url.to_owned(),
-            root_key: root_key.to_owned(),
-            http,
-        }
+        Self { url: url.to_owned(), root_key: root_key.to_owned(), http }
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
@@ -59,23 +55,15 @@ impl Backend {
     /// A new key with its secret. `members` are added to its name.
     pub async fn create_key(&self, slug: &str, mut members: Value) -> Value {
         members["name"] = "Test key".into();
-        self.post(&format!("/api-auth/apps/{slug}/keys"), members)
-            .await
-            .ok()
+        self.post(&format!("/api-auth/apps/{slug}/keys"), members).await.ok()
     }
 
     pub async fn revoke(&self, slug: &str, id: &str) -> Answer {
-        self.post(&format!("/api-auth/apps/{slug}/keys/{id}/revoke"), json!({}))
-            .await
+        self.post(&format!("/api-auth/apps/{slug}/keys/{id}/revoke"), json!({})).await
     }
 
     pub async fn rotate(&self, slug: &str, id: &str) -> Answer {
-        self.send(
-            Method::POST,
-            &format!("/api-auth/apps/{slug}/keys/{id}/rotate"),
-            None,
-        )
-        .await
+        self.send(Method::POST, &format!("/api-auth/apps/{slug}/keys/{id}/rotate"), None).await
     }
 
     /// Checks a request to `GET /v1/users` with this key, as the SaaS's API does: without a root key.

@@ -13,19 +13,13 @@ pub struct Browser {
 
 impl Browser {
     pub fn new(backend: &Backend) -> Self {
-        Self {
-            url: backend.url.clone(),
-            http: backend.http.clone(),
-            session: String::new(),
-        }
+        Self { url: backend.url.clone(), http: backend.http.clone(), session: String::new() }
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let joint = if path.contains('?') { '&' } else { '?' };
         let url = format!("{}{path}{joint}__dev_session__={}", self.url, self.session);
-        self.http
-            .request(method, url)
-            .header("origin", "http://localhost:3000")
+        self.http.request(method, url).header("origin", "http://localhost:3000")
     }
 
     pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Answer {
@@ -37,8 +31,7 @@ impl Browser {
     }
 
     pub async fn exchange(&mut self, ticket: &str) -> Answer {
-        self.get(&format!("/session/ticket/exchange?ticket={ticket}"))
-            .await
+        self.get(&format!("/session/ticket/exchange?ticket={ticket}")).await
     }
 
     pub async fn get(&mut self, path: &str) -> Answer {

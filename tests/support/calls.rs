@@ -1,15 +1,17 @@
 //! What is sent to DynamoDB: counted, forbidden or made to fail.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::config::interceptors::{
-    AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
 };
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
 /// One request to DynamoDB.
@@ -27,6 +29,7 @@ pub struct Calls {
     units: Arc<Mutex<Vec<f64>>>,
     forbidden: Arc<AtomicBool>,
     failing: Arc<AtomicBool>,
+    colliding: Arc<AtomicUsize>,
 }
 
 impl Calls {
@@ -45,10 +48,23 @@ impl Calls {
         self.forbidden.store(true, Ordering::SeqCst);
     }
 
+    /// The next so many transactions are not made, and answered as if others held the same items.
+    pub fn collide(&self, times: usize) {
+        self.colliding.store(times, Ordering::SeqCst);
+    }
+
     /// From now on calls fail before they are sent, or do so no more.
     pub fn fail(&self, fail: bool) {
         self.failing.store(fail, Ordering::SeqCst);
     }
+}
+
+/// Marks the attempt that [`Calls::collide`] keeps from its table.
+#[derive(Debug)]
+struct Collides;
+
+impl Storable for Collides {
+    type Storer = StoreReplace<Self>;
 }
 
 impl Intercept for Calls {
@@ -64,7 +80,7 @@ impl Intercept for Calls {
     ) -> Result<(), BoxError> {
         assert!(!self.forbidden.load(Ordering::SeqCst), "the store was reached");
         if self.failing.load(Ordering::SeqCst) {
-            return Err("the store cannot be reached".into());
+            return Err("made to fail by a test".into());
         }
         let request = context.request();
         let target = request.headers().get("x-amz-target").unwrap_or_default();
@@ -73,6 +89,42 @@ impl Intercept for Calls {
             operation: target.rsplit('.').next().unwrap_or_default().to_owned(),
             sent: serde_json::from_slice(body).unwrap_or_default(),
         });
+        Ok(())
+    }
+
+    fn modify_before_transmit(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.request_mut().headers_mut();
+        let transaction =
+            headers.get("x-amz-target").is_some_and(|target| target.ends_with("TransactWriteItems"));
+        let left = self.colliding.load(Ordering::SeqCst);
+        config.interceptor_state().unset::<Collides>();
+        if transaction && left > 0 {
+            self.colliding.store(left - 1, Ordering::SeqCst);
+            headers.insert("x-amz-target", "DynamoDB_20120810.Nothing");
+            config.interceptor_state().store_put(Collides);
+        }
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if config.load::<Collides>().is_some() {
+            let body = r#"{
+                "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "Message": "Transaction cancelled",
+                "CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict"}]
+            }"#;
+            *context.response_mut().body_mut() = body.into();
+        }
         Ok(())
     }
 
@@ -86,10 +138,7 @@ impl Intercept for Calls {
             return Ok(());
         };
         let units = if let Some(read) = output.downcast_ref::<BatchGetItemOutput>() {
-            read.consumed_capacity()
-                .iter()
-                .map(|table| table.capacity_units())
-                .sum()
+            read.consumed_capacity().iter().map(|table| table.capacity_units()).sum()
         } else if let Some(read) = output.downcast_ref::<QueryOutput>() {
             read.consumed_capacity().and_then(|table| table.capacity_units())
         } else {

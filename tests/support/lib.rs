@@ -54,11 +54,7 @@ impl Answer {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| panic!("not JSON: {status} {text}")),
         };
-        Self {
-            status,
-            body,
-            headers,
-        }
+        Self { status, body, headers }
     }
 
     /// The body, of an answer that must be a success.
@@ -73,16 +69,8 @@ impl Answer {
     pub fn is_error(&self, status: u16, code: &str) -> &Self {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.body["code"], code, "{}", self.body);
-        assert!(
-            self.body["message"].as_str().is_some_and(|m| !m.is_empty()),
-            "{}",
-            self.body
-        );
-        assert_eq!(
-            self.body["errors"][0]["message"], self.body["message"],
-            "{}",
-            self.body
-        );
+        assert!(self.body["message"].as_str().is_some_and(|m| !m.is_empty()), "{}", self.body);
+        assert_eq!(self.body["errors"][0]["message"], self.body["message"], "{}", self.body);
         self
     }
 
@@ -97,11 +85,7 @@ impl Keyward {
     }
 
     pub async fn start_with(verify_auth: VerifyAuth) -> Self {
-        let options = Options {
-            port: 0,
-            data_dir: None,
-            ephemeral: true,
-        };
+        let options = Options { port: 0, data_dir: None, ephemeral: true };
         let installation = Installation::open(&options, 0).await.expect("an installation");
         let shift_ms = Arc::new(AtomicI64::new(0));
         let shift = shift_ms.clone();
@@ -112,26 +96,13 @@ impl Keyward {
         let table = Table::new(aws_sdk_dynamodb::Client::from_conf(config), TABLE, clock);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let settings = Settings {
-            public_url: url.clone(),
-            verify_auth,
-        };
-        let services = Services::start(table, installation.provider(), settings)
-            .await
-            .expect("services");
+        let settings = Settings { public_url: url.clone(), verify_auth };
+        let services = Services::start(table, installation.provider(), settings).await.expect("services");
         let application = application(keyward_cli::routes(&services), services.clone());
         let service = application.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async { axum::serve(listener, service).await });
         let described = installation.describe(&services).await.expect("a description");
-        Self {
-            url,
-            services,
-            calls,
-            installation,
-            described,
-            http: reqwest::Client::new(),
-            shift_ms,
-        }
+        Self { url, services, calls, installation, described, http: reqwest::Client::new(), shift_ms }
     }
 
     /// Moves the installation's clock on.
@@ -148,28 +119,16 @@ impl Keyward {
     pub async fn other_deployment(&self, mode: Mode, origins: &[&str]) -> (DeploymentId, Backend) {
         let name = Name::parse("name", "Other").expect("a name");
         let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        let deployment = self
-            .services
-            .store
-            .create_deployment(name, mode, origins)
-            .await
-            .expect("a deployment");
+        let deployment =
+            self.services.store.create_deployment(name, mode, origins).await.expect("a deployment");
         (deployment.id, self.backend_with(deployment.id, &Scope::ALL).await)
     }
 
     /// A backend with a root key of these scopes.
     pub async fn backend_with(&self, deployment: DeploymentId, scopes: &[Scope]) -> Backend {
         let name = Name::parse("name", "Test").expect("a name");
-        let made = self
-            .services
-            .store
-            .create_root_key(deployment, name, scopes)
-            .await;
-        Backend::new(
-            &self.url,
-            made.expect("a root key").reveal().expose_secret(),
-            self.http.clone(),
-        )
+        let made = self.services.store.create_root_key(deployment, name, scopes).await;
+        Backend::new(&self.url, made.expect("a root key").reveal().expose_secret(), self.http.clone())
     }
 
     pub fn deployment(&self) -> DeploymentId {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Backend, text};
+use crate::{Backend, Browser, text};
 
 /// How long what was decided may take to show in the log.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,16 +15,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn main_job(backend: &Backend) -> Vec<String> {
     let app = backend.create_app("main-job").await;
     assert_eq!(app["app_slug"], "main-job");
-    let mut browser = backend.browser("main-job").await;
+    let ticket = backend.ticket("main-job").await;
+    let mut browser = Browser::new(backend);
+    browser.exchange(&ticket).await.ok();
 
     let session = browser.get("/api-auth/session").await.ok();
     assert_eq!(session["data"]["api_auth_app"]["id"], "main-job");
     assert_eq!(session["data"]["session_id"], session["session"]["id"]);
 
-    let made = browser
-        .post_form("/api-auth/keys", &[("name", "CI key")])
-        .await
-        .ok();
+    let made = browser.post_form("/api-auth/keys", &[("name", "CI key")]).await.ok();
     let (key, secret) = (made["data"]["key"].clone(), text(&made["data"]["secret"]));
     assert_eq!(made["data"]["id"], key["id"], "flat and nested");
     assert!(secret.starts_with("sk_test_") && secret.ends_with(&text(&key["key_suffix"])));
@@ -47,10 +46,8 @@ pub async fn main_job(backend: &Backend) -> Vec<String> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let told: Vec<[&Value; 3]> = rows
-        .iter()
-        .map(|row| [&row["action"], &row["outcome"], &row["blocked_by_rule"]])
-        .collect();
+    let told: Vec<[&Value; 3]> =
+        rows.iter().map(|row| [&row["action"], &row["outcome"], &row["blocked_by_rule"]]).collect();
     assert_eq!(
         json!(told),
         json!([
@@ -68,5 +65,5 @@ pub async fn main_job(backend: &Backend) -> Vec<String> {
     assert_eq!(rows[1]["reason"], "Leaked");
     assert_eq!(rows[1]["actor"]["type"], "session");
     assert_eq!(rows[2]["request_id"], allowed["request_id"]);
-    vec![secret, browser.session, backend.root_key.clone()]
+    vec![ticket, secret, browser.session, backend.root_key.clone()]
 }

@@ -105,10 +105,7 @@ impl Counts {
         }
         if let Some(id) = event.key_id {
             let name = event.key_name.map(String::from).unwrap_or_default();
-            let (count, latest) = self
-                .keys
-                .entry(id)
-                .or_insert_with(|| (0, (event.id, String::new())));
+            let (count, latest) = self.keys.entry(id).or_insert_with(|| (0, (event.id, String::new())));
             *count += 1;
             if event.id >= latest.0 {
                 *latest = (event.id, name);
@@ -143,10 +140,7 @@ pub(crate) async fn count(
         })
         .await?;
     if range.start > day_ago || range.end < now {
-        services
-            .store
-            .verifications(access, day_ago, now, |event| used.extend(event.key_id))
-            .await?;
+        services.store.verifications(access, day_ago, now, |event| used.extend(event.key_id)).await?;
     }
     let top = query.top_limit.unwrap_or(DEFAULT_TOP).clamp(1, LONGEST_TOP) as usize;
     Ok(Data(figures(&query, counts, used.len(), top)))
@@ -172,17 +166,12 @@ fn figures(query: &AnalyticsQuery, counts: Counts, keys_used_24h: usize, top: us
         keys_used_24h,
         top_keys: query.include_top_keys.then(|| {
             let rows = ranked(keys, top).into_iter();
-            rows.map(|((key_id, key_name), total_requests)| TopKey {
-                key_id,
-                key_name,
-                total_requests,
-            })
-            .collect()
+            rows.map(|((key_id, key_name), total_requests)| TopKey { key_id, key_name, total_requests })
+                .collect()
         }),
         top_paths: query.include_top_paths.then(|| {
             let rows = ranked(counts.paths, top).into_iter();
-            rows.map(|(path, total_requests)| TopPath { path, total_requests })
-                .collect()
+            rows.map(|(path, total_requests)| TopPath { path, total_requests }).collect()
         }),
         blocked_reasons: query.include_blocked_reasons.then(|| {
             let rows = ranked(counts.rules, top).into_iter();

@@ -9,9 +9,10 @@ use axum::extract::State;
 use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::InvalidField;
-use keyward_core::text::Slug;
-use keyward_http::{ActiveSession, ApiError, Data, Instant, Path, Query, Root, Services, backend, frontend};
-use keyward_store::{AppAccess, Error};
+use keyward_http::{
+    ActiveSession, ApiError, Data, Instant, Path, Query, Root, Services, app_slug, backend, frontend,
+};
+use keyward_store::AppAccess;
 
 use crate::analytics::{Analytics, AnalyticsQuery};
 use crate::logs::{Logs, LogsQuery};
@@ -31,8 +32,7 @@ pub fn routes(services: &Services) -> Router<Services> {
 }
 
 async fn app(services: &Services, root: Root, slug: &str) -> Result<AppAccess, ApiError> {
-    let slug = Slug::parse("app_slug", slug).map_err(|_| Error::NotFound("API key app not found"))?;
-    Ok(services.store.app_access(&root.0, &slug).await?)
+    Ok(services.store.app_access(&root.0, &app_slug(slug)?).await?)
 }
 
 async fn session_app(services: &Services, session: ActiveSession) -> Result<AppAccess, ApiError> {
@@ -103,7 +103,8 @@ struct Range {
 }
 
 impl Range {
-    /// From `start` to `end`; where not given, up to now, and from `default` before the end.
+    /// From `start` to `end`; where not given, up to now, and from `default` before the end. What lies in the future is
+    /// left out.
     fn new(
         start: Option<Instant>,
         end: Option<Instant>,
@@ -115,15 +116,11 @@ impl Range {
         if start > end {
             return Err(InvalidField::new("start_date", "must not be after end_date"));
         }
-        Ok(Self { start, end })
+        Ok(Self { start, end: end.min(now) })
     }
 }
 
 /// The share of `part` in `whole` in percent; 0 of nothing.
 fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        100.0 * part as f64 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }

@@ -46,11 +46,7 @@ impl LogsQuery {
             (None, _, _) => return Err(invalid()),
         };
         let id: EventId = id.parse().map_err(|_| invalid())?;
-        if id.timestamp().timestamp_millis() == ms {
-            Ok(Some(id))
-        } else {
-            Err(invalid())
-        }
+        if id.timestamp().timestamp_millis() == ms { Ok(Some(id)) } else { Err(invalid()) }
     }
 }
 
@@ -88,7 +84,14 @@ struct Row {
 }
 
 impl Row {
-    fn new(event: Event) -> Self {
+    /// The event as whoever has this access to its app may see it: customers do not learn where the SaaS's backend is
+    /// and which of its root keys acted.
+    fn new(mut event: Event, access: &AppAccess) -> Self {
+        if matches!(event.actor, Some(Actor::RootKey { .. })) && !access.is_backend() {
+            event.actor = None;
+            event.origin.client_ip.clear();
+            event.origin.user_agent = None;
+        }
         Self {
             request_id: event.id,
             deployment_id: event.deployment_id,
@@ -116,12 +119,7 @@ pub(crate) async fn read(
 ) -> Result<Data<Logs>, ApiError> {
     let before = query.before()?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
-    let range = Range::new(
-        query.start_date,
-        query.end_date,
-        services.store.clock().now(),
-        DEFAULT_RANGE,
-    )?;
+    let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let outcome = [Outcome::Allowed, Outcome::Blocked]
         .into_iter()
         .find(|outcome| query.outcome.as_deref() == Some(outcome.as_str()));
@@ -131,20 +129,13 @@ pub(crate) async fn read(
         before,
         outcome,
         key_id: query.key_id,
-        offset: if before.is_some() {
-            0
-        } else {
-            query.offset as usize
-        },
+        offset: if before.is_some() { 0 } else { query.offset as usize },
         limit: limit as usize,
     };
     let page = services.store.events(access, &filter).await?;
     Ok(Data(Logs {
-        next_cursor: page
-            .last
-            .filter(|_| page.has_more || !page.events.is_empty())
-            .map(cursor),
-        data: page.events.into_iter().map(Row::new).collect(),
+        next_cursor: page.last.filter(|_| page.has_more || !page.events.is_empty()).map(cursor),
+        data: page.events.into_iter().map(|event| Row::new(event, access)).collect(),
         limit,
         has_more: page.has_more,
     }))

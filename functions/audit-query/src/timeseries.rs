@@ -81,12 +81,7 @@ pub(crate) async fn count(
     query: TimeseriesQuery,
 ) -> Result<Data<Timeseries>, ApiError> {
     let interval = Interval::parse(query.interval.as_deref());
-    let range = Range::new(
-        query.start_date,
-        query.end_date,
-        services.store.clock().now(),
-        DEFAULT_RANGE,
-    )?;
+    let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let mut buckets: BTreeMap<DateTime<Utc>, (u64, u64)> = BTreeMap::new();
     services
         .store
@@ -107,10 +102,7 @@ pub(crate) async fn count(
         blocked_requests: blocked,
         success_rate: percent(allowed, allowed + blocked),
     });
-    Ok(Data(Timeseries {
-        data: points.collect(),
-        interval,
-    }))
+    Ok(Data(Timeseries { data: points.collect(), interval }))
 }
 
 #[cfg(test)]
@@ -127,11 +119,7 @@ mod tests {
             (Interval::Week, "2025-12-28T00:00:00Z"),
             (Interval::Month, "2026-01-01T00:00:00Z"),
         ] {
-            assert_eq!(
-                interval.start(at),
-                start.parse::<DateTime<Utc>>().unwrap(),
-                "{interval:?}"
-            );
+            assert_eq!(interval.start(at), start.parse::<DateTime<Utc>>().unwrap(), "{interval:?}");
         }
         let sunday: DateTime<Utc> = "2026-01-04T00:00:00Z".parse().unwrap();
         assert_eq!(Interval::Week.start(sunday), sunday);

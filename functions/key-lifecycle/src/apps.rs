@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use keyward_core::InvalidField;
 use keyward_core::permission::Permission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
-use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services};
-use keyward_store::{AppChanges, Error, ListApps, NewApp};
+use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, page_limit};
+use keyward_store::{AppChanges, ListApps, NewApp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,13 +14,6 @@ use crate::body::{AppBody, patched};
 
 /// What keys begin with where their app does not say.
 const DEFAULT_PREFIX: &str = "wk_live";
-/// The most apps that a page holds where its size is asked for.
-const LONGEST_PAGE: u32 = 1_000;
-
-/// Parses the slug in a path. What is no slug names no app.
-pub(crate) fn slug(text: &str) -> Result<Slug, ApiError> {
-    Slug::parse("app_slug", text).map_err(|_| Error::NotFound("API key app not found").into())
-}
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -37,19 +30,11 @@ pub(crate) async fn list(
     Root(access): Root,
     Query(query): Query<ListQuery>,
 ) -> Result<Data<Value>, ApiError> {
-    if query
-        .limit
-        .is_some_and(|limit| !(1..=LONGEST_PAGE).contains(&limit))
-    {
-        return Err(InvalidField::new("limit", format!("must be 1 to {LONGEST_PAGE}")).into());
-    }
     let search = query.search.filter(|text| !text.trim().is_empty());
     let which = ListApps {
         include_inactive: query.include_inactive,
-        search: search
-            .map(|text| Slug::parse("search", text.trim()))
-            .transpose()?,
-        limit: query.limit.map(|limit| limit as usize),
+        search: search.map(|text| Slug::parse("search", text.trim())).transpose()?,
+        limit: page_limit(query.limit)?,
         offset: query.offset as usize,
     };
     let page = services.store.apps(&access, &which).await?;
@@ -94,10 +79,7 @@ pub(crate) async fn create(
     let new = NewApp {
         app_slug: Slug::parse("app_slug", &slug)?,
         name: Name::parse("name", &request.name)?,
-        key_prefix: KeyPrefix::parse(
-            "key_prefix",
-            request.key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX),
-        )?,
+        key_prefix: KeyPrefix::parse("key_prefix", request.key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         description: description(request.description)?,
         permissions: permissions(request.permissions)?,
         resources: resources(request.resources)?,
@@ -114,9 +96,7 @@ pub(crate) async fn get(
     Root(access): Root,
     Path(app): Path<String>,
 ) -> Result<Data<AppBody>, ApiError> {
-    Ok(Data(AppBody::new(
-        services.store.app(&access, &slug(&app)?).await?,
-    )))
+    Ok(Data(AppBody::new(services.store.app(&access, &app_slug(&app)?).await?)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,24 +131,16 @@ pub(crate) async fn update(
     let key_prefix = kept("key_prefix", request.key_prefix)?;
     let changes = AppChanges {
         name: name.map(|text| Name::parse("name", &text)).transpose()?,
-        key_prefix: key_prefix
-            .map(|text| KeyPrefix::parse("key_prefix", &text))
-            .transpose()?,
+        key_prefix: key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?,
         is_active: kept("is_active", request.is_active)?,
         permissions: request.permissions.map(permissions).transpose()?,
         resources: request.resources.map(resources).transpose()?,
         description: request.description.map(description).transpose()?,
         rate_limit_scheme_slug: request.rate_limit_scheme_slug.map(scheme).transpose()?,
-        organization_id: request
-            .organization_id
-            .map(|id| owner("organization_id", id))
-            .transpose()?,
-        workspace_id: request
-            .workspace_id
-            .map(|id| owner("workspace_id", id))
-            .transpose()?,
+        organization_id: request.organization_id.map(|id| owner("organization_id", id)).transpose()?,
+        workspace_id: request.workspace_id.map(|id| owner("workspace_id", id)).transpose()?,
     };
-    let updated = services.store.update_app(&access, &slug(&app)?, changes).await?;
+    let updated = services.store.update_app(&access, &app_slug(&app)?, changes).await?;
     Ok(Data(AppBody::new(updated)))
 }
 
@@ -177,7 +149,7 @@ pub(crate) async fn delete(
     Root(access): Root,
     Path(app): Path<String>,
 ) -> Result<Data<Value>, ApiError> {
-    services.store.delete_app(&access, &slug(&app)?).await?;
+    services.store.delete_app(&access, &app_slug(&app)?).await?;
     Ok(Data(json!({})))
 }
 
@@ -191,13 +163,11 @@ fn kept<T>(field: &str, member: Option<Option<T>>) -> Result<Option<T>, InvalidF
 }
 
 fn description(text: Option<String>) -> Result<Option<Description>, InvalidField> {
-    text.map(|text| Description::parse("description", &text))
-        .transpose()
+    text.map(|text| Description::parse("description", &text)).transpose()
 }
 
 fn scheme(text: Option<String>) -> Result<Option<Slug>, InvalidField> {
-    text.map(|text| Slug::parse("rate_limit_scheme_slug", &text))
-        .transpose()
+    text.map(|text| Slug::parse("rate_limit_scheme_slug", &text)).transpose()
 }
 
 /// Permissions without duplicates, in the order they came.

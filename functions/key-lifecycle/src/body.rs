@@ -8,7 +8,7 @@ use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, ResourcePattern, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
-use keyward_store::Scheme;
+use keyward_store::{AppAccess, Scheme};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -71,7 +71,9 @@ pub(crate) struct KeyBody {
     key_prefix: KeyPrefix,
     key_suffix: String,
     permissions: Vec<Permission>,
-    metadata: Map<String, Value>,
+    /// The SaaS's own: browsers do not see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Map<String, Value>>,
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
@@ -89,8 +91,8 @@ pub(crate) struct KeyBody {
 }
 
 impl KeyBody {
-    /// `rules` are those of the scheme of `app`, which is the key's.
-    pub(crate) fn new(key: ApiKey, app: &App, rules: Option<&Rules>) -> Self {
+    /// The key as whoever has this access to its app may see it; `rules` are those of the app's scheme.
+    pub(crate) fn new(key: ApiKey, access: &AppAccess, rules: Option<&Rules>) -> Self {
         Self {
             is_active: key.is_active(),
             id: key.id,
@@ -100,9 +102,9 @@ impl KeyBody {
             key_prefix: key.key_prefix,
             key_suffix: key.key_suffix,
             permissions: key.permissions,
-            metadata: key.metadata.into_members(),
+            metadata: access.is_backend().then(|| key.metadata.into_members()),
             rate_limits: rules.map(|rules| rules.as_slice().to_vec()).unwrap_or_default(),
-            rate_limit_scheme_slug: app.rate_limit_scheme_slug.clone(),
+            rate_limit_scheme_slug: access.app().rate_limit_scheme_slug.clone(),
             owner: key.owner,
             org_role_permissions: [],
             workspace_role_permissions: [],
@@ -127,11 +129,7 @@ pub(crate) struct KeyWithSecret {
 
 impl KeyWithSecret {
     pub(crate) fn new(key: KeyBody, token: &ApiKeyToken) -> Self {
-        Self {
-            flat: key.clone(),
-            key,
-            secret: token.reveal().expose_secret().to_owned(),
-        }
+        Self { flat: key.clone(), key, secret: token.reveal().expose_secret().to_owned() }
     }
 }
 

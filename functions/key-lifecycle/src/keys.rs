@@ -2,20 +2,21 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::key::{Metadata, Owner};
+use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Name, Reason};
-use keyward_http::{ApiError, Data, Json, LooseId, OptionalJson, Path, Query, Root, Services, key_id};
+use keyward_core::token::ApiKeyToken;
+use keyward_core::{ApiKey, InvalidField};
+use keyward_http::{
+    ApiError, Data, Json, LooseId, OptionalJson, Path, Query, Root, Services, app_slug, key_id, page_limit,
+};
 use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::apps::{owner, permissions, slug};
+use crate::apps::{owner, permissions};
 use crate::body::{KeyBody, KeyWithSecret};
-
-/// The most keys that a page holds where its size is asked for.
-const LONGEST_PAGE: u32 = 1_000;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -31,31 +32,16 @@ pub(crate) async fn list(
     Path(app): Path<String>,
     Query(query): Query<ListQuery>,
 ) -> Result<Data<Value>, ApiError> {
-    if query
-        .limit
-        .is_some_and(|limit| !(1..=LONGEST_PAGE).contains(&limit))
-    {
-        return Err(InvalidField::new("limit", format!("must be 1 to {LONGEST_PAGE}")).into());
-    }
+    let limit = page_limit(query.limit)?;
     let cursor = query.cursor.map(|text| text.parse::<KeyId>()).transpose();
     let before = cursor.map_err(|_| ApiError::bad_request("invalid_cursor", "invalid cursor"))?;
-    let status = if query.include_inactive {
-        KeyStatus::All
-    } else {
-        KeyStatus::Active
-    };
-    let access = services.store.app_access(&access, &slug(&app)?).await?;
-    let limit = query.limit.map(|limit| limit as usize);
+    let status = if query.include_inactive { KeyStatus::All } else { KeyStatus::Active };
+    let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     let page = services.store.keys(&access, status, before, limit).await?;
     let rules = services.store.app_rules(&access).await?;
-    let keys: Vec<KeyBody> = page
-        .keys
-        .into_iter()
-        .map(|key| KeyBody::new(key, access.app(), rules.as_ref()))
-        .collect();
-    Ok(Data(
-        json!({"keys": keys, "has_more": page.next.is_some(), "next_cursor": page.next}),
-    ))
+    let keys: Vec<KeyBody> =
+        page.keys.into_iter().map(|key| KeyBody::new(key, &access, rules.as_ref())).collect();
+    Ok(Data(json!({"keys": keys, "has_more": page.next.is_some(), "next_cursor": page.next})))
 }
 
 #[derive(Debug, Deserialize)]
@@ -93,13 +79,8 @@ pub(crate) async fn create(
             workspace_membership_id: owner("workspace_membership_id", request.workspace_membership_id)?,
         },
     };
-    let access = services.store.app_access(&access, &slug(&app)?).await?;
-    let (key, token) = services.store.create_key(&access, new).await?;
-    let rules = services.store.app_rules(&access).await?;
-    Ok(Data(KeyWithSecret::new(
-        KeyBody::new(key, access.app(), rules.as_ref()),
-        &token,
-    )))
+    let access = services.store.app_access(&access, &app_slug(&app)?).await?;
+    created(&services, &access, new).await
 }
 
 pub(crate) async fn rotate(
@@ -108,7 +89,7 @@ pub(crate) async fn rotate(
     Path((app, id)): Path<(String, String)>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let id = key_id(&id)?;
-    let access = services.store.app_access(&access, &slug(&app)?).await?;
+    let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     rotated(&services, &access, id).await
 }
 
@@ -124,7 +105,7 @@ pub(crate) async fn revoke(
     OptionalJson(request): OptionalJson<RevokeRequest>,
 ) -> Result<Data<Value>, ApiError> {
     let id = key_id(&id)?;
-    let access = services.store.app_access(&access, &slug(&app)?).await?;
+    let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     revoked(&services, &access, id, request.reason).await
 }
 
@@ -163,18 +144,36 @@ pub(crate) async fn revoke_by_id(
     revoked(&services, &access, id, request.reason).await
 }
 
+/// Makes a key and answers with its secret.
+pub(crate) async fn created(
+    services: &Services,
+    access: &AppAccess,
+    new: NewKey,
+) -> Result<Data<KeyWithSecret>, ApiError> {
+    // Read before the write: once there is a secret, nothing may keep it from its caller.
+    let rules = services.store.app_rules(access).await?;
+    let (key, token) = services.store.create_key(access, new).await?;
+    Ok(with_secret(access, rules, key, &token))
+}
+
 /// Rotates a key and answers with its new secret.
 pub(crate) async fn rotated(
     services: &Services,
     access: &AppAccess,
     id: KeyId,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
-    let (key, token) = services.store.rotate_key(access, id).await?;
     let rules = services.store.app_rules(access).await?;
-    Ok(Data(KeyWithSecret::new(
-        KeyBody::new(key, access.app(), rules.as_ref()),
-        &token,
-    )))
+    let (key, token) = services.store.rotate_key(access, id).await?;
+    Ok(with_secret(access, rules, key, &token))
+}
+
+fn with_secret(
+    access: &AppAccess,
+    rules: Option<Rules>,
+    key: ApiKey,
+    token: &ApiKeyToken,
+) -> Data<KeyWithSecret> {
+    Data(KeyWithSecret::new(KeyBody::new(key, access, rules.as_ref()), token))
 }
 
 async fn revoked(
@@ -183,11 +182,7 @@ async fn revoked(
     id: KeyId,
     reason: Option<String>,
 ) -> Result<Data<Value>, ApiError> {
-    match services
-        .store
-        .revoke_key(access, id, parse_reason(reason)?)
-        .await?
-    {
+    match services.store.revoke_key(access, id, parse_reason(reason)?).await? {
         Some(_) => Ok(Data(json!({}))),
         None => Err(Error::NotFound("API key not found or already revoked").into()),
     }

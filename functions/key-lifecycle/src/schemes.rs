@@ -42,14 +42,10 @@ pub(crate) async fn create(
     let new = NewScheme {
         slug: Slug::parse("slug", &request.slug)?,
         name: Name::parse("name", &request.name)?,
-        description: description
-            .map(|text| Description::parse("description", &text))
-            .transpose()?,
+        description: description.map(|text| Description::parse("description", &text)).transpose()?,
         rules: Rules::try_from(request.rules)?,
     };
-    Ok(Data(SchemeBody::new(
-        services.store.create_scheme(&access, new).await?,
-    )))
+    Ok(Data(SchemeBody::new(services.store.create_scheme(&access, new).await?)))
 }
 
 pub(crate) async fn get(
@@ -57,9 +53,7 @@ pub(crate) async fn get(
     Root(access): Root,
     Path(scheme): Path<String>,
 ) -> Result<Data<SchemeBody>, ApiError> {
-    Ok(Data(SchemeBody::new(
-        services.store.scheme(&access, &slug(&scheme)?).await?,
-    )))
+    Ok(Data(SchemeBody::new(services.store.scheme(&access, &slug(&scheme)?).await?)))
 }
 
 /// A member that is null is left as it is: clients send all of them.
@@ -79,15 +73,10 @@ pub(crate) async fn update(
     let description = request.description;
     let changes = SchemeChanges {
         name: request.name.map(|text| Name::parse("name", &text)).transpose()?,
-        description: description
-            .map(|text| Description::parse("description", &text))
-            .transpose()?,
+        description: description.map(|text| Description::parse("description", &text)).transpose()?,
         rules: request.rules.map(Rules::try_from).transpose()?,
     };
-    let updated = services
-        .store
-        .update_scheme(&access, &slug(&scheme)?, changes)
-        .await?;
+    let updated = services.store.update_scheme(&access, &slug(&scheme)?, changes).await?;
     Ok(Data(SchemeBody::new(updated)))
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{KeyBody, KeyWithSecret};
-use crate::keys::{RevokeRequest, parse_reason, rotated};
+use crate::keys::{RevokeRequest, created, parse_reason, rotated};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -22,10 +22,7 @@ pub(crate) struct ListQuery {
 
 impl ListQuery {
     fn parse(&self) -> Result<KeyStatus, ApiError> {
-        let status = self
-            .status
-            .as_deref()
-            .map(|text| text.trim().to_ascii_lowercase());
+        let status = self.status.as_deref().map(|text| text.trim().to_ascii_lowercase());
         match status.as_deref() {
             None if self.include_inactive => Ok(KeyStatus::All),
             None | Some("active") => Ok(KeyStatus::Active),
@@ -50,10 +47,7 @@ pub(crate) async fn list(
     let page = services.store.keys(&access, status, None, None).await?;
     let rules = services.store.app_rules(&access).await?;
     let keys = page.keys.into_iter();
-    Ok(Data(
-        keys.map(|key| KeyBody::new(key, access.app(), rules.as_ref()))
-            .collect(),
-    ))
+    Ok(Data(keys.map(|key| KeyBody::new(key, &access, rules.as_ref())).collect()))
 }
 
 /// Permissions and metadata are for the backend to set.
@@ -73,9 +67,7 @@ pub(crate) async fn create(
         return Err(ApiError::bad_request("invalid_field", "name is required"));
     }
     let expires_at = request.expires_at.filter(|text| !text.trim().is_empty());
-    let expires_at = expires_at
-        .map(|text| DateTime::parse_from_rfc3339(text.trim()))
-        .transpose();
+    let expires_at = expires_at.map(|text| DateTime::parse_from_rfc3339(text.trim())).transpose();
     let expires_at = expires_at.map_err(|_| InvalidField::new("expires_at", "must be RFC3339"))?;
     let new = NewKey {
         name: Name::parse("name", &request.name)?,
@@ -85,12 +77,7 @@ pub(crate) async fn create(
         owner: Owner::default(),
     };
     let access = services.store.session_app(&session).await?;
-    let (key, token) = services.store.create_key(&access, new).await?;
-    let rules = services.store.app_rules(&access).await?;
-    Ok(Data(KeyWithSecret::new(
-        KeyBody::new(key, access.app(), rules.as_ref()),
-        &token,
-    )))
+    created(&services, &access, new).await
 }
 
 pub(crate) async fn rotate(

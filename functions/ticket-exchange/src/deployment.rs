@@ -48,13 +48,7 @@ pub(crate) async fn jwks(State(services): State<Services>) -> Data<Value> {
 
 /// The same key in PEM.
 pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<Value>, ApiError> {
-    let Deployment {
-        id,
-        public_key,
-        created_at,
-        updated_at,
-        ..
-    } = browser.deployment;
+    let Deployment { id, public_key, created_at, updated_at, .. } = browser.deployment;
     Ok(Data(json!({
         "id": id,
         "created_at": created_at,
@@ -80,7 +74,5 @@ fn pem(key: &PublicKey) -> Result<String, ApiError> {
     let der = [HEADER.as_slice(), &decode(&key.x)?, &decode(&key.y)?].concat();
     let text = BASE64_STANDARD.encode(der);
     let (first, second) = text.split_at_checked(64).unwrap_or((&text, ""));
-    Ok(format!(
-        "-----BEGIN PUBLIC KEY-----\n{first}\n{second}\n-----END PUBLIC KEY-----\n"
-    ))
+    Ok(format!("-----BEGIN PUBLIC KEY-----\n{first}\n{second}\n-----END PUBLIC KEY-----\n"))
 }

@@ -16,9 +16,8 @@ pub fn routes(services: &Services) -> Router<Services> {
         .route("/api-auth/session", get(session::current))
         .route("/deployment", get(deployment::describe))
         .route("/.well-known/jwk", get(deployment::jwk));
-    let open = Router::new()
-        .route("/.well-known/jwks.json", get(deployment::jwks))
-        .route("/health", get(health));
+    let open =
+        Router::new().route("/.well-known/jwks.json", get(deployment::jwks)).route("/health", get(health));
     frontend(browser, services.clone()).merge(backend(open))
 }
 

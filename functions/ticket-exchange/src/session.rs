@@ -11,7 +11,7 @@ use keyward_http::{ActiveSession, ApiError, Browser, Data, NewSession, Query, Se
 use keyward_store::Error;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(crate) struct ExchangeQuery {
     ticket: Option<String>,
 }
@@ -71,26 +71,23 @@ pub(crate) async fn exchange(
     let text = query.ticket.filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| ApiError::bad_request("ticket_required", "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
-    let exchange = services
-        .store
-        .exchange_ticket(&ticket, browser.session.as_ref(), &origin(&parts))
-        .await
-        .map_err(|error| match error {
-            Error::Unauthenticated => invalid(),
-            error => error.into(),
-        })?;
-    let rules = services.store.exchanged_rules(&exchange).await?;
+    let exchange =
+        services.store.exchange_ticket(&ticket, browser.session.as_ref(), &origin(&parts)).await.map_err(
+            |error| match error {
+                Error::Unauthenticated => invalid(),
+                error => error.into(),
+            },
+        )?;
     let body = Data(Exchanged {
         success: true,
         message: "API auth app session created",
-        access: Access::new(exchange.session.id, &exchange.app, rules),
+        access: Access::new(exchange.session.id, &exchange.app, exchange.rules),
     });
     let mut response = body.into_response();
     if let Some(token) = exchange.token {
-        let deployment = services.deployment(exchange.session.deployment_id).await?;
         response.extensions_mut().insert(NewSession {
             session: exchange.session,
-            deployment,
+            deployment: exchange.deployment,
             token: token.reveal(),
         });
     }
@@ -106,16 +103,12 @@ pub(crate) async fn current(
     State(services): State<Services>,
     ActiveSession(access): ActiveSession,
 ) -> Result<Data<Access>, ApiError> {
-    let app = services
-        .store
-        .session_app(&access)
-        .await
-        .map_err(|error| match error {
-            Error::NotFound(_) => {
-                ApiError::bad_request("app_deleted", "Invalid API auth app session: the app was deleted")
-            }
-            error => error.into(),
-        })?;
+    let app = services.store.session_app(&access).await.map_err(|error| match error {
+        Error::NotFound(_) => {
+            ApiError::bad_request("app_deleted", "Invalid API auth app session: the app was deleted")
+        }
+        error => error.into(),
+    })?;
     let rules = services.store.app_rules(&app).await?;
     Ok(Data(Access::new(access.session().id, app.app(), rules)))
 }

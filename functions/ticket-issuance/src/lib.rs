@@ -69,10 +69,7 @@ fn parse(request: Request) -> Result<NewTicket, ApiError> {
         }
     }
     let slug = request.api_auth_app_slug.ok_or_else(|| {
-        ApiError::bad_request(
-            "invalid_field",
-            "api_auth_app_slug is required for api_auth_access tickets",
-        )
+        ApiError::bad_request("invalid_field", "api_auth_app_slug is required for api_auth_access tickets")
     })?;
     let lifetime = match request.expires_in {
         None => TICKET_LIFETIME,
@@ -87,17 +84,13 @@ fn parse(request: Request) -> Result<NewTicket, ApiError> {
         Some(names) if names.is_empty() => {
             return Err(InvalidField::new("capabilities", "must not be empty").into());
         }
-        Some(names) => names
-            .iter()
-            .map(|name| Capability::parse("capabilities", name))
-            .collect::<Result<_, _>>()?,
+        Some(names) => {
+            names.iter().map(|name| Capability::parse("capabilities", name)).collect::<Result<_, _>>()?
+        }
     };
     Ok(NewTicket {
         app_slug: Slug::parse("api_auth_app_slug", &slug)?,
-        actor: request
-            .user_id
-            .map(|id| OwnerId::parse("user_id", &id.0))
-            .transpose()?,
+        actor: request.user_id.map(|id| OwnerId::parse("user_id", &id.0)).transpose()?,
         capabilities,
         lifetime,
     })

@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 const PRINCIPAL: &str = "api_key";
+/// The member of the metadata from which clients take the principal's type.
+const TYPE: &str = "principal_type";
 const DENIED: &str = "permission_denied";
 
 /// The answer on a key that works.
@@ -47,16 +49,11 @@ struct Identity {
 impl Answer {
     pub(crate) fn new(decision: Decision) -> Self {
         let headers = headers(&decision);
-        let Decision {
-            request_id,
-            allowed,
-            key,
-            permissions,
-        } = decision;
+        let Decision { request_id, allowed, key, permissions } = decision;
         let denied = (!allowed).then_some(DENIED);
         let mut metadata = key.metadata.into_members();
         // Clients take the principal's type from here: what the SaaS wrote must not pass for it.
-        metadata.insert("principal_type".to_owned(), PRINCIPAL.into());
+        metadata.insert(TYPE.to_owned(), PRINCIPAL.into());
         Self {
             request_id,
             allowed,
@@ -87,11 +84,7 @@ fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
     let Decision { key, .. } = decision;
     let legal = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let or_invalid = |text: &str| {
-        if legal(text) {
-            text.to_owned()
-        } else {
-            "invalid".to_owned()
-        }
+        if legal(text) { text.to_owned() } else { "invalid".to_owned() }
     };
     let mut headers = BTreeMap::from([
         ("x-wacht-key-id", key.id.to_string()),
@@ -103,10 +96,7 @@ fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
     for (name, id) in [
         ("x-wacht-organization-id", &owner.organization_id),
         ("x-wacht-workspace-id", &owner.workspace_id),
-        (
-            "x-wacht-organization-membership-id",
-            &owner.organization_membership_id,
-        ),
+        ("x-wacht-organization-membership-id", &owner.organization_membership_id),
         ("x-wacht-workspace-membership-id", &owner.workspace_membership_id),
     ] {
         if let Some(id) = id {
@@ -114,10 +104,9 @@ fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
         }
     }
     let permissions: Vec<&str> = decision.permissions.iter().map(Permission::as_str).collect();
-    for (name, text) in [
-        ("x-wacht-permissions", permissions.join(",")),
-        ("x-wacht-metadata", flat_metadata(key)),
-    ] {
+    for (name, text) in
+        [("x-wacht-permissions", permissions.join(",")), ("x-wacht-metadata", flat_metadata(key))]
+    {
         if !text.is_empty() && legal(&text) {
             headers.insert(name, text);
         }
@@ -128,9 +117,9 @@ fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
     headers
 }
 
-/// The metadata's texts as `name=text`, separated by commas.
+/// The metadata's texts as `name=text`, separated by commas, but for what could pass for the principal's type.
 fn flat_metadata(key: &ApiKey) -> String {
-    let members = key.metadata.members().iter();
+    let members = key.metadata.members().iter().filter(|(name, _)| *name != TYPE);
     let texts = members.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
     texts.collect::<Vec<_>>().join(",")
 }

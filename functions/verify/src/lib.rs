@@ -3,12 +3,12 @@
 mod answer;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
 use keyward_core::decision::Target;
-use keyward_http::{ApiError, Data, Json, Root, Services, VerifyAuth, backend, origin};
-use keyward_store::{RootAccess, Scope};
+use keyward_http::{ApiError, Data, Json, Services, VerifyAuth, backend, invalid_root_key, origin, root_key};
+use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
 use serde::Deserialize;
 
@@ -49,39 +49,24 @@ enum PrincipalType {
     OauthAccessToken,
 }
 
-/// Who asks, where the installation wants to know.
-struct Caller(Option<RootAccess>);
-
-impl FromRequestParts<Services> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, services: &Services) -> Result<Self, ApiError> {
-        if services.settings.verify_auth == VerifyAuth::Open {
-            return Ok(Self(None));
-        }
-        let Root(access) = Root::from_request_parts(parts, services).await?;
-        access.require(Scope::Verify)?;
-        Ok(Self(Some(access)))
-    }
-}
-
 async fn check(
     State(services): State<Services>,
-    caller: Result<Caller, ApiError>,
     parts: Parts,
     request: Result<Json<Request>, ApiError>,
 ) -> Result<Data<Answer>, ApiError> {
-    let decided = decide(&services, caller, &parts, request).await;
+    let decided = decide(&services, &parts, request).await;
     decided.map_err(no_decision)
 }
 
 async fn decide(
     services: &Services,
-    caller: Result<Caller, ApiError>,
     parts: &Parts,
     request: Result<Json<Request>, ApiError>,
 ) -> Result<Data<Answer>, ApiError> {
-    let Caller(access) = caller?;
+    let caller = match services.settings.verify_auth {
+        VerifyAuth::Required => Some(root_key(parts)?),
+        VerifyAuth::Open => None,
+    };
     let Json(request) = request?;
     let target = Target::parse(&request.method, &request.resource)?;
     if request.principal.kind == PrincipalType::OauthAccessToken {
@@ -92,21 +77,15 @@ async fn decide(
     }
     let peer = origin(parts);
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let client_ip = request
-        .client_ip
-        .as_deref()
-        .or_else(|| header("x-original-client-ip"));
-    let user_agent = request
-        .user_agent
-        .as_deref()
-        .or_else(|| header("x-original-user-agent"));
+    let client_ip = request.client_ip.as_deref().or_else(|| header("x-original-client-ip"));
+    let user_agent = request.user_agent.as_deref().or_else(|| header("x-original-user-agent"));
     let check = Check {
         presented: &request.principal.value,
         target,
         required_permissions: request.required_permissions.as_deref().unwrap_or_default(),
         client_ip: client_ip.unwrap_or(&peer.client_ip),
         user_agent: user_agent.or(peer.user_agent.as_deref()),
-        deployment: access.map(|access| access.deployment_id()),
+        caller: caller.as_ref(),
     };
     let verifier = Verifier::new(services.store.clone(), services.recorder.clone());
     match verifier.check(check).await {
@@ -127,11 +106,10 @@ fn refused(error: CheckError) -> ApiError {
                     ApiError::forbidden(refusal.code(), message)
                 }
             };
-            error
-                .members
-                .insert("request_id".to_owned(), request_id.to_string().into());
+            error.members.insert("request_id".to_owned(), request_id.to_string().into());
             error
         }
+        CheckError::Store(Error::Unauthenticated) => invalid_root_key(),
         CheckError::Store(error) => error.into(),
     }
 }

@@ -117,21 +117,13 @@ impl Installation {
     /// [`DevError`].
     pub async fn open(options: &Options, port: u16) -> Result<Self, DevError> {
         let kept = (!options.ephemeral).then(|| Path::new(DEFAULT_DATA_DIR));
-        let folder = options
-            .data_dir
-            .as_deref()
-            .or(kept)
-            .map(DataDir::open)
-            .transpose()?;
+        let folder = options.data_dir.as_deref().or(kept).map(DataDir::open).transpose()?;
         if options.ephemeral
             && let Some(folder) = folder.as_ref().filter(|folder| folder.database().exists())
         {
             return Err(DevError::Kept(folder.path().to_owned()));
         }
-        let file = folder
-            .as_ref()
-            .filter(|_| !options.ephemeral)
-            .map(DataDir::database);
+        let file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::database);
         let damaged = |detail| DevError::Damaged(file.clone().unwrap_or_default(), detail);
         let database = EmbeddedDynamoDb::open(file.as_deref()).map_err(damaged)?;
         let dynamodb = EmbeddedDynamoDb::serve(database, port).await;
@@ -139,14 +131,8 @@ impl Installation {
         let client = dynamodb_client(&dynamodb.sdk_config().await);
         let table = Table::new(client, TABLE, Clock::new(Utc::now));
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
-        table
-            .create(&shape)
-            .await
-            .map_err(|error| damaged(error.to_string()))?;
-        let key_file = folder
-            .as_ref()
-            .filter(|_| !options.ephemeral)
-            .map(DataDir::key_file);
+        table.create(&shape).await.map_err(|error| damaged(error.to_string()))?;
+        let key_file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::key_file);
         let provider = pepper(&table, key_file.as_deref()).await?;
         let store = open_store(&table, &provider, key_file.as_deref()).await?;
         let deployment = match store.first_deployment().await? {
@@ -158,15 +144,7 @@ impl Installation {
         };
         let last = folder.as_ref().and_then(DataDir::read_dev_json);
         let root_key = root_key(&store, deployment, last).await?;
-        Ok(Self {
-            dynamodb,
-            table,
-            provider,
-            deployment,
-            root_key,
-            folder,
-            ephemeral: options.ephemeral,
-        })
+        Ok(Self { dynamodb, table, provider, deployment, root_key, folder, ephemeral: options.ephemeral })
     }
 
     /// Where the embedded DynamoDB is reached.
@@ -189,10 +167,7 @@ impl Installation {
     /// # Errors
     /// [`DevError::Start`].
     pub async fn services(&self, public_url: &str) -> Result<Services, DevError> {
-        let settings = Settings {
-            public_url: public_url.to_owned(),
-            verify_auth: VerifyAuth::Open,
-        };
+        let settings = Settings { public_url: public_url.to_owned(), verify_auth: VerifyAuth::Open };
         Ok(Services::start(self.table.clone(), &self.provider, settings).await?)
     }
 
@@ -204,9 +179,7 @@ impl Installation {
         let store = &services.store;
         let token = Token::<RootKey>::parse(self.root_key.expose_secret());
         let token = token.map_err(|error| DevError::Start(error.to_string()))?;
-        let access = store
-            .authenticate_root_key(&token, Origin::new("", "keyward dev", None))
-            .await?;
+        let access = store.authenticate_root_key(&token, Origin::new("", "keyward dev", None)).await?;
         let slug = Slug::parse("app_slug", DEMO_APP)?;
         let demo = NewApp {
             app_slug: slug.clone(),
@@ -253,9 +226,7 @@ impl Installation {
     /// # Errors
     /// [`DevError::Folder`].
     pub fn announce(&self, dev: &DevJson) -> Result<(), DevError> {
-        self.folder
-            .as_ref()
-            .map_or(Ok(()), |folder| folder.write_dev_json(dev))
+        self.folder.as_ref().map_or(Ok(()), |folder| folder.write_dev_json(dev))
     }
 
     /// Writes `functions.env` into the data folder: the environment in which the Lambda functions use this
@@ -265,9 +236,7 @@ impl Installation {
     /// There is no data folder, or it cannot be written.
     pub fn write_functions_env(&self, public_url: &str) -> Result<PathBuf, DevError> {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.ephemeral) else {
-            return Err(DevError::Start(
-                "the functions need the key file of a kept installation".into(),
-            ));
+            return Err(DevError::Start("the functions need the key file of a kept installation".into()));
         };
         let key_file =
             std::path::absolute(folder.key_file()).map_err(|error| DevError::Start(error.to_string()))?;
@@ -281,10 +250,7 @@ impl Installation {
             ("KEYWARD_PUBLIC_URL", public_url.to_owned()),
             ("KEYWARD_VERIFY_AUTH", "open".to_owned()),
         ];
-        let text: String = lines
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}\n"))
-            .collect();
+        let text: String = lines.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         folder.write_private(&folder.functions_env(), text.as_bytes())?;
         Ok(folder.functions_env())
     }
@@ -374,9 +340,7 @@ impl Dev {
     pub async fn start(options: &Options) -> Result<Self, DevError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
         let listener = listener.map_err(|error| DevError::Port(options.port, error))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| DevError::Port(options.port, error))?;
+        let address = listener.local_addr().map_err(|error| DevError::Port(options.port, error))?;
         let installation = Installation::open(options, 0).await?;
         let services = installation.services(&format!("http://{address}")).await?;
         let application = application(routes(&services), services.clone());
@@ -392,13 +356,7 @@ impl Dev {
         });
         let described = installation.describe(&services).await?;
         installation.announce(&described)?;
-        Ok(Self {
-            installation,
-            services,
-            described,
-            stop,
-            server,
-        })
+        Ok(Self { installation, services, described, stop, server })
     }
 
     /// What a program needs to use it.

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
@@ -23,6 +24,7 @@ pub struct EmbeddedDynamoDb {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), String>>,
+    sweep: JoinHandle<()>,
 }
 
 impl EmbeddedDynamoDb {
@@ -55,8 +57,9 @@ impl EmbeddedDynamoDb {
                 std::future::pending::<()>().await;
             }
         };
+        let sweep = tokio::spawn(sweep(database.clone()));
         let task = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, stopped));
-        Ok(Self { address, stop, task })
+        Ok(Self { address, stop, task, sweep })
     }
 
     /// Where it is reached.
@@ -76,8 +79,21 @@ impl EmbeddedDynamoDb {
 
     /// Finishes the requests that it is answering and closes the database.
     pub async fn stop(self) {
+        self.sweep.abort();
+        let _aborted = self.sweep.await;
         // Either fails only if the server has stopped already.
         let _stopped = self.stop.send(());
         let _ended = self.task.await;
+    }
+}
+
+/// Deletes what its TTL says, once a minute, as DynamoDB does sooner or later.
+async fn sweep(database: Database) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        minutes.tick().await;
+        if let Err(error) = database.sweep_ttl() {
+            tracing::warn!(%error, "items past their TTL were not deleted");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The data folder: the database, the key file, a lock, and what a local run tells other programs.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dev::DevError;
 
 /// `dev.json`: what a program needs to use a local run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct DevJson {
     /// Where requests are answered.
     pub url: String,
@@ -24,6 +25,12 @@ pub struct DevJson {
     pub app_slug: String,
     /// The customers' page of that app, with a ticket that leads to it once.
     pub hosted_page_url: String,
+}
+
+impl fmt::Debug for DevJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DevJson").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 /// A folder that this process alone uses.
@@ -45,10 +52,7 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(fs::TryLockError::WouldBlock) => Err(DevError::InUse(path.to_owned())),
             Err(fs::TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -99,12 +103,7 @@ impl DataDir {
         let new = path.with_extension("new");
         let write = || {
             let mut options = OpenOptions::new();
-            let mut file = options
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(text)?;
             file.sync_all()?;
             fs::rename(&new, path)

@@ -48,12 +48,7 @@ struct DevArgs {
     #[arg(long, conflicts_with = "ephemeral")]
     only_store: bool,
     /// With --only-store: where the functions will be reached
-    #[arg(
-        long,
-        default_value = "http://127.0.0.1:9000",
-        value_name = "URL",
-        requires = "only_store"
-    )]
+    #[arg(long, default_value = "http://127.0.0.1:9000", value_name = "URL", requires = "only_store")]
     public_url: String,
 }
 
@@ -82,11 +77,7 @@ async fn main() -> ExitCode {
 async fn run(args: DevArgs) -> Result<(), DevError> {
     // Before anything starts, so that an early signal is not the end without a clean stop.
     let mut stopped = Stop::listen()?;
-    let options = Options {
-        port: args.port,
-        data_dir: args.data_dir,
-        ephemeral: args.ephemeral,
-    };
+    let options = Options { port: args.port, data_dir: args.data_dir, ephemeral: args.ephemeral };
     if args.only_store {
         return only_store(&options, &args.public_url, stopped).await;
     }
@@ -117,10 +108,7 @@ async fn only_store(options: &Options, public_url: &str, mut stopped: Stop) -> R
 }
 
 fn describe(dev: &DevJson, options: &Options) -> String {
-    let folder = options
-        .data_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    let folder = options.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     let kept = if options.ephemeral {
         "nothing is kept".to_owned()
     } else {
@@ -149,10 +137,7 @@ struct Stop {
 impl Stop {
     fn listen() -> Result<Self, DevError> {
         let listen = |kind| signal(kind).map_err(|error| DevError::Start(error.to_string()));
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     async fn wait(&mut self) {

@@ -28,7 +28,7 @@ pub struct App {
     /// What its keys may be granted; anything where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
-    /// Which paths its keys may reach; all where it is empty.
+    /// Which paths its keys are meant for. Stored and shown; checks do not enforce it yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<ResourcePattern>,
     /// The scheme that limits its keys.

@@ -66,11 +66,7 @@ impl FromStr for EventId {
         let parsed = Ulid::from_string(ulid).map_err(|_| InvalidEventId)?;
         // Lower-case and overflowing spellings of the same number would sort elsewhere.
         let id = Self(parsed);
-        if id.to_string() == text {
-            Ok(id)
-        } else {
-            Err(InvalidEventId)
-        }
+        if id.to_string() == text { Ok(id) } else { Err(InvalidEventId) }
     }
 }
 
@@ -255,14 +251,9 @@ mod tests {
     #[test]
     fn what_is_no_id() {
         let id = EventId::mint(DateTime::UNIX_EPOCH, 0xABCDEF).to_string();
-        for bad in [
-            "",
-            "req_",
-            "x",
-            &id.to_lowercase(),
-            &id.replace("req_", ""),
-            "req_ZZZZZZZZZZZZZZZZZZZZZZZZZZ",
-        ] {
+        for bad in
+            ["", "req_", "x", &id.to_lowercase(), &id.replace("req_", ""), "req_ZZZZZZZZZZZZZZZZZZZZZZZZZZ"]
+        {
             assert!(bad.parse::<EventId>().is_err(), "{bad}");
         }
     }

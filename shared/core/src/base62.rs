@@ -45,11 +45,7 @@ pub fn decode(text: &str) -> Option<u64> {
 }
 
 fn digit_of(value: u64) -> u8 {
-    usize::try_from(value)
-        .ok()
-        .and_then(|index| ALPHABET.get(index))
-        .copied()
-        .unwrap_or(b'0')
+    usize::try_from(value).ok().and_then(|index| ALPHABET.get(index)).copied().unwrap_or(b'0')
 }
 
 #[cfg(test)]

@@ -32,16 +32,10 @@ impl Target {
             return Err(InvalidField::new("resource", "must be a path"));
         }
         if path.len() > 2_048 || path.chars().any(char::is_control) {
-            return Err(InvalidField::new(
-                "resource",
-                "must be at most 2048 bytes of printable text",
-            ));
+            return Err(InvalidField::new("resource", "must be at most 2048 bytes of printable text"));
         }
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Self {
-            method,
-            path: format!("{slash}{path}"),
-        })
+        Ok(Self { method, path: format!("{slash}{path}") })
     }
 }
 
@@ -127,13 +121,8 @@ mod tests {
         let target = |method, resource| Target::parse(method, resource).map(|t| t.to_string());
         assert_eq!(target(" get ", " users/1?x=1#y ").unwrap(), "GET /users/1");
         assert_eq!(target("POST", "/a#b?c").unwrap(), "POST /a");
-        for (method, resource) in [
-            ("TRACE", "/"),
-            ("", "/"),
-            ("GET", " "),
-            ("GET", "?a"),
-            ("GET", "/a\u{0}"),
-        ] {
+        for (method, resource) in [("TRACE", "/"), ("", "/"), ("GET", " "), ("GET", "?a"), ("GET", "/a\u{0}")]
+        {
             assert!(target(method, resource).is_err(), "{method} {resource:?}");
         }
         assert!(target("GET", &"a".repeat(2_049)).is_err());

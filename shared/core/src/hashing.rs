@@ -71,10 +71,7 @@ impl Keyring {
             .map(|(version, pepper)| (version, hmac::Key::new(hmac::HMAC_SHA256, pepper)))
             .collect();
         let (current, _) = keys.last_key_value()?;
-        Some(Self {
-            current: *current,
-            keys,
-        })
+        Some(Self { current: *current, keys })
     }
 
     /// The tag to store for an API key.
@@ -127,13 +124,9 @@ impl Keyring {
     /// Does the work of [`Keyring::matches_api_key`] for a row that does not exist, so that an unknown id costs
     /// what a wrong secret costs. Always false.
     pub fn matches_nothing(&self, secret: &Secret) -> bool {
-        let tag = Tag {
-            version: self.current,
-            bytes: vec![0; 32],
-        };
+        let tag = Tag { version: self.current, bytes: vec![0; 32] };
         let nobody = DeploymentId::mint(chrono::DateTime::UNIX_EPOCH, 0);
-        self.matches(Domain::ApiKey, nobody, 0, secret, &tag)
-            .is_ok_and(|_| false)
+        self.matches(Domain::ApiKey, nobody, 0, secret, &tag).is_ok_and(|_| false)
     }
 
     fn tag(
@@ -146,9 +139,7 @@ impl Keyring {
         let key = self.key(self.current)?;
         Ok(Tag {
             version: self.current,
-            bytes: hmac::sign(key, &message(domain, deployment, id, secret))
-                .as_ref()
-                .to_vec(),
+            bytes: hmac::sign(key, &message(domain, deployment, id, secret)).as_ref().to_vec(),
         })
     }
 
@@ -221,10 +212,7 @@ mod tests {
         let tag = keyring().tag_api_key(deployment(1), &token(2)).unwrap();
         let hex: String = tag.bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(tag.version, PepperVersion(2));
-        assert_eq!(
-            hex,
-            "a3fbf701fed3bf122d6e1ef3de7ff2de9d10e61ee6577319a4a61f2ca847c39d"
-        );
+        assert_eq!(hex, "a3fbf701fed3bf122d6e1ef3de7ff2de9d10e61ee6577319a4a61f2ca847c39d");
     }
 
     #[test]
@@ -233,17 +221,13 @@ mod tests {
         let here = token(2);
         let tag = ring.tag_api_key(deployment(1), &here).unwrap();
         let matches = |d, id: i64| {
-            ring.matches_api_key(deployment(d), KeyId::new(id).unwrap(), &here.secret, &tag)
-                .unwrap()
+            ring.matches_api_key(deployment(d), KeyId::new(id).unwrap(), &here.secret, &tag).unwrap()
         };
         assert!(matches(1, 2));
         assert!(!matches(1, 3), "another key");
         assert!(!matches(2, 2), "another deployment");
         let root = Token::<RootKey>::new(RootKeyId::new(2).unwrap(), here.secret.clone());
-        assert!(
-            !ring.matches_token(deployment(1), &root, &tag).unwrap(),
-            "another kind"
-        );
+        assert!(!ring.matches_token(deployment(1), &root, &tag).unwrap(), "another kind");
     }
 
     #[test]
@@ -253,9 +237,6 @@ mod tests {
         let tag = old.tag_token(deployment(1), &ticket).unwrap();
         assert!(keyring().matches_token(deployment(1), &ticket, &tag).unwrap());
         let newer = keyring().tag_token(deployment(1), &ticket).unwrap();
-        assert_eq!(
-            old.matches_token(deployment(1), &ticket, &newer),
-            Err(UnknownPepper(PepperVersion(2)))
-        );
+        assert_eq!(old.matches_token(deployment(1), &ticket, &newer), Err(UnknownPepper(PepperVersion(2))));
     }
 }

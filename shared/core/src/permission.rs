@@ -79,21 +79,17 @@ pub fn effective<'a>(
             if bounds.is_empty() || bounds.iter().any(|bound| bound.covers(&permission.0)) {
                 return vec![permission];
             }
-            bounds
-                .iter()
-                .filter(|bound| permission.covers(&bound.0))
-                .collect()
+            bounds.iter().filter(|bound| permission.covers(&bound.0)).collect()
         })
         .collect()
 }
 
-/// Whether every required entry is covered. Blank entries ask for nothing.
+/// Whether every required entry is covered. Blank entries ask for nothing; an entry that is no permission never holds.
 pub fn all_hold<S: AsRef<str>>(granted: &BTreeSet<&Permission>, required: &[S]) -> bool {
-    required
-        .iter()
-        .map(|entry| entry.as_ref().trim())
-        .filter(|entry| !entry.is_empty())
-        .all(|entry| granted.iter().any(|permission| permission.covers(entry)))
+    required.iter().map(|entry| entry.as_ref().trim()).filter(|entry| !entry.is_empty()).all(|entry| {
+        Permission::parse("required_permissions", entry).is_ok()
+            && granted.iter().any(|permission| permission.covers(entry))
+    })
 }
 
 #[cfg(test)]
@@ -101,10 +97,7 @@ mod tests {
     use super::*;
 
     fn permissions(texts: &[&str]) -> Vec<Permission> {
-        texts
-            .iter()
-            .map(|t| Permission::parse("permissions", t).unwrap())
-            .collect()
+        texts.iter().map(|t| Permission::parse("permissions", t).unwrap()).collect()
     }
 
     fn check(granted: &[&str], bounds: &[&str], required: &[&str]) -> bool {
@@ -114,11 +107,7 @@ mod tests {
 
     #[test]
     fn all_required_entries_must_hold() {
-        assert!(check(
-            &["users:read", "orgs:read"],
-            &[],
-            &["users:read", " orgs:read "]
-        ));
+        assert!(check(&["users:read", "orgs:read"], &[], &["users:read", " orgs:read "]));
         assert!(!check(&["users:read"], &[], &["users:read", "users:write"]));
         assert!(check(&[], &[], &[]));
         assert!(check(&[], &[], &["", "  "]));
@@ -134,6 +123,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_permission_never_holds() {
+        for entry in
+            ["users:read AND admin:delete", "users:read,admin:delete", "(users:read)", "users:read OR x"]
+        {
+            assert!(!check(&["users:*"], &[], &[entry]), "{entry}");
+            assert!(!check(&["*"], &[], &[entry]), "{entry}");
+        }
+    }
+
+    #[test]
     fn the_app_bounds_its_keys() {
         assert!(!check(&["users:write"], &["users:read"], &["users:write"]));
         assert!(check(&["*"], &["users:read"], &["users:read"]));
@@ -143,18 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_no_permission() {
-        for bad in [
-            "",
-            " ",
-            "a b",
-            "a,b",
-            "(a)",
-            "a*",
-            "*:a",
-            ":*",
-            "ä",
-            &"a".repeat(129),
-        ] {
+        for bad in ["", " ", "a b", "a,b", "(a)", "a*", "*:a", ":*", "ä", &"a".repeat(129)] {
             assert!(Permission::parse("permissions", bad).is_err(), "{bad:?}");
         }
     }

@@ -170,12 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_named() {
-        assert!(
-            Rules::try_from(vec![])
-                .unwrap_err()
-                .to_string()
-                .contains("at least one rule")
-        );
+        assert!(Rules::try_from(vec![]).unwrap_err().to_string().contains("at least one rule"));
         let error = rule(r#"{"unit":"minute","duration":1,"max_requests":0}"#).unwrap_err();
         assert_eq!(error, "rules[0].max_requests must be positive");
         assert!(rule(r#"{"unit":"week","duration":1,"max_requests":1}"#).is_err());

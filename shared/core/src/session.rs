@@ -35,13 +35,8 @@ pub enum Capability {
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::KeysRead,
-        Self::KeysCreate,
-        Self::KeysRotate,
-        Self::KeysRevoke,
-        Self::AuditRead,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::KeysRead, Self::KeysCreate, Self::KeysRotate, Self::KeysRevoke, Self::AuditRead];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -59,13 +54,10 @@ impl Capability {
     /// # Errors
     /// For an unknown name.
     pub fn parse(field: &str, name: &str) -> Result<Self, InvalidField> {
-        Self::ALL
-            .into_iter()
-            .find(|capability| capability.as_str() == name)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(Self::as_str).join(", ");
-                InvalidField::new(field, format!("must hold only {names}"))
-            })
+        Self::ALL.into_iter().find(|capability| capability.as_str() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            InvalidField::new(field, format!("must hold only {names}"))
+        })
     }
 }
 
@@ -149,10 +141,7 @@ mod tests {
 
     #[test]
     fn capabilities_are_parsed_by_their_names() {
-        assert_eq!(
-            Capability::parse("capabilities", "keys:rotate"),
-            Ok(Capability::KeysRotate)
-        );
+        assert_eq!(Capability::parse("capabilities", "keys:rotate"), Ok(Capability::KeysRotate));
         let error = Capability::parse("capabilities", "keys:delete").unwrap_err();
         assert!(error.to_string().contains("keys:read, keys:create"), "{error}");
     }

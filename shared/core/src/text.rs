@@ -17,10 +17,7 @@ pub struct InvalidField {
 impl InvalidField {
     /// `field` has this `problem`.
     pub fn new(field: &str, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.to_owned(),
-            problem: problem.into(),
-        }
+        Self { field: field.to_owned(), problem: problem.into() }
     }
 }
 
@@ -168,13 +165,7 @@ mod tests {
 
     #[test]
     fn the_documented_slugs_and_prefixes_are_accepted() {
-        for slug in [
-            "aa_42",
-            "acme-v2",
-            "my-integration",
-            "my-integration-with-rate-limit",
-            "0",
-        ] {
+        for slug in ["aa_42", "acme-v2", "my-integration", "my-integration-with-rate-limit", "0"] {
             assert_eq!(Slug::parse("app_slug", slug).unwrap().as_str(), slug);
         }
         for prefix in ["acme_live", "sk_live", "wacht_internal", "sk", "wk_live"] {
@@ -187,18 +178,9 @@ mod tests {
         for slug in ["", "-a", "_a", "A", "a b", "a/b", "ä", &"a".repeat(65)] {
             assert!(Slug::parse("slug", slug).is_err(), "{slug:?}");
         }
-        for prefix in [
-            "",
-            "a_",
-            "_a",
-            "1a",
-            "A",
-            "a-b",
-            &"a".repeat(33),
-            "kw_root",
-            "kw_ticket",
-            "kw_session",
-        ] {
+        for prefix in
+            ["", "a_", "_a", "1a", "A", "a-b", &"a".repeat(33), "kw_root", "kw_ticket", "kw_session"]
+        {
             assert!(KeyPrefix::parse("key_prefix", prefix).is_err(), "{prefix:?}");
         }
         for name in ["", "  ", "a\nb", &"x".repeat(129)] {

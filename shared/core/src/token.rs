@@ -26,11 +26,8 @@ const CHECKSUM: usize = 6;
 const SUFFIX: usize = 4;
 
 /// The prefixes of Keyward's own credentials, which no app may take.
-pub const RESERVED_PREFIXES: [&str; 3] = [
-    <RootKey as Kind>::PREFIX,
-    <Ticket as Kind>::PREFIX,
-    <Session as Kind>::PREFIX,
-];
+pub const RESERVED_PREFIXES: [&str; 3] =
+    [<RootKey as Kind>::PREFIX, <Ticket as Kind>::PREFIX, <Session as Kind>::PREFIX];
 
 /// Finds API keys in text; the checksum then tells a real one from a lookalike.
 pub const API_KEY_REGEX: &str = r"\b[a-z][a-z0-9_]{0,31}_[0-9A-Za-z]{66}\b";
@@ -105,13 +102,8 @@ impl ApiKeyToken {
 
     /// The whole key. The one place where the secret leaves this type: for the answer that shows it once.
     pub fn reveal(&self) -> SecretString {
-        let unsealed = format!(
-            "{}_{}{}{}",
-            self.prefix,
-            self.app.base62(),
-            self.id.base62(),
-            self.secret.expose()
-        );
+        let unsealed =
+            format!("{}_{}{}{}", self.prefix, self.app.base62(), self.id.base62(), self.secret.expose());
         seal(unsealed)
     }
 
@@ -197,11 +189,7 @@ pub struct Token<K: Kind> {
 impl<K: Kind> Token<K> {
     /// A credential of this id and secret.
     pub fn new(id: K::Id, secret: Secret) -> Self {
-        Self {
-            id,
-            secret,
-            kind: PhantomData,
-        }
+        Self { id, secret, kind: PhantomData }
     }
 
     /// Parses a presented credential of this kind. White space around it is ignored.
@@ -219,12 +207,7 @@ impl<K: Kind> Token<K> {
 
     /// The whole text: for the one answer that hands it out.
     pub fn reveal(&self) -> SecretString {
-        seal(format!(
-            "{}_{}{}",
-            K::PREFIX,
-            K::id_text(self.id),
-            self.secret.expose()
-        ))
+        seal(format!("{}_{}{}", K::PREFIX, K::id_text(self.id), self.secret.expose()))
     }
 }
 
@@ -260,20 +243,12 @@ impl<'a> Parts<'a> {
         if secret.contains('_') {
             return Err(TokenError::Malformed);
         }
-        Ok(Self {
-            prefix,
-            app,
-            id,
-            secret,
-        })
+        Ok(Self { prefix, app, id, secret })
     }
 }
 
 fn cut(text: &str, width: usize) -> Result<(&str, &str), TokenError> {
-    text.len()
-        .checked_sub(width)
-        .and_then(|at| text.split_at_checked(at))
-        .ok_or(TokenError::Malformed)
+    text.len().checked_sub(width).and_then(|at| text.split_at_checked(at)).ok_or(TokenError::Malformed)
 }
 
 fn seal(mut text: String) -> SecretString {
@@ -312,10 +287,7 @@ mod tests {
         let root = Token::<RootKey>::new(RootKeyId::new(1).unwrap(), Secret::from_random(&[1; 32]));
         let text = root.reveal();
         assert!(Token::<RootKey>::parse(text.expose_secret()).is_ok());
-        assert_eq!(
-            Token::<Ticket>::parse(text.expose_secret()).unwrap_err(),
-            TokenError::Prefix
-        );
+        assert_eq!(Token::<Ticket>::parse(text.expose_secret()).unwrap_err(), TokenError::Prefix);
         assert!(ApiKeyToken::parse(text.expose_secret()).is_err());
     }
 

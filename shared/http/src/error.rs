@@ -27,13 +27,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error of this status and code, with a sentence that the caller may read.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            members: Map::new(),
-            detail: None,
-        }
+        Self { status, code, message: message.into(), members: Map::new(), detail: None }
     }
 
     /// 400: a value is not acceptable.
@@ -52,10 +46,7 @@ impl ApiError {
     }
 
     fn with_detail(self, detail: String) -> Self {
-        Self {
-            detail: Some(detail),
-            ..self
-        }
+        Self { detail: Some(detail), ..self }
     }
 
     /// Writes the details that callers do not see to the log.
@@ -87,12 +78,10 @@ impl From<Error> for ApiError {
                 "The store cannot be reached right now; try again",
             )
             .with_detail(detail),
-            Error::Internal(detail) => Self::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "Something went wrong",
-            )
-            .with_detail(detail),
+            Error::Internal(detail) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong")
+                    .with_detail(detail)
+            }
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Bodies and queries, parsed into types or refused with a sentence that says why.
 
-use std::error::Error as _;
-
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
-use http_body_util::LengthLimitError;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use http_body_util::BodyExt;
+use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
+use keyward_core::text::Slug;
+use keyward_store::Error;
 use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer};
 
@@ -16,6 +19,8 @@ use crate::ApiError;
 
 /// The longest body that is read, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
+/// How much of a body that is too long is still received, in bytes.
+const MAX_DRAINED: usize = 16 * 1024 * 1024;
 
 /// A JSON body. Members that `T` does not know are ignored.
 #[derive(Debug)]
@@ -66,9 +71,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for FormOrJso
             _ if body.is_empty() => Ok(Self(T::default())),
             Kind::Json => json(&body).map(Self),
             Kind::Form => form(&body).map(Self),
-            Kind::Other => Err(unsupported(
-                "application/x-www-form-urlencoded or application/json",
-            )),
+            Kind::Other => Err(unsupported("application/x-www-form-urlencoded or application/json")),
         }
     }
 }
@@ -95,11 +98,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
-            .map(Self)
-            .map_err(|error| {
-                ApiError::bad_request("invalid_query", format!("The query is not valid: {error}"))
-            })
+        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).map(Self).map_err(|error| {
+            ApiError::bad_request("invalid_query", format!("The query is not valid: {error}"))
+        })
     }
 }
 
@@ -111,13 +112,16 @@ impl<'de> Deserialize<'de> for Instant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let zoned = DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
-        zoned
+        let parsed = zoned
             .or_else(|_| NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S").map(|at| at.and_utc()))
             .or_else(|_| {
                 NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(|day| day.and_time(NaiveTime::MIN).and_utc())
-            })
-            .map(Self)
-            .map_err(|_| de::Error::custom("a date must be RFC 3339, such as 2026-01-31T12:00:00Z"))
+            });
+        // Far from the ends of the calendar, so that arithmetic with it cannot overflow.
+        match parsed {
+            Ok(at) if (1970..=9999).contains(&at.year()) => Ok(Self(at)),
+            _ => Err(de::Error::custom("a date must be RFC 3339, such as 2026-01-31T12:00:00Z")),
+        }
     }
 }
 
@@ -140,13 +144,36 @@ impl<'de> Deserialize<'de> for LooseId {
     }
 }
 
+/// The most items that a page holds where its size is asked for.
+const LONGEST_PAGE: u32 = 1_000;
+
+/// Parses the `limit` of a list.
+///
+/// # Errors
+/// 400 for anything but 1 to 1,000.
+pub fn page_limit(limit: Option<u32>) -> Result<Option<usize>, InvalidField> {
+    match limit {
+        Some(limit) if !(1..=LONGEST_PAGE).contains(&limit) => {
+            Err(InvalidField::new("limit", format!("must be 1 to {LONGEST_PAGE}")))
+        }
+        limit => Ok(limit.map(|limit| limit as usize)),
+    }
+}
+
+/// Parses the slug of an app in a path. What is no slug names no app.
+///
+/// # Errors
+/// 404.
+pub fn app_slug(text: &str) -> Result<Slug, ApiError> {
+    Slug::parse("app_slug", text).map_err(|_| Error::NotFound("API key app not found").into())
+}
+
 /// Parses the id of a key in a path.
 ///
 /// # Errors
 /// 400 for anything but a positive 64-bit number.
 pub fn key_id(text: &str) -> Result<KeyId, ApiError> {
-    text.parse()
-        .map_err(|error| ApiError::bad_request("invalid_key_id", format!("invalid key id: {error}")))
+    text.parse().map_err(|error| ApiError::bad_request("invalid_key_id", format!("invalid key id: {error}")))
 }
 
 enum Kind {
@@ -157,12 +184,8 @@ enum Kind {
 
 impl Kind {
     fn of(headers: &HeaderMap) -> Self {
-        let value = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let essence = value
-            .and_then(|value| value.split(';').next())
-            .unwrap_or_default();
+        let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
         let essence = essence.trim().to_ascii_lowercase();
         match essence.as_str() {
             "application/json" => Self::Json,
@@ -174,17 +197,48 @@ impl Kind {
 }
 
 async fn read(request: Request) -> Result<Bytes, ApiError> {
-    to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            if inner.is::<LengthLimitError>() {
-                let message = format!("The body is longer than {MAX_BODY} bytes");
-                return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message);
+    if request.extensions().get::<TooLarge>().is_some() {
+        let message = format!("The body is longer than {MAX_BODY} bytes");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+    }
+    let body = to_bytes(request.into_body(), MAX_BODY).await;
+    body.map_err(|_| ApiError::bad_request("unreadable_body", "The body could not be read to its end"))
+}
+
+/// The body was longer than [`MAX_BODY`] and has been dropped.
+#[derive(Debug, Clone, Copy)]
+struct TooLarge;
+
+/// Receives the body before the request is answered: a client that is still sending when it gets an answer may lose
+/// that, and the connection with it. What is too large is read and dropped, up to [`MAX_DRAINED`].
+pub(crate) async fn receive(request: Request, next: Next) -> Response {
+    let (mut parts, mut body) = request.into_parts();
+    let mut received = Vec::new();
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            // Whoever reads the body finds it broken too.
+            return next.run(Request::from_parts(parts, body)).await;
+        };
+        if let Ok(data) = frame.into_data() {
+            total += data.len();
+            if total <= MAX_BODY {
+                received.extend_from_slice(&data);
+            } else if total > MAX_DRAINED {
+                break;
             }
-            cause = inner.source();
         }
-        ApiError::bad_request("unreadable_body", "The body could not be read to its end")
-    })
+    }
+    if total > MAX_BODY {
+        received.clear();
+        parts.extensions.insert(TooLarge);
+    }
+    let mut response = next.run(Request::from_parts(parts, received.into())).await;
+    if total > MAX_DRAINED {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
@@ -192,11 +246,7 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let cause = error.into_inner();
-        if cause.is_data() {
-            mismatch(&path, &cause.to_string())
-        } else {
-            malformed(&cause)
-        }
+        if cause.is_data() { mismatch(&path, &cause.to_string()) } else { malformed(&cause) }
     })?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
@@ -217,15 +267,9 @@ fn malformed(error: &serde_json::Error) -> ApiError {
 /// `invalid type: string "…", expected a number at line 1 column 2` only what was expected is told, and where.
 fn mismatch(path: &str, cause: &str) -> ApiError {
     let cause = cause.split(" at line ").next().unwrap_or(cause);
-    let wanted = cause
-        .rsplit_once(", expected ")
-        .map(|(_, wanted)| format!("expected {wanted}"));
+    let wanted = cause.rsplit_once(", expected ").map(|(_, wanted)| format!("expected {wanted}"));
     let wanted = wanted.as_deref().unwrap_or(cause);
-    let place = if path == "." {
-        String::new()
-    } else {
-        format!("{path}: ")
-    };
+    let place = if path == "." { String::new() } else { format!("{path}: ") };
     ApiError::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "invalid_body",

@@ -66,7 +66,13 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     let recognised = recognise(&services, &parts).await;
     let (browser, presented) = match recognised {
         Ok(recognised) => recognised,
-        Err(error) => return render(error.into_response(), None),
+        Err(error) => {
+            let mut response = error.into_response();
+            if let Some(asking) = asking {
+                allow_origin(response.headers_mut(), asking, &services.deployment);
+            }
+            return render(response, None);
+        }
     };
     let deployment = browser.deployment.clone();
     let session = browser.session.as_ref().map(|access| access.session().clone());
@@ -79,17 +85,11 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
         parts.extensions.insert(browser);
         next.run(Request::from_parts(parts, body)).await
     };
-    let held = match (
-        response.extensions_mut().remove::<NewSession>(),
-        session,
-        presented,
-    ) {
+    let held = match (response.extensions_mut().remove::<NewSession>(), session, presented) {
         (Some(new), _, _) => Some(new),
-        (None, Some(session), Some(presented)) => Some(NewSession {
-            session,
-            deployment: deployment.clone(),
-            token: presented.token.reveal(),
-        }),
+        (None, Some(session), Some(presented)) => {
+            Some(NewSession { session, deployment: deployment.clone(), token: presented.token.reveal() })
+        }
         _ => None,
     };
     let in_use = held.as_ref().map_or(&deployment, |held| &held.deployment);
@@ -143,18 +143,12 @@ fn presented(parts: &Parts) -> Option<Presented> {
         .filter(|(name, _)| *name == COOKIE)
         .find_map(|(_, value)| Token::parse(value).ok());
     if let Some(token) = cookie {
-        return Some(Presented {
-            token,
-            in_cookie: true,
-        });
+        return Some(Presented { token, in_cookie: true });
     }
     let query = parts.uri.query().filter(|query| query.contains(PARAMETER))?;
     let Parameters { token } = serde_urlencoded::from_str(query).ok()?;
     let token = Token::parse(&token?).ok()?;
-    Some(Presented {
-        token,
-        in_cookie: false,
-    })
+    Some(Presented { token, in_cookie: false })
 }
 
 fn check_origin(parts: &Parts, browser: &Browser, presented: Option<&Presented>) -> Result<(), ApiError> {
@@ -163,10 +157,7 @@ fn check_origin(parts: &Parts, browser: &Browser, presented: Option<&Presented>)
     if !(cookie_carried && changes) {
         return Ok(());
     }
-    let asking = parts
-        .headers
-        .get(header::ORIGIN)
-        .and_then(|value| value.to_str().ok());
+    let asking = parts.headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
     if asking.is_some_and(|asking| browser.deployment.allows_origin(asking)) {
         return Ok(());
     }
@@ -180,33 +171,21 @@ fn preflight_answer(headers: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let methods = HeaderValue::from_static("GET, POST, HEAD, PUT, DELETE, PATCH, OPTIONS");
     let ten_minutes = HeaderValue::from_static("600");
-    response
-        .headers_mut()
-        .insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    response
-        .headers_mut()
-        .insert(header::ACCESS_CONTROL_MAX_AGE, ten_minutes);
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    response.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, ten_minutes);
     if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        response
-            .headers_mut()
-            .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
     }
     response
 }
 
 fn allow_origin(headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if !asking
-        .to_str()
-        .is_ok_and(|origin| deployment.allows_origin(origin))
-    {
+    if !asking.to_str().is_ok_and(|origin| deployment.allows_origin(origin)) {
         return;
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, asking);
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-        HeaderValue::from_static("true"),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     if deployment.mode == Mode::Staging {
         let exposed = HeaderValue::from_static("X-Development-Session");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
@@ -265,30 +244,18 @@ fn render(mut response: Response, session: Option<&Session>) -> Response {
         updated_at: session.updated_at,
     });
     let payload = response.extensions_mut().remove::<Payload>();
-    let error = if payload.is_none() {
-        error_of(&mut response)
-    } else {
-        None
-    };
+    let error = if payload.is_none() { error_of(&mut response) } else { None };
     let envelope = match (&payload, &error) {
-        (Some(Payload(data)), _) => Envelope {
-            status: 200,
-            code: None,
-            message: "",
-            data: Some(data),
-            session,
-            errors: None,
-        },
+        (Some(Payload(data)), _) => {
+            Envelope { status: 200, code: None, message: "", data: Some(data), session, errors: None }
+        }
         (None, Some(error)) => Envelope {
             status: error.status.as_u16(),
             code: Some(error.code),
             message: &error.message,
             data: None,
             session,
-            errors: Some([EnvelopeError {
-                code: error.code,
-                message: &error.message,
-            }]),
+            errors: Some([EnvelopeError { code: error.code, message: &error.message }]),
         },
         (None, None) => return response,
     };

@@ -14,11 +14,7 @@ use crate::{Services, application};
 /// # Errors
 /// The function cannot start, which Lambda reports as an initialisation error.
 pub async fn run(routes: impl FnOnce(&Services) -> Router<Services>) -> Result<(), lambda_http::Error> {
-    tracing_subscriber::fmt()
-        .json()
-        .with_span_list(false)
-        .with_env_filter(filter())
-        .init();
+    tracing_subscriber::fmt().json().with_span_list(false).with_env_filter(filter()).init();
     let services = match Services::from_env().await {
         Ok(services) => services,
         Err(error) => {
@@ -35,14 +31,10 @@ pub async fn run(routes: impl FnOnce(&Services) -> Router<Services>) -> Result<(
 /// and session tokens.
 fn filter() -> EnvFilter {
     let asked = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    [
-        "lambda_http=info",
-        "lambda_runtime=info",
-        "lambda_runtime_api_client=info",
-    ]
-    .into_iter()
-    .filter_map(|directive| directive.parse().ok())
-    .fold(asked, EnvFilter::add_directive)
+    ["lambda_http=info", "lambda_runtime=info", "lambda_runtime_api_client=info"]
+        .into_iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(asked, EnvFilter::add_directive)
 }
 
 async fn flush(State(services): State<Services>, request: Request, next: Next) -> Response {

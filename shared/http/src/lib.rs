@@ -13,9 +13,11 @@ mod origin;
 mod plane;
 mod services;
 
-pub use credentials::{ActiveSession, Root};
+pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use error::ApiError;
-pub use extract::{FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, key_id};
+pub use extract::{
+    FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id, page_limit,
+};
 pub use frontend::{Browser, NewSession, frontend};
 pub use lambda::run;
 pub use origin::origin;

@@ -11,10 +11,7 @@ use lambda_http::request::RequestContext;
 /// The origin of a request: the address of the peer, as the connection or API Gateway names it, and what it asked for
 /// without the query, in which tickets and session tokens travel.
 pub fn origin(parts: &Parts) -> Origin {
-    let user_agent = parts
-        .headers
-        .get(USER_AGENT)
-        .and_then(|value| value.to_str().ok());
+    let user_agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     let path = format!("{} {}", parts.method, parts.uri.path());
     Origin::new(&client_ip(parts), &path, user_agent)
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use crate::extract::receive;
 use crate::{ApiError, Services};
 
 /// A value for the caller; the plane decides what surrounds it.
@@ -49,10 +50,7 @@ async fn render(mut response: Response) -> Response {
             let status = error.status.as_u16();
             let mut body = error.members;
             body.insert("code".to_owned(), error.code.into());
-            body.insert(
-                "errors".to_owned(),
-                json!([{"code": status, "message": error.message}]),
-            );
+            body.insert("errors".to_owned(), json!([{"code": status, "message": error.message}]));
             body.insert("message".to_owned(), error.message.into());
             answer(response, Value::from(body).to_string())
         }
@@ -67,23 +65,17 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         // What the router itself answers carries no error of ours.
-        None if bare && status == StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
-            status,
-            "method_not_allowed",
-            "This path does not take this method",
-        ),
-        None if bare && (status.is_client_error() || status.is_server_error()) => ApiError::new(
-            status,
-            "request_failed",
-            status.canonical_reason().unwrap_or("Request failed"),
-        ),
+        None if bare && status == StatusCode::METHOD_NOT_ALLOWED => {
+            ApiError::new(status, "method_not_allowed", "This path does not take this method")
+        }
+        None if bare && (status.is_client_error() || status.is_server_error()) => {
+            ApiError::new(status, "request_failed", status.canonical_reason().unwrap_or("Request failed"))
+        }
         None => return None,
     };
     error.log();
     if let Some(challenge) = challenge(&error) {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
     if error.status == StatusCode::SERVICE_UNAVAILABLE {
         let soon = HeaderValue::from_static("1");
@@ -118,23 +110,21 @@ pub(crate) fn answer(response: Response, json: String) -> Response {
 /// A service of these routes: unknown paths get an error in JSON, and each request one line in the log.
 pub fn application(routes: Router<Services>, services: Services) -> Router {
     let unknown = || async {
-        let error = ApiError::new(
-            StatusCode::NOT_FOUND,
-            "route_not_found",
-            "Resource does not exist",
-        );
+        let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "Resource does not exist");
         render(error.into_response()).await
     };
-    routes.fallback(unknown).layer(from_fn(log)).with_state(services)
+    routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(log)).with_state(services)
 }
 
 async fn log(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // The route rather than the path: a secret in the wrong place may be in that.
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let ms = start.elapsed().as_millis();
-    tracing::info!(target: "keyward::request", %method, path, status, ms);
+    let route = route.as_deref().unwrap_or("(none)");
+    tracing::info!(target: "keyward::request", %method, route, status, ms);
     response
 }

@@ -89,10 +89,7 @@ impl Services {
     ) -> Result<Self, SettingsError> {
         let keyring = unlock(provider, &table.peppers().await?).await?;
         let store = Store::new(table, keyring);
-        let deployment = store
-            .first_deployment()
-            .await?
-            .ok_or(SettingsError::NoDeployment)?;
+        let deployment = store.first_deployment().await?.ok_or(SettingsError::NoDeployment)?;
         Ok(Self {
             recorder: Recorder::start(store.clone()),
             deployment: Arc::new(deployment),
@@ -159,15 +156,11 @@ impl Services {
 
 /// The AWS configuration of the environment, with TLS through `ring`.
 pub fn sdk_config() -> ConfigLoader {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+    let http =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     aws_config::defaults(BehaviorVersion::latest()).http_client(http)
 }
 
 fn variable(name: &'static str) -> Result<String, SettingsError> {
-    env::var(name)
-        .ok()
-        .filter(|value| !value.is_empty())
-        .ok_or(SettingsError::Variable(name, "is not set"))
+    env::var(name).ok().filter(|value| !value.is_empty()).ok_or(SettingsError::Variable(name, "is not set"))
 }

@@ -29,11 +29,7 @@ pub struct KmsKeyProvider {
 impl KmsKeyProvider {
     /// The key with this id, ARN or alias. `installation` is part of the encryption context.
     pub fn new(config: &SdkConfig, key_id: &str, installation: &str) -> Self {
-        Self {
-            client: Client::new(config),
-            key_id: key_id.to_owned(),
-            installation: installation.to_owned(),
-        }
+        Self { client: Client::new(config), key_id: key_id.to_owned(), installation: installation.to_owned() }
     }
 
     fn context(&self, version: PepperVersion) -> HashMap<String, String> {
@@ -60,9 +56,8 @@ impl KeyProvider for KmsKeyProvider {
             .send()
             .await
             .map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
-        let wrapped = made
-            .ciphertext_blob
-            .ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
+        let wrapped =
+            made.ciphertext_blob.ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
         Ok(WrappedPepper {
             version,
             provider: NAME.to_owned(),

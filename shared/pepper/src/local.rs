@@ -39,17 +39,11 @@ impl LocalKeyProvider {
             )));
         }
         let mut key = Zeroizing::new(Vec::with_capacity(33));
-        Read::by_ref(&mut file)
-            .take(33)
-            .read_to_end(&mut key)
-            .map_err(failed)?;
+        Read::by_ref(&mut file).take(33).read_to_end(&mut key).map_err(failed)?;
         let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| {
             PepperError::KeyFile(format!("the key file {name} does not hold exactly 32 bytes"))
         })?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            installation: installation.to_owned(),
-        })
+        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned() })
     }
 
     /// Makes a key file of mode 0600 if there is none, and reads it.
@@ -57,25 +51,16 @@ impl LocalKeyProvider {
     /// # Errors
     /// As [`Self::open`]; the file cannot be written.
     pub fn open_or_create(path: &Path, installation: &str) -> Result<Self, PepperError> {
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let failed =
             |error| PepperError::KeyFile(format!("cannot write the key file {}: {error}", path.display()));
         match created {
             Ok(mut file) => {
                 let mut key = Zeroizing::new([0; 32]);
-                SystemRandom::new()
-                    .fill(key.as_mut_slice())
-                    .map_err(|_| no_random())?;
+                SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| no_random())?;
                 // Whatever the umask took away or the file system added: exactly the owner may read and write.
-                file.set_permissions(Permissions::from_mode(0o600))
-                    .map_err(failed)?;
-                file.write_all(key.as_slice())
-                    .and_then(|()| file.sync_all())
-                    .map_err(failed)?;
+                file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+                file.write_all(key.as_slice()).and_then(|()| file.sync_all()).map_err(failed)?;
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
@@ -89,14 +74,9 @@ impl LocalKeyProvider {
     /// The operating system gives no random bytes.
     pub fn in_memory(installation: &str) -> Result<Self, PepperError> {
         let mut key = Zeroizing::new([0; 32]);
-        SystemRandom::new()
-            .fill(key.as_mut_slice())
-            .map_err(|_| no_random())?;
+        SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| no_random())?;
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| no_random())?;
-        Ok(Self {
-            key: LessSafeKey::new(key),
-            installation: installation.to_owned(),
-        })
+        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned() })
     }
 
     fn context(&self, version: PepperVersion) -> Aad<String> {
@@ -124,19 +104,14 @@ impl LocalKeyProvider {
         let (nonce, sealed) = pepper.wrapped.split_first_chunk::<NONCE_LEN>()?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = self
-            .key
-            .open_in_place(nonce, self.context(pepper.version), &mut sealed)
-            .ok()?;
+        let plain = self.key.open_in_place(nonce, self.context(pepper.version), &mut sealed).ok()?;
         plain.try_into().ok().map(|bytes: [u8; 32]| Zeroizing::new(bytes))
     }
 }
 
 impl fmt::Debug for LocalKeyProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalKeyProvider")
-            .field("installation", &self.installation)
-            .finish_non_exhaustive()
+        f.debug_struct("LocalKeyProvider").field("installation", &self.installation).finish_non_exhaustive()
     }
 }
 
@@ -155,9 +130,7 @@ impl KeyProvider for LocalKeyProvider {
     }
 
     async fn unwrap(&self, pepper: &WrappedPepper) -> Result<PlainPepper, PepperError> {
-        let own = (pepper.provider == NAME)
-            .then(|| self.open_sealed(pepper))
-            .flatten();
+        let own = (pepper.provider == NAME).then(|| self.open_sealed(pepper)).flatten();
         own.ok_or(PepperError::Foreign(pepper.version))
     }
 }
@@ -181,27 +154,14 @@ mod tests {
         assert!(!one.wrapped.windows(32).any(|window| window == plain.as_slice()));
 
         let again = LocalKeyProvider::open_or_create(&path, "here").unwrap();
-        assert_eq!(
-            again.unwrap(&one).await.unwrap(),
-            plain,
-            "the key file is read again"
-        );
+        assert_eq!(again.unwrap(&one).await.unwrap(), plain, "the key file is read again");
 
         let elsewhere = LocalKeyProvider::open(&path, "elsewhere").unwrap();
-        let two = WrappedPepper {
-            version: PepperVersion(2),
-            ..one.clone()
-        };
+        let two = WrappedPepper { version: PepperVersion(2), ..one.clone() };
         let mut flipped = one.clone();
         flipped.wrapped[20] ^= 1;
-        let short = WrappedPepper {
-            wrapped: vec![1; 5],
-            ..one.clone()
-        };
-        let other = WrappedPepper {
-            provider: "aws-kms".into(),
-            ..one.clone()
-        };
+        let short = WrappedPepper { wrapped: vec![1; 5], ..one.clone() };
+        let other = WrappedPepper { provider: "aws-kms".into(), ..one.clone() };
         assert!(elsewhere.unwrap(&one).await.is_err());
         for changed in [two, flipped, short, other] {
             assert!(provider.unwrap(&changed).await.is_err(), "{changed:?}");
@@ -213,10 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         LocalKeyProvider::open_or_create(&path, "here").unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
         let error = LocalKeyProvider::open(&path, "here").err().unwrap().to_string();

@@ -60,10 +60,7 @@ impl RootAccess {
         if self.scopes.contains(&scope) {
             return Ok(());
         }
-        Err(Error::Forbidden(format!(
-            "this root key lacks the scope '{}'",
-            scope.as_str()
-        )))
+        Err(Error::Forbidden(format!("this root key lacks the scope '{}'", scope.as_str())))
     }
 
     pub(crate) fn actor(&self) -> Actor {
@@ -85,10 +82,7 @@ impl SessionAccess {
     }
 
     pub(crate) fn actor(&self) -> Actor {
-        Actor::Session {
-            id: self.session.id,
-            user_id: self.session.actor.clone(),
-        }
+        Actor::Session { id: self.session.id, user_id: self.session.actor.clone() }
     }
 }
 
@@ -107,14 +101,16 @@ impl AppAccess {
         &self.app
     }
 
+    /// Whether it is the SaaS's backend that asks, rather than a customer's browser.
+    pub fn is_backend(&self) -> bool {
+        matches!(self.actor, Actor::RootKey { .. })
+    }
+
     pub(crate) fn require(&self, capability: Capability) -> Result<(), Error> {
         if self.capabilities.contains(&capability) {
             return Ok(());
         }
-        Err(Error::Forbidden(format!(
-            "this credential may not do '{}'",
-            capability.as_str()
-        )))
+        Err(Error::Forbidden(format!("this credential may not do '{}'", capability.as_str())))
     }
 }
 
@@ -155,20 +151,11 @@ impl Store {
     }
 
     pub(crate) fn app_event(&self, access: &AppAccess, action: Action) -> Result<Event, Error> {
-        let event = self.event(
-            access.app.deployment_id,
-            action,
-            access.actor.clone(),
-            &access.origin,
-        )?;
+        let event = self.event(access.app.deployment_id, action, access.actor.clone(), &access.origin)?;
         Ok(about_app(event, &access.app))
     }
 }
 
 pub(crate) fn about_app(event: Event, app: &App) -> Event {
-    Event {
-        app: Some(app.number),
-        app_slug: Some(app.app_slug.clone()),
-        ..event
-    }
+    Event { app: Some(app.number), app_slug: Some(app.app_slug.clone()), ..event }
 }

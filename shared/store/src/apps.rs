@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::{about_app, capabilities};
 use crate::item::{Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
 use crate::schemes::count_app;
-use crate::{AppAccess, Error, Exchange, RootAccess, Scope, SessionAccess, Store, random};
+use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
 
 /// An app to be made.
 #[derive(Debug, Clone)]
@@ -105,10 +105,7 @@ fn list(deployment: DeploymentId, is_active: bool) -> String {
 
 fn list_key(app: &App) -> Key {
     let created = app.created_at.timestamp_millis();
-    Key::new(
-        list(app.deployment_id, app.is_active),
-        format!("{created:015}#{}", app.number.base62()),
-    )
+    Key::new(list(app.deployment_id, app.is_active), format!("{created:015}#{}", app.number.base62()))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,6 +157,7 @@ impl Store {
             revision: 1,
         };
         size_checked(&app)?;
+        let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);
         let mut transaction = Transaction::new(&self.table)
             .create(item(&slug, "app_slug", &SlugBody { number: app.number })?)?
@@ -170,15 +168,12 @@ impl Store {
             transaction = count_app(transaction, app.deployment_id, scheme, 1)?;
         }
         match transaction.commit().await? {
-            Commit::Done => self.with_rules(app).await,
-            Commit::Refused(places) if places.contains(&0) => Err(Error::Conflict(format!(
-                "API auth app '{}' already exists",
-                app.app_slug
-            ))),
+            Commit::Done => Ok((app, rules)),
+            Commit::Refused(places) if places.contains(&0) => {
+                Err(Error::Conflict(format!("API auth app '{}' already exists", app.app_slug)))
+            }
             Commit::Refused(places) if places.contains(&4) => Err(unknown_scheme()),
-            Commit::Refused(_) => Err(Error::Conflict(
-                "the new app's number was taken; try again".into(),
-            )),
+            Commit::Refused(_) => Err(Error::Conflict("the new app's number was taken; try again".into())),
         }
     }
 
@@ -191,14 +186,13 @@ impl Store {
         if let Some(slug) = &which.search {
             return self.find_app(access, slug, which.include_inactive).await;
         }
-        let mut entries = self
-            .table
-            .entries(&list(access.deployment_id, true), None, None)
-            .await?;
+        let mut entries = self.table.entries(&list(access.deployment_id, true), None, None).await?;
         if which.include_inactive {
             let inactive = list(access.deployment_id, false);
             entries.extend(self.table.entries(&inactive, None, None).await?);
             entries.sort_by(|a, b| b.cmp(a));
+            // An app that is disabled between the two reads is in both lists.
+            entries.dedup();
         }
         let total = entries.len();
         let limit = which.limit.unwrap_or(usize::MAX);
@@ -210,13 +204,8 @@ impl Store {
             .filter_map(|(_, number)| AppNumber::from_base62(number).ok())
             .map(key)
             .collect();
-        let apps: Vec<App> = self
-            .table
-            .get_many(&keys)
-            .await?
-            .into_iter()
-            .map(body)
-            .collect::<Result<_, _>>()?;
+        let apps: Vec<App> =
+            self.table.get_many(&keys).await?.into_iter().map(body).collect::<Result<_, _>>()?;
         let schemes = apps.iter().filter_map(|app| app.rate_limit_scheme_slug.as_ref());
         let rules = self.rules(access.deployment_id, schemes).await?;
         Ok(AppPage {
@@ -225,10 +214,7 @@ impl Store {
             apps: apps
                 .into_iter()
                 .map(|app| {
-                    let rules = app
-                        .rate_limit_scheme_slug
-                        .as_ref()
-                        .and_then(|slug| rules.get(slug));
+                    let rules = app.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.get(slug));
                     let rules = rules.cloned();
                     (app, rules)
                 })
@@ -247,11 +233,7 @@ impl Store {
             Ok(_) | Err(Error::NotFound(_)) => vec![],
             Err(error) => return Err(error),
         };
-        Ok(AppPage {
-            total: apps.len(),
-            has_more: false,
-            apps,
-        })
+        Ok(AppPage { total: apps.len(), has_more: false, apps })
     }
 
     /// The app with this slug, with the rules of its scheme.
@@ -261,7 +243,8 @@ impl Store {
     pub async fn app(&self, access: &RootAccess, slug: &Slug) -> Result<(App, Option<Rules>), Error> {
         access.require(Scope::Manage)?;
         let app = self.app_by_slug(access.deployment_id, slug).await?;
-        self.with_rules(app).await
+        let rules = self.rules_of(&app).await?;
+        Ok((app, rules))
     }
 
     /// Changes an app. Its keys are held to the change from the next verification on.
@@ -279,6 +262,7 @@ impl Store {
         let before = self.app_by_slug(access.deployment_id, slug).await?;
         let after = changed(before.clone(), changes, self.clock().now());
         size_checked(&after)?;
+        let rules = self.rules_of(&after).await?;
         let mut transaction = self.replace_app(access, &before, &after, Action::AppUpdated)?;
         if before.is_active != after.is_active {
             transaction = transaction
@@ -295,7 +279,7 @@ impl Store {
             }
         }
         match transaction.commit().await? {
-            Commit::Done => self.with_rules(after).await,
+            Commit::Done => Ok((after, rules)),
             Commit::Refused(places) if places.contains(&0) => Err(changed_meanwhile()),
             Commit::Refused(places) if places.contains(&counted_from) => Err(unknown_scheme()),
             Commit::Refused(_) => Err(changed_meanwhile()),
@@ -310,12 +294,8 @@ impl Store {
         access.require(Scope::Manage)?;
         let before = self.app_by_slug(access.deployment_id, slug).await?;
         let now = self.clock().now();
-        let after = App {
-            deleted_at: Some(now),
-            updated_at: now,
-            revision: before.revision + 1,
-            ..before.clone()
-        };
+        let after =
+            App { deleted_at: Some(now), updated_at: now, revision: before.revision + 1, ..before.clone() };
         let mut transaction = self
             .replace_app(access, &before, &after, Action::AppDeleted)?
             .delete(&list_key(&before), Expression::default())?;
@@ -380,14 +360,6 @@ impl Store {
         self.rules_of(&access.app).await
     }
 
-    /// The rules that limit the keys of the app that an exchange led to.
-    ///
-    /// # Errors
-    /// As all calls of the store.
-    pub async fn exchanged_rules(&self, exchange: &Exchange) -> Result<Option<Rules>, Error> {
-        self.rules_of(&exchange.app).await
-    }
-
     pub(crate) async fn app_by_slug(&self, deployment: DeploymentId, slug: &Slug) -> Result<App, Error> {
         let Some(found) = self.table.get(&slug_key(deployment, slug)).await? else {
             return Err(UNKNOWN);
@@ -403,17 +375,9 @@ impl Store {
         self.table.get(&key(number)).await?.map(body).transpose()
     }
 
-    async fn rules_of(&self, app: &App) -> Result<Option<Rules>, Error> {
+    pub(crate) async fn rules_of(&self, app: &App) -> Result<Option<Rules>, Error> {
         let mut rules = self.rules(app.deployment_id, &app.rate_limit_scheme_slug).await?;
-        Ok(app
-            .rate_limit_scheme_slug
-            .as_ref()
-            .and_then(|slug| rules.remove(slug)))
-    }
-
-    async fn with_rules(&self, app: App) -> Result<(App, Option<Rules>), Error> {
-        let rules = self.rules_of(&app).await?;
-        Ok((app, rules))
+        Ok(app.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.remove(slug)))
     }
 
     fn replace_app(
@@ -424,10 +388,7 @@ impl Store {
         action: Action,
     ) -> Result<Transaction<'_>, Error> {
         Transaction::new(&self.table)
-            .put(
-                item(&key(after.number), "app", after)?,
-                Expression::unchanged(before.revision),
-            )?
+            .put(item(&key(after.number), "app", after)?, Expression::unchanged(before.revision))?
             .write(self.app_change(access, after, action)?)
     }
 
@@ -438,9 +399,7 @@ impl Store {
 }
 
 fn entitled(access: &RootAccess) -> Result<(), Error> {
-    access
-        .require(Scope::Manage)
-        .or_else(|_| access.require(Scope::Audit))
+    access.require(Scope::Manage).or_else(|_| access.require(Scope::Audit))
 }
 
 fn grant(access: &RootAccess, app: App) -> AppAccess {
@@ -460,9 +419,7 @@ fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
         permissions: changes.permissions.unwrap_or(app.permissions),
         resources: changes.resources.unwrap_or(app.resources),
         description: changes.description.unwrap_or(app.description),
-        rate_limit_scheme_slug: changes
-            .rate_limit_scheme_slug
-            .unwrap_or(app.rate_limit_scheme_slug),
+        rate_limit_scheme_slug: changes.rate_limit_scheme_slug.unwrap_or(app.rate_limit_scheme_slug),
         organization_id: changes.organization_id.unwrap_or(app.organization_id),
         workspace_id: changes.workspace_id.unwrap_or(app.workspace_id),
         updated_at: now,
@@ -476,9 +433,5 @@ fn changed_meanwhile() -> Error {
 }
 
 fn unknown_scheme() -> Error {
-    InvalidField::new(
-        "rate_limit_scheme_slug",
-        "names no rate limit scheme of this deployment",
-    )
-    .into()
+    InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
 }

@@ -15,12 +15,8 @@ pub fn dynamodb_client(config: &SdkConfig) -> Client {
         .operation_attempt_timeout(Duration::from_millis(900))
         .operation_timeout(Duration::from_secs(2))
         .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(3)
-        .with_initial_backoff(Duration::from_millis(50));
-    let config = Builder::from(config)
-        .timeout_config(timeouts)
-        .retry_config(retries)
-        .build();
+    let retries =
+        RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
+    let config = Builder::from(config).timeout_config(timeouts).retry_config(retries).build();
     Client::from_conf(config)
 }

@@ -58,14 +58,9 @@ impl Store {
         if let Commit::Refused(_) = commit {
             return Err(Error::Conflict("the new id was taken; try again".into()));
         }
-        let first = FirstBody {
-            deployment_id: deployment.id,
-        };
+        let first = FirstBody { deployment_id: deployment.id };
         // Refused for any but the first, which is what is wanted.
-        Transaction::new(&self.table)
-            .create(item(&first_key(), "installation", &first)?)?
-            .commit()
-            .await?;
+        Transaction::new(&self.table).create(item(&first_key(), "installation", &first)?)?.commit().await?;
         Ok(deployment)
     }
 
@@ -99,13 +94,8 @@ fn public_key() -> Result<PublicKey, Error> {
     match pair.public_key().as_ref().split_first_chunk() {
         Some(([4], point)) if point.len() == 64 => {
             let (x, y) = point.split_at(32);
-            Ok(PublicKey {
-                x: BASE64_URL_SAFE_NO_PAD.encode(x),
-                y: BASE64_URL_SAFE_NO_PAD.encode(y),
-            })
+            Ok(PublicKey { x: BASE64_URL_SAFE_NO_PAD.encode(x), y: BASE64_URL_SAFE_NO_PAD.encode(y) })
         }
-        _ => Err(Error::Internal(
-            "an ES256 key is not an uncompressed point".into(),
-        )),
+        _ => Err(Error::Internal("an ES256 key is not an uncompressed point".into())),
     }
 }

@@ -47,11 +47,7 @@ where
             Some("ValidationException" | "AccessDeniedException" | "ResourceNotFoundException")
         );
         let detail = DisplayErrorContext(&error).to_string();
-        if permanent {
-            Self::Internal(detail)
-        } else {
-            Self::Unavailable(detail)
-        }
+        if permanent { Self::Internal(detail) } else { Self::Unavailable(detail) }
     }
 }
 

@@ -25,7 +25,7 @@ const RETENTION: TimeDelta = TimeDelta::days(400);
 /// How many events one page of the log looks at: a rare filter ends the page early, with a cursor to go on from.
 const LONGEST_LOOK: usize = 5_000;
 /// How many events an analysis counts at most; it refuses a range that holds more.
-pub const LONGEST_ANALYSIS: usize = 50_000;
+pub const LONGEST_ANALYSIS: usize = 20_000;
 
 /// Which events of an app a page of its log is to hold.
 #[derive(Debug, Clone)]
@@ -95,14 +95,8 @@ impl Store {
     /// # Errors
     /// Those that could not be written.
     pub async fn write_events(&self, events: &[Event]) -> Result<(), UnwrittenEvents> {
-        let items = events
-            .iter()
-            .map(|event| self.event_item(event))
-            .collect::<Result<_, _>>();
-        let items = items.map_err(|cause| UnwrittenEvents {
-            events: events.to_vec(),
-            cause,
-        })?;
+        let items = events.iter().map(|event| self.event_item(event)).collect::<Result<_, _>>();
+        let items = items.map_err(|cause| UnwrittenEvents { events: events.to_vec(), cause })?;
         let written = self.table.write_batch(items).await;
         written.map_err(|(items, cause)| UnwrittenEvents {
             events: items.into_iter().filter_map(|item| body(item).ok()).collect(),
@@ -113,23 +107,21 @@ impl Store {
     /// A page of an app's log.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `audit:read`.
+    /// [`Error::Forbidden`] without `audit:read`; [`Error::Invalid`] for an offset beyond what a page looks at.
     pub async fn events(&self, access: &AppAccess, filter: &EventFilter) -> Result<EventPage, Error> {
         access.require(Capability::AuditRead)?;
-        let mut page = EventPage {
-            events: Vec::new(),
-            last: None,
-            has_more: false,
-        };
+        let mut page = EventPage { events: Vec::new(), last: None, has_more: false };
         let mut to_skip = filter.offset;
         let mut looked_at = 0;
-        let end = filter
-            .before
-            .map_or(filter.end, |before| filter.end.min(before.timestamp()));
-        for month in months(filter.start, end) {
+        let end = filter.before.map_or(filter.end, |before| filter.end.min(before.timestamp()));
+        for month in self.months(filter.start, end) {
             let mut merge = self.merge(access, &month, filter);
             while let Some(event) = merge.next().await? {
                 if looked_at == LONGEST_LOOK {
+                    if to_skip > 0 {
+                        let problem = "reaches too far back; page by cursor instead";
+                        return Err(InvalidField::new("offset", problem).into());
+                    }
                     page.has_more = true;
                     return Ok(page);
                 }
@@ -169,15 +161,12 @@ impl Store {
         access.require(Capability::AuditRead)?;
         let (from, to) = (EventId::first_at(start).to_string(), after(end));
         let mut seen = 0;
-        for month in months(start, end) {
+        for month in self.months(start, end) {
             for shard in 0..SHARDS {
                 let partition = partition(&access.app.number.base62(), &month, &shard.to_string());
                 let mut below = Some(to.clone());
                 while let Some(before) = below {
-                    let page = self
-                        .table
-                        .page(&partition, Some(&from), Some(&before), None)
-                        .await?;
+                    let page = self.table.page(&partition, Some(&from), Some(&before), None).await?;
                     seen += page.items.len();
                     if seen > LONGEST_ANALYSIS {
                         let problem =
@@ -194,11 +183,15 @@ impl Store {
         Ok(())
     }
 
+    /// The months of this range, latest first, but not those whose events are purged.
+    fn months(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Vec<String> {
+        months(start.max(self.clock().now() - RETENTION), end)
+    }
+
     fn merge(&self, access: &AppAccess, month: &str, filter: &EventFilter) -> Merge<'_> {
         let owner = access.app.number.base62();
-        let before = filter
-            .before
-            .map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
+        let before =
+            filter.before.map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
         let shards = (0..SHARDS).map(|shard| shard.to_string()).chain(["L".to_owned()]);
         Merge {
             table: &self.table,
@@ -225,10 +218,10 @@ fn after(end: DateTime<Utc>) -> String {
     format!("{}~", EventId::last_at(end))
 }
 
-/// The months from that of `end` back to that of `start`, but not those whose events are purged.
+/// The months from that of `end` back to that of `start`.
 fn months(start: DateTime<Utc>, end: DateTime<Utc>) -> Vec<String> {
     let first_of = |at: DateTime<Utc>| NaiveDate::from_ymd_opt(at.year(), at.month(), 1);
-    let (Some(first), Some(mut month)) = (first_of(start.max(end - RETENTION)), first_of(end)) else {
+    let (Some(first), Some(mut month)) = (first_of(start), first_of(end)) else {
         return vec![];
     };
     let mut months = vec![];
@@ -252,9 +245,7 @@ struct Shard {
 impl Shard {
     async fn fill(&mut self, table: &Table, from: &str, chunk: usize) -> Result<(), Error> {
         while let (true, Some(below)) = (self.read.is_empty(), &self.below) {
-            let page = table
-                .page(&self.partition, Some(from), Some(below), Some(chunk))
-                .await?;
+            let page = table.page(&self.partition, Some(from), Some(below), Some(chunk)).await?;
             self.below = page.next;
             for item in page.items {
                 self.read.push_back(body(item)?);
@@ -276,10 +267,7 @@ impl Merge<'_> {
     async fn next(&mut self) -> Result<Option<Event>, Error> {
         let (table, from, chunk) = (self.table, self.from.as_str(), self.chunk);
         try_join_all(self.shards.iter_mut().map(|shard| shard.fill(table, from, chunk))).await?;
-        let newest = self
-            .shards
-            .iter_mut()
-            .max_by_key(|shard| shard.read.front().map(|event| event.id));
+        let newest = self.shards.iter_mut().max_by_key(|shard| shard.read.front().map(|event| event.id));
         Ok(newest.and_then(|shard| shard.read.pop_front()))
     }
 }
@@ -298,15 +286,8 @@ mod tests {
             months(at("2025-11-30T23:59:59Z"), at("2026-01-01T00:00:00Z")),
             ["202601", "202512", "202511"]
         );
-        assert_eq!(
-            months(at("2026-01-31T10:00:00Z"), at("2026-01-31T10:00:00Z")),
-            ["202601"]
-        );
+        assert_eq!(months(at("2026-01-31T10:00:00Z"), at("2026-01-31T10:00:00Z")), ["202601"]);
         assert!(months(at("2026-02-01T00:00:00Z"), at("2026-01-01T00:00:00Z")).is_empty());
-        assert_eq!(
-            months(at("1970-01-01T00:00:00Z"), at("2026-01-15T00:00:00Z")).len(),
-            14
-        );
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
@@ -22,7 +23,7 @@ use crate::{Error, Table, random};
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// How often a transaction that lost to another, or a batch that was not taken whole, is tried again.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 12;
 /// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
 const CALLER_BYTES: usize = 2_560;
 
@@ -75,15 +76,11 @@ pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
 
 pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
     let bytes = item.get("tag").and_then(|value| value.as_b().ok());
-    let version = item
-        .get("pepper")
-        .and_then(|value| value.as_n().ok())
-        .and_then(|text| text.parse().ok());
+    let version = item.get("pepper").and_then(|value| value.as_n().ok()).and_then(|text| text.parse().ok());
     match (bytes, version) {
-        (Some(bytes), Some(version)) => Ok(Tag {
-            version: PepperVersion(version),
-            bytes: bytes.as_ref().to_vec(),
-        }),
+        (Some(bytes), Some(version)) => {
+            Ok(Tag { version: PepperVersion(version), bytes: bytes.as_ref().to_vec() })
+        }
         _ => Err(Error::Internal("a credential's item has no tag".into())),
     }
 }
@@ -130,10 +127,7 @@ pub(crate) struct Expression {
 
 impl Expression {
     pub(crate) fn condition(text: &str) -> Self {
-        Self {
-            condition: Some(text.to_owned()),
-            ..Self::default()
-        }
+        Self { condition: Some(text.to_owned()), ..Self::default() }
     }
 
     pub(crate) fn update(mut self, text: &str) -> Self {
@@ -179,10 +173,7 @@ pub(crate) struct Transaction<'t> {
 
 impl<'t> Transaction<'t> {
     pub(crate) fn new(table: &'t Table) -> Self {
-        Self {
-            table,
-            writes: Vec::new(),
-        }
+        Self { table, writes: Vec::new() }
     }
 
     /// How many writes there are: the place of the next one.
@@ -221,8 +212,7 @@ impl<'t> Transaction<'t> {
             .set_expression_attribute_names(Expression::given(on.names))
             .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
-        self.writes
-            .push(TransactWriteItem::builder().update(update).build());
+        self.writes.push(TransactWriteItem::builder().update(update).build());
         Ok(self)
     }
 
@@ -234,8 +224,7 @@ impl<'t> Transaction<'t> {
             .set_expression_attribute_names(Expression::given(on.names))
             .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
-        self.writes
-            .push(TransactWriteItem::builder().delete(delete).build());
+        self.writes.push(TransactWriteItem::builder().delete(delete).build());
         Ok(self)
     }
 
@@ -248,18 +237,19 @@ impl<'t> Transaction<'t> {
             .set_expression_attribute_names(Expression::given(on.names))
             .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
-        self.writes
-            .push(TransactWriteItem::builder().condition_check(check).build());
+        self.writes.push(TransactWriteItem::builder().condition_check(check).build());
         Ok(self)
     }
 
     /// Writes it all, trying again while other transactions hold the same items.
     pub(crate) async fn commit(self) -> Result<Commit, Error> {
+        let mut idempotency = request_token()?;
         for attempt in 0..ATTEMPTS {
             let sent = self
                 .table
                 .client()
                 .transact_write_items()
+                .client_request_token(&idempotency)
                 .set_transact_items(Some(self.writes.clone()))
                 .send()
                 .await;
@@ -276,27 +266,26 @@ impl<'t> Transaction<'t> {
                     if !refused.is_empty() {
                         return Ok(Commit::Refused(refused));
                     }
-                    let passing = [
-                        "TransactionConflict",
-                        "ThrottlingError",
-                        "ProvisionedThroughputExceeded",
-                    ];
-                    if !reasons
-                        .iter()
-                        .any(|r| r.code().is_some_and(|c| passing.contains(&c)))
-                    {
+                    let passing = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+                    if !reasons.iter().any(|r| r.code().is_some_and(|c| passing.contains(&c))) {
                         return Err(error.into());
                     }
+                    idempotency = request_token()?;
                 }
+                // An earlier attempt whose answer was lost is still being made: asked again by the same token, it is
+                // told how that one ended.
                 Some(service) if service.code() == Some("TransactionInProgressException") => {}
                 _ => return Err(error.into()),
             }
             pause(attempt).await?;
         }
-        Err(Error::Unavailable(
-            "a transaction kept colliding with others".into(),
-        ))
+        Err(Error::Unavailable("a transaction kept colliding with others".into()))
     }
+}
+
+/// A token by which DynamoDB recognises a transaction that is sent again.
+fn request_token() -> Result<String, Error> {
+    Ok(format!("{:032x}", u128::from_be_bytes(random()?)))
 }
 
 /// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
@@ -305,6 +294,23 @@ async fn pause(attempt: u32) -> Result<(), Error> {
     let draw = u64::from_be_bytes(random()?);
     tokio::time::sleep(Duration::from_millis(draw % longest)).await;
     Ok(())
+}
+
+/// Whether an update was made; not if its condition did not hold.
+pub(crate) fn made<R: std::fmt::Debug>(
+    sent: Result<UpdateItemOutput, SdkError<UpdateItemError, R>>,
+) -> Result<bool, Error> {
+    match sent {
+        Ok(_) => Ok(true),
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Table {
@@ -344,9 +350,7 @@ impl Table {
             }
             pause(attempt).await?;
         }
-        Err(Error::Unavailable(
-            "a batch of reads was not answered whole".into(),
-        ))
+        Err(Error::Unavailable("a batch of reads was not answered whole".into()))
     }
 
     /// Reads any number of items, four batches at a time, in the order of `keys`; what is missing is left out.
@@ -357,15 +361,9 @@ impl Table {
             .buffered(4)
             .try_collect()
             .await?;
-        let mut found: HashMap<Option<Key>, Item> = batches
-            .into_iter()
-            .flatten()
-            .map(|item| (key_of(&item), item))
-            .collect();
-        Ok(keys
-            .iter()
-            .filter_map(|key| found.remove(&Some(key.clone())))
-            .collect())
+        let mut found: HashMap<Option<Key>, Item> =
+            batches.into_iter().flatten().map(|item| (key_of(&item), item)).collect();
+        Ok(keys.iter().filter_map(|key| found.remove(&Some(key.clone()))).collect())
     }
 
     /// Writes any number of items, 25 in a request, trying what was not taken again. Returns what could not be written.
@@ -380,20 +378,13 @@ impl Table {
             Err(error) => return Err((items, error)),
         };
         let left = |pending: Vec<WriteRequest>| -> Vec<Item> {
-            pending
-                .into_iter()
-                .filter_map(|request| request.put_request.map(|put| put.item))
-                .collect()
+            pending.into_iter().filter_map(|request| request.put_request.map(|put| put.item)).collect()
         };
         let mut attempt = 0;
         while !pending.is_empty() {
             let rest = pending.split_off(pending.len().min(25));
-            let sent = self
-                .client()
-                .batch_write_item()
-                .request_items(self.name(), pending.clone())
-                .send()
-                .await;
+            let sent =
+                self.client().batch_write_item().request_items(self.name(), pending.clone()).send().await;
             let mut unprocessed = match sent {
                 Ok(answer) => answer.unprocessed_items.unwrap_or_default(),
                 Err(error) => {
@@ -427,6 +418,9 @@ impl Table {
         before: Option<&str>,
         limit: Option<usize>,
     ) -> Result<Page, Error> {
+        if from.zip(before).is_some_and(|(from, before)| from >= before) {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
         // DynamoDB takes one condition on the sort key, and BETWEEN includes both its ends: an item at the upper end
         // is dropped from the answer.
         let mut query = self
@@ -460,10 +454,7 @@ impl Table {
             .filter(|item| sk_of(item).as_deref() != before)
             .collect();
         let next = answer.last_evaluated_key.as_ref().and_then(sk_of);
-        Ok(Page {
-            items,
-            next: if more { next } else { None },
-        })
+        Ok(Page { items, next: if more { next } else { None } })
     }
 
     /// The sort keys of a partition of entries, highest first, below `before`: all of them, or the first `limit`.

@@ -4,21 +4,21 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use keyward_core::audit::Action;
+use keyward_core::audit::{Action, Origin};
 use keyward_core::hashing::Tag;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::key::{Metadata, Owner};
 use keyward_core::permission::Permission;
 use keyward_core::session::Capability;
 use keyward_core::text::{Name, OwnerId, Reason};
-use keyward_core::token::{ApiKeyToken, Secret};
+use keyward_core::token::{ApiKeyToken, RootKey, Secret, Token};
 use keyward_core::{ApiKey, App, InvalidField};
 
 use crate::item::{
-    Commit, Expression, Key, Transaction, body, check_size, entry, instant, item, number, string, tag_of,
-    tag_value, with_tag,
+    Commit, Expression, Key, Transaction, body, check_size, entry, instant, item, made, number, string,
+    tag_of, tag_value, with_tag,
 };
-use crate::{AppAccess, Error, Store, apps, random};
+use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys};
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -178,23 +178,16 @@ impl Store {
             }
         }
         entries.sort_by(|a, b| b.cmp(a));
+        // A key that is revoked between the two reads is in both lists.
+        entries.dedup();
         let more = limit.is_some_and(|limit| entries.len() > limit);
         entries.truncate(limit.unwrap_or(usize::MAX));
         let next = entries.last().filter(|_| more);
         let next = next.and_then(|sk| KeyId::from_base62(sk).ok());
-        let keys: Vec<Key> = entries
-            .iter()
-            .filter_map(|sk| KeyId::from_base62(sk).ok())
-            .map(key)
-            .collect();
+        let keys: Vec<Key> = entries.iter().filter_map(|sk| KeyId::from_base62(sk).ok()).map(key).collect();
         let now = self.clock().now();
-        let keys: Vec<ApiKey> = self
-            .table
-            .get_many(&keys)
-            .await?
-            .into_iter()
-            .map(body)
-            .collect::<Result<_, _>>()?;
+        let keys: Vec<ApiKey> =
+            self.table.get_many(&keys).await?.into_iter().map(body).collect::<Result<_, _>>()?;
         Ok(KeyPage {
             keys: keys
                 .into_iter()
@@ -297,36 +290,46 @@ impl Store {
         Err(changed_meanwhile())
     }
 
-    /// Finds the key that a token names and its app, in one read of both. `None` if either does not exist, or they
-    /// do not belong together.
+    /// Finds the key that a token names and its app, and the root key of whoever asks, in one read of all: two read
+    /// units, and a third for the root key. No key is found if either it or its app does not exist, or they do not
+    /// belong together or to the root key's deployment.
     ///
     /// # Errors
-    /// As all calls of the store.
-    pub async fn find_key(&self, token: &ApiKeyToken) -> Result<Option<KeyToCheck>, Error> {
-        let items = self
-            .table
-            .get_batch(&[key(token.id), apps::key(token.app)])
-            .await?;
-        let (mut found_key, mut found_app) = (None, None);
-        for item in items {
-            match item
-                .get("type")
-                .and_then(|kind| kind.as_s().ok())
-                .map(String::as_str)
-            {
+    /// [`Error::Unauthenticated`] for a root key that is not valid, [`Error::Forbidden`] for one without the scope
+    /// `verify`.
+    pub async fn find_key(
+        &self,
+        token: &ApiKeyToken,
+        caller: Option<&Token<RootKey>>,
+    ) -> Result<Option<KeyToCheck>, Error> {
+        let mut wanted = vec![key(token.id), apps::key(token.app)];
+        wanted.extend(caller.map(|caller| root_keys::key(caller.id)));
+        let (mut found_key, mut found_app, mut found_root) = (None, None, None);
+        for item in self.table.get_batch(&wanted).await? {
+            match item.get("type").and_then(|kind| kind.as_s().ok()).map(String::as_str) {
                 Some("key") => {
                     let tag = tag_of(&item)?;
                     found_key = Some((body::<ApiKey>(item)?, tag));
                 }
                 Some("app") => found_app = Some(body::<App>(item)?),
+                Some("root_key") => found_root = Some(item),
                 _ => {}
             }
         }
+        let only = match caller {
+            None => None,
+            Some(caller) => {
+                let access = self.root_access(found_root, caller, Origin::default())?;
+                access.require(Scope::Verify)?;
+                Some(access.deployment_id)
+            }
+        };
         match (found_key, found_app) {
             (Some((key, tag)), Some(app))
                 if key.app == app.number
                     && key.deployment_id == app.deployment_id
-                    && key.key_prefix == token.prefix =>
+                    && key.key_prefix == token.prefix
+                    && only.is_none_or(|only| key.deployment_id == only) =>
             {
                 Ok(Some(KeyToCheck { key, app, tag }))
             }
@@ -342,9 +345,7 @@ impl Store {
         match found {
             Some(found) => {
                 let KeyToCheck { key, tag, .. } = found;
-                Ok(self
-                    .keyring
-                    .matches_api_key(key.deployment_id, key.id, &token.secret, tag)?)
+                Ok(self.keyring.matches_api_key(key.deployment_id, key.id, &token.secret, tag)?)
             }
             None => Ok(self.keyring.matches_nothing(&token.secret)),
         }
@@ -368,17 +369,7 @@ impl Store {
             .expression_attribute_values(":at", instant(at)?)
             .send()
             .await;
-        match sent {
-            Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
+        made(sent).map(|_| ())
     }
 
     pub(crate) async fn app_of_key(
@@ -387,9 +378,7 @@ impl Store {
         id: KeyId,
     ) -> Result<Option<AppNumber>, Error> {
         let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(body).transpose()?;
-        Ok(found
-            .filter(|key| key.deployment_id == deployment)
-            .map(|key| key.app))
+        Ok(found.filter(|key| key.deployment_id == deployment).map(|key| key.app))
     }
 
     async fn key_of(&self, access: &AppAccess, id: KeyId) -> Result<ApiKey, Error> {
@@ -424,15 +413,10 @@ fn size_checked(key: &ApiKey) -> Result<(), Error> {
         &owner.workspace_membership_id,
     ];
     let metadata = key.metadata.to_string();
-    let texts = [
-        key.name.as_str(),
-        key.app_slug.as_str(),
-        key.key_prefix.as_str(),
-        metadata.as_str(),
-    ]
-    .into_iter()
-    .chain(key.permissions.iter().map(Permission::as_str))
-    .chain(owners.into_iter().flatten().map(OwnerId::as_str));
+    let texts = [key.name.as_str(), key.app_slug.as_str(), key.key_prefix.as_str(), metadata.as_str()]
+        .into_iter()
+        .chain(key.permissions.iter().map(Permission::as_str))
+        .chain(owners.into_iter().flatten().map(OwnerId::as_str));
     check_size("the key's name, permissions, metadata and owner ids", texts)
 }
 

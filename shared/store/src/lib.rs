@@ -47,10 +47,7 @@ pub struct Store {
 impl Store {
     /// A store over this table that hashes with these peppers.
     pub fn new(table: Table, keyring: Keyring) -> Self {
-        Self {
-            table,
-            keyring: Arc::new(keyring),
-        }
+        Self { table, keyring: Arc::new(keyring) }
     }
 
     /// The clock that decides what has expired.
@@ -67,8 +64,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(_) => Err(Error::Internal(
-            "the operating system gave no random bytes".into(),
-        )),
+        Err(_) => Err(Error::Internal("the operating system gave no random bytes".into())),
     }
 }

@@ -33,10 +33,7 @@ impl Table {
     /// As all calls of the store.
     pub async fn add_pepper(&self, pepper: &WrappedPepper) -> Result<bool, Error> {
         let key = Key::new(PARTITION.to_owned(), format!("{:010}", pepper.version.0));
-        let commit = Transaction::new(self)
-            .create(item(&key, "pepper", pepper)?)?
-            .commit()
-            .await?;
+        let commit = Transaction::new(self).create(item(&key, "pepper", pepper)?)?.commit().await?;
         Ok(commit == Commit::Done)
     }
 }

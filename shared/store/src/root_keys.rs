@@ -7,7 +7,7 @@ use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Key, Transaction, body, item, tag_of, with_tag};
+use crate::item::{Commit, Item, Key, Transaction, body, item, tag_of, with_tag};
 use crate::{Error, RootAccess, Scope, Store, random};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ struct Body {
     created_at: DateTime<Utc>,
 }
 
-fn key(id: RootKeyId) -> Key {
+pub(crate) fn key(id: RootKeyId) -> Key {
     Key::new(format!("ROOTKEY#{}", id.base62()), "ROOTKEY")
 }
 
@@ -37,13 +37,7 @@ impl Store {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
-        let body = Body {
-            id,
-            deployment_id,
-            name,
-            scopes: scopes.to_vec(),
-            created_at: now,
-        };
+        let body = Body { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.keyring.tag_token(deployment_id, &token)?;
         let commit = Transaction::new(&self.table)
             .create(with_tag(item(&key(id), "root_key", &body)?, &tag))?
@@ -64,7 +58,18 @@ impl Store {
         token: &Token<RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
-        let Some(item) = self.table.get(&key(token.id)).await? else {
+        let item = self.table.get(&key(token.id)).await?;
+        self.root_access(item, token, origin)
+    }
+
+    /// The access that a root key's item gives to whoever presents this token.
+    pub(crate) fn root_access(
+        &self,
+        item: Option<Item>,
+        token: &Token<RootKey>,
+        origin: Origin,
+    ) -> Result<RootAccess, Error> {
+        let Some(item) = item else {
             self.keyring.matches_nothing(&token.secret);
             return Err(Error::Unauthenticated);
         };
@@ -73,11 +78,6 @@ impl Store {
         if !self.keyring.matches_token(row.deployment_id, token, &tag)? {
             return Err(Error::Unauthenticated);
         }
-        Ok(RootAccess {
-            deployment_id: row.deployment_id,
-            id: row.id,
-            scopes: row.scopes,
-            origin,
-        })
+        Ok(RootAccess { deployment_id: row.deployment_id, id: row.id, scopes: row.scopes, origin })
     }
 }

@@ -93,15 +93,11 @@ impl Store {
         };
         let key = key(access.deployment_id, &scheme.slug);
         let transaction = Transaction::new(&self.table).create(item(&key, "scheme", &scheme)?)?;
-        match self
-            .record_scheme(transaction, access, Action::SchemeCreated)
-            .await?
-        {
+        match self.record_scheme(transaction, access, Action::SchemeCreated).await? {
             Commit::Done => Ok(scheme),
-            Commit::Refused(_) => Err(Error::Conflict(format!(
-                "Rate limit scheme '{}' already exists",
-                scheme.slug
-            ))),
+            Commit::Refused(_) => {
+                Err(Error::Conflict(format!("Rate limit scheme '{}' already exists", scheme.slug)))
+            }
         }
     }
 
@@ -181,14 +177,11 @@ impl Store {
             .value(":apps", number(after.apps));
         let key = key(access.deployment_id, slug);
         let transaction = Transaction::new(&self.table).put(item(&key, "scheme", &after)?, unchanged)?;
-        match self
-            .record_scheme(transaction, access, Action::SchemeUpdated)
-            .await?
-        {
+        match self.record_scheme(transaction, access, Action::SchemeUpdated).await? {
             Commit::Done => Ok(after),
-            Commit::Refused(_) => Err(Error::Conflict(
-                "the rate limit scheme was changed at the same time; try again".into(),
-            )),
+            Commit::Refused(_) => {
+                Err(Error::Conflict("the rate limit scheme was changed at the same time; try again".into()))
+            }
         }
     }
 
@@ -200,14 +193,11 @@ impl Store {
         self.scheme(access, slug).await?;
         let unused = Expression::condition("apps = :none").value(":none", number(0));
         let transaction = Transaction::new(&self.table).delete(&key(access.deployment_id, slug), unused)?;
-        match self
-            .record_scheme(transaction, access, Action::SchemeDeleted)
-            .await?
-        {
+        match self.record_scheme(transaction, access, Action::SchemeDeleted).await? {
             Commit::Done => Ok(()),
-            Commit::Refused(_) => Err(Error::InUse(
-                "Cannot delete rate limit scheme while it is assigned to API auth apps",
-            )),
+            Commit::Refused(_) => {
+                Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to API auth apps"))
+            }
         }
     }
 
@@ -229,8 +219,7 @@ pub(crate) fn count_app<'t>(
     slug: &Slug,
     by: i8,
 ) -> Result<Transaction<'t>, Error> {
-    let counted = Expression::condition("attribute_exists(pk)")
-        .update("ADD apps :by")
-        .value(":by", number(by));
+    let counted =
+        Expression::condition("attribute_exists(pk)").update("ADD apps :by").value(":by", number(by));
     transaction.update(&key(deployment, slug), counted)
 }

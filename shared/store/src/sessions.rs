@@ -7,7 +7,7 @@ use keyward_core::id::SessionId;
 use keyward_core::session::Session;
 use keyward_core::token::{self, Token};
 
-use crate::item::{Item, Key, body, instant, item, number, purged_at, tag_of, with_tag};
+use crate::item::{Item, Key, body, instant, item, made, number, purged_at, tag_of, with_tag};
 use crate::{Error, SessionAccess, Store};
 
 fn key(id: SessionId) -> Key {
@@ -62,16 +62,6 @@ impl Store {
             .expression_attribute_values(":purge", number(session.expires_at().timestamp()))
             .send()
             .await;
-        match sent {
-            Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Err(Error::Unauthenticated)
-            }
-            Err(error) => Err(error.into()),
-        }
+        if made(sent)? { Ok(()) } else { Err(Error::Unauthenticated) }
     }
 }

@@ -22,11 +22,7 @@ pub struct Table {
 impl Table {
     /// The table of this name behind this client.
     pub fn new(client: Client, name: impl Into<String>, clock: Clock) -> Self {
-        Self {
-            client,
-            name: name.into(),
-            clock,
-        }
+        Self { client, name: name.into(), clock }
     }
 
     pub(crate) fn client(&self) -> &Client {

@@ -2,13 +2,14 @@
 //! session: of any number of exchanges at the same time one wins.
 
 use chrono::TimeDelta;
-use keyward_core::App;
 use keyward_core::audit::{Action, Outcome};
 use keyward_core::audit::{Actor, Origin};
 use keyward_core::id::{SessionId, TicketId};
+use keyward_core::rate_limit::Rules;
 use keyward_core::session::{Capability, Session, Ticket};
 use keyward_core::text::{OwnerId, Slug};
 use keyward_core::token::{self, Secret, Token};
+use keyward_core::{App, Deployment};
 
 use crate::access::about_app;
 use crate::item::{Commit, Expression, Key, Transaction, body, item, purged_at, string, tag_of, with_tag};
@@ -32,8 +33,12 @@ pub struct NewTicket {
 pub struct Exchange {
     /// The session.
     pub session: Session,
+    /// Its deployment.
+    pub deployment: Deployment,
     /// The app whose keys it leads to.
     pub app: App,
+    /// The rules that limit the app's keys.
+    pub rules: Option<Rules>,
     /// What the browser is to hold; `None` where it holds it already, having won this exchange before.
     pub token: Option<Token<token::Session>>,
 }
@@ -52,19 +57,18 @@ impl Store {
         access: &RootAccess,
         new: NewTicket,
     ) -> Result<(Ticket, Token<token::Ticket>), Error> {
-        access.require(Scope::Tickets)?;
-        let app = match self.app_by_slug(access.deployment_id, &new.app_slug).await {
+        let app = self.app_by_slug(access.deployment_id, &new.app_slug).await;
+        if let Err(refusal) = access.require(Scope::Tickets) {
+            return self.refuse_ticket(access, &new.app_slug, app.ok().as_ref(), "forbidden", refusal).await;
+        }
+        let app = match app {
             Ok(app) if app.is_active => app,
             Ok(app) => {
-                let refused = Error::Forbidden("the app is disabled".into());
-                return self
-                    .refuse_ticket(access, &new.app_slug, Some(&app), "app_disabled", refused)
-                    .await;
+                let refusal = Error::Forbidden("the app is disabled".into());
+                return self.refuse_ticket(access, &new.app_slug, Some(&app), "app_disabled", refusal).await;
             }
             Err(unknown @ Error::NotFound(_)) => {
-                return self
-                    .refuse_ticket(access, &new.app_slug, None, "app_not_found", unknown)
-                    .await;
+                return self.refuse_ticket(access, &new.app_slug, None, "app_not_found", unknown).await;
             }
             Err(error) => return Err(error),
         };
@@ -83,12 +87,7 @@ impl Store {
         };
         let tag = self.keyring.tag_token(ticket.deployment_id, &token)?;
         let row = purged_at(item(&key(id), "ticket", &ticket)?, ticket.expires_at);
-        let event = self.event(
-            access.deployment_id,
-            Action::TicketIssued,
-            access.actor(),
-            &access.origin,
-        )?;
+        let event = self.event(access.deployment_id, Action::TicketIssued, access.actor(), &access.origin)?;
         let commit = Transaction::new(&self.table)
             .create(with_tag(row, &tag))?
             .write(self.event_item(&about_app(event, &app))?)?
@@ -108,20 +107,13 @@ impl Store {
         rule: &str,
         refusal: Error,
     ) -> Result<T, Error> {
-        let mut event = self.event(
-            access.deployment_id,
-            Action::TicketRefused,
-            access.actor(),
-            &access.origin,
-        )?;
+        let mut event =
+            self.event(access.deployment_id, Action::TicketRefused, access.actor(), &access.origin)?;
         event.outcome = Outcome::Blocked;
         event.blocked_by_rule = Some(rule.to_owned());
         event.app = app.map(|app| app.number);
         event.app_slug = Some(slug.clone());
-        Transaction::new(&self.table)
-            .write(self.event_item(&event)?)?
-            .commit()
-            .await?;
+        Transaction::new(&self.table).write(self.event_item(&event)?)?.commit().await?;
         Err(refusal)
     }
 
@@ -149,28 +141,31 @@ impl Store {
         let app = self.app_by_number(ticket.app).await?;
         let app = app.filter(|app| app.deleted_at.is_none() && app.deployment_id == ticket.deployment_id);
         let app = app.ok_or(Error::Unauthenticated)?;
-        if let Some(used) = ticket.session {
-            return match current.map(SessionAccess::session) {
-                Some(session) if session.id == used => Ok(Exchange {
-                    session: session.clone(),
-                    app,
-                    token: None,
-                }),
-                _ => Err(Error::Unauthenticated),
-            };
-        }
-        if ticket.expires_at <= self.clock().now() {
-            return Err(Error::Unauthenticated);
-        }
-        self.consume_ticket(ticket, app, origin).await
+        // All that the answer needs is read before the ticket is used up.
+        let rules = self.rules_of(&app).await?;
+        let deployment = self.deployment(ticket.deployment_id).await?;
+        let deployment =
+            deployment.ok_or_else(|| Error::Internal("a ticket's deployment is missing".into()))?;
+        let (session, token) = match (ticket.session, current.map(SessionAccess::session)) {
+            (None, _) if ticket.expires_at > self.clock().now() => {
+                let (session, token) = self.consume_ticket(ticket, &app, origin).await?;
+                (session, Some(token))
+            }
+            (Some(used), Some(session)) if session.id == used => (session.clone(), None),
+            _ => return Err(Error::Unauthenticated),
+        };
+        Ok(Exchange { session, deployment, app, rules, token })
     }
 
-    async fn consume_ticket(&self, ticket: Ticket, app: App, origin: &Origin) -> Result<Exchange, Error> {
+    async fn consume_ticket(
+        &self,
+        ticket: Ticket,
+        app: &App,
+        origin: &Origin,
+    ) -> Result<(Session, Token<token::Session>), Error> {
         let now = self.clock().now();
-        let token = Token::new(
-            SessionId::mint(now, u32::from_be_bytes(random()?)),
-            Secret::from_random(&random()?),
-        );
+        let token =
+            Token::new(SessionId::mint(now, u32::from_be_bytes(random()?)), Secret::from_random(&random()?));
         let session = Session {
             id: token.id,
             deployment_id: ticket.deployment_id,
@@ -180,10 +175,7 @@ impl Store {
             created_at: now,
             updated_at: now,
         };
-        let actor = Actor::Session {
-            id: session.id,
-            user_id: session.actor.clone(),
-        };
+        let actor = Actor::Session { id: session.id, user_id: session.actor.clone() };
         let event = self.event(session.deployment_id, Action::SessionCreated, actor, origin)?;
         let unused = Expression::condition("attribute_exists(pk) AND attribute_not_exists(#session)")
             .update("SET #session = :session")
@@ -191,19 +183,12 @@ impl Store {
             .value(":session", string(session.id));
         let commit = Transaction::new(&self.table)
             .update(&key(ticket.id), unused)?
-            .create(sessions::row(
-                &session,
-                &self.keyring.tag_token(session.deployment_id, &token)?,
-            )?)?
-            .write(self.event_item(&about_app(event, &app))?)?
+            .create(sessions::row(&session, &self.keyring.tag_token(session.deployment_id, &token)?)?)?
+            .write(self.event_item(&about_app(event, app))?)?
             .commit()
             .await?;
         match commit {
-            Commit::Done => Ok(Exchange {
-                session,
-                app,
-                token: Some(token),
-            }),
+            Commit::Done => Ok((session, token)),
             Commit::Refused(_) => Err(Error::Unauthenticated),
         }
     }

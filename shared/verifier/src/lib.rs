@@ -4,17 +4,17 @@
 //! key and app → expiry → permissions → event. Nothing that decides is cached: a revocation holds for the next check
 //! that starts after it was answered. An unknown key and a wrong secret cost one HMAC each and look the same.
 
+use std::fmt;
+
 use keyward_audit::Recorder;
 use keyward_core::ApiKey;
 use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
 use keyward_core::decision::{self, Refusal, Target};
-use keyward_core::id::DeploymentId;
 use keyward_core::permission::Permission;
-use keyward_core::token::ApiKeyToken;
+use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_store::{Error, KeyToCheck, Store, random};
 
 /// A request that came with an API key.
-#[derive(Debug)]
 pub struct Check<'a> {
     /// What was presented as the key.
     pub presented: &'a str,
@@ -26,8 +26,14 @@ pub struct Check<'a> {
     pub client_ip: &'a str,
     /// The client's `User-Agent`, if it is known.
     pub user_agent: Option<&'a str>,
-    /// The only deployment whose keys are accepted, where that is settled.
-    pub deployment: Option<DeploymentId>,
+    /// The root key of whoever asks, where the installation wants one: only keys of its deployment are accepted.
+    pub caller: Option<&'a Token<RootKey>>,
+}
+
+impl fmt::Debug for Check<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check").field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 /// What was decided for a key that works.
@@ -81,12 +87,7 @@ impl Verifier {
     /// [`CheckError`]; never an "allowed" when the store fails.
     pub async fn check(&self, check: Check<'_>) -> Result<Decision, CheckError> {
         let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
-        let found = self.store.find_key(&token).await?;
-        let found = found.filter(|found| {
-            check
-                .deployment
-                .is_none_or(|only| found.key.deployment_id == only)
-        });
+        let found = self.store.find_key(&token, check.caller).await?;
         if !self.store.secret_matches(&token, found.as_ref())? {
             return Err(CheckError::InvalidKey);
         }
@@ -105,11 +106,7 @@ impl Verifier {
             app: Some(key.app),
             app_slug: Some(key.app_slug.clone()),
             action: Action::Verification,
-            outcome: if blocked_by_rule.is_none() {
-                Outcome::Allowed
-            } else {
-                Outcome::Blocked
-            },
+            outcome: if blocked_by_rule.is_none() { Outcome::Allowed } else { Outcome::Blocked },
             blocked_by_rule: blocked_by_rule.map(str::to_owned),
             key_id: Some(key.id),
             key_name: Some(key.name.clone()),
@@ -119,12 +116,9 @@ impl Verifier {
         };
         self.recorder.record(event, key.last_used_at).await;
         match verdict {
-            Ok(verdict) => Ok(Decision {
-                request_id,
-                allowed: verdict.allowed,
-                key,
-                permissions: verdict.permissions,
-            }),
+            Ok(verdict) => {
+                Ok(Decision { request_id, allowed: verdict.allowed, key, permissions: verdict.permissions })
+            }
             Err(refusal) => Err(CheckError::Refused { refusal, request_id }),
         }
     }
