@@ -21,6 +21,8 @@ async fn a_second_start_finds_its_data_and_the_same_root_key() {
     {
         assert!(first.printed().contains(value.as_str()), "{}", first.printed());
     }
+    let page = reqwest::get(&first.json.hosted_page_url).await.unwrap();
+    assert!(page.status() == 200 && page.text().await.unwrap().starts_with("<!doctype html>"));
     let mode = fs::metadata(dir.join("dev.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let key = first.backend("POST", "/api-auth/apps/demo/keys", Some(json!({"name": "kept"}))).await;

@@ -192,6 +192,7 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
         assert!(refused.header("access-control-allow-origin").is_none());
     }
     browser.send(Method::POST, forms, Some(PAGE)).await.is_error(404, "not_found");
+    browser.send(Method::POST, forms, Some(&keyward.url)).await.is_error(404, "not_found");
 
     // The query parameter is for staging only.
     let token = pair.strip_prefix("__session=").unwrap();

@@ -15,4 +15,5 @@ pub fn routes(services: &Services) -> Router<Services> {
         .merge(key_lifecycle::routes(services))
         .merge(verify::routes(services))
         .merge(audit_query::routes(services))
+        .merge(hosted_page::routes(services))
 }

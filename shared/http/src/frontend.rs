@@ -69,7 +69,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
         Err(error) => {
             let mut response = error.into_response();
             if let Some(asking) = asking {
-                allow_origin(response.headers_mut(), asking, &services.deployment);
+                allow_origin(&services, response.headers_mut(), asking, &services.deployment);
             }
             return render(response, None);
         }
@@ -79,7 +79,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     let preflight = parts.method == Method::OPTIONS;
     let mut response = if preflight {
         preflight_answer(&parts.headers)
-    } else if let Err(error) = check_origin(&parts, &browser, presented.as_ref()) {
+    } else if let Err(error) = check_origin(&services, &parts, &browser, presented.as_ref()) {
         error.into_response()
     } else {
         parts.extensions.insert(browser);
@@ -94,7 +94,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     };
     let in_use = held.as_ref().map_or(&deployment, |held| &held.deployment);
     if let Some(asking) = asking {
-        allow_origin(response.headers_mut(), asking, in_use);
+        allow_origin(&services, response.headers_mut(), asking, in_use);
     }
     if let Some(held) = &held {
         hand_over(response.headers_mut(), held, services.store.clock().now());
@@ -151,14 +151,19 @@ fn presented(parts: &Parts) -> Option<Presented> {
     Some(Presented { token, in_cookie: false })
 }
 
-fn check_origin(parts: &Parts, browser: &Browser, presented: Option<&Presented>) -> Result<(), ApiError> {
+fn check_origin(
+    services: &Services,
+    parts: &Parts,
+    browser: &Browser,
+    presented: Option<&Presented>,
+) -> Result<(), ApiError> {
     let cookie_carried = browser.session.is_some() && presented.is_some_and(|presented| presented.in_cookie);
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     if !(cookie_carried && changes) {
         return Ok(());
     }
     let asking = parts.headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
-    if asking.is_some_and(|asking| browser.deployment.allows_origin(asking)) {
+    if asking.is_some_and(|asking| allowed(services, &browser.deployment, asking)) {
         return Ok(());
     }
     Err(ApiError::forbidden(
@@ -179,9 +184,14 @@ fn preflight_answer(headers: &HeaderMap) -> Response {
     response
 }
 
-fn allow_origin(headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {
+/// Whether pages of this origin may use the deployment's sessions: those it names, and the hosted page.
+fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
+    deployment.allows_origin(origin) || origin == services.settings.public_url
+}
+
+fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if !asking.to_str().is_ok_and(|origin| deployment.allows_origin(origin)) {
+    if !asking.to_str().is_ok_and(|origin| allowed(services, deployment, origin)) {
         return;
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, asking);

@@ -34,7 +34,7 @@ pub struct Services {
 /// The settings of an installation.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where the installation is reached, without a trailing slash: `https://keys.example.com`.
+    /// The origin at which the installation is reached, without a trailing slash: `https://keys.example.com`.
     pub public_url: String,
     /// Whether a check needs a root key.
     pub verify_auth: VerifyAuth,

@@ -3,8 +3,7 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, StreamSpecification,
-    StreamViewType, TimeToLiveSpecification,
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveSpecification,
 };
 use keyward_core::Clock;
 use serde::Deserialize;
@@ -37,7 +36,8 @@ impl Table {
         &self.clock
     }
 
-    /// Creates the table in this shape unless it is there.
+    /// Creates the table in this shape unless it is there. Without its stream: nothing reads one locally, and an emulator
+    /// may keep what nobody reads for ever.
     ///
     /// # Errors
     /// The store refuses, or a value of `shape` is not one of DynamoDB's.
@@ -50,13 +50,7 @@ impl Table {
             .client
             .create_table()
             .table_name(&self.name)
-            .billing_mode(BillingMode::from(shape.billing_mode.as_str()))
-            .stream_specification(
-                StreamSpecification::builder()
-                    .stream_enabled(true)
-                    .stream_view_type(StreamViewType::from(shape.stream.view_type.as_str()))
-                    .build()?,
-            );
+            .billing_mode(BillingMode::from(shape.billing_mode.as_str()));
         for attribute in &shape.attributes {
             request = request.attribute_definitions(
                 AttributeDefinition::builder()
@@ -100,8 +94,6 @@ pub struct TableShape {
     attributes: Vec<Attribute>,
     #[serde(rename = "KeySchema")]
     key: Vec<KeyElement>,
-    #[serde(rename = "StreamSpecification")]
-    stream: Stream,
     #[serde(rename = "TimeToLiveSpecification")]
     ttl: TimeToLive,
 }
@@ -120,12 +112,6 @@ struct KeyElement {
     name: String,
     #[serde(rename = "KeyType")]
     kind: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Stream {
-    #[serde(rename = "StreamViewType")]
-    view_type: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
