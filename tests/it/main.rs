@@ -1,6 +1,7 @@
 //! What Keyward promises, tried over HTTP against an installation in this process, one for each test.
 
 mod audit_log;
+mod authorizer;
 mod bad_input;
 mod check;
 mod contract;
@@ -9,6 +10,8 @@ mod documentation;
 mod documented_forms;
 mod lists;
 mod main_job;
+mod permissions;
 mod races;
+mod root_keys;
 mod sessions;
 mod tenancy;

@@ -219,6 +219,11 @@ async fn in_staging_any_origin_may_read_the_session_header() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-headers"), Some("content-type"));
     assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
+    // One function answers the preflights of all, on paths that it does not know.
+    let elsewhere = browser.request(Method::OPTIONS, "/another/function").send().await.unwrap();
+    let elsewhere = Answer::of(elsewhere).await;
+    assert_eq!(elsewhere.status, 204);
+    assert_eq!(elsewhere.header("access-control-allow-origin"), Some("http://localhost:3000"));
     // Errors can be read too.
     let mut stranger = Browser::new(&backend);
     let answer = stranger.get("/api-auth/session").await;

@@ -1,4 +1,5 @@
-//! A customer's browser, as the hooks drive it in staging mode: the session travels in the query, bodies are forms.
+//! A customer's browser, as the hooks drive it: bodies are forms, and the session travels as the deployment hands it
+//! out, in the query in staging mode and in a cookie in production.
 
 use reqwest::Method;
 
@@ -9,23 +10,39 @@ pub struct Browser {
     pub http: reqwest::Client,
     /// What the last answer said to hold.
     pub session: String,
+    in_cookie: bool,
 }
 
 impl Browser {
     pub fn new(backend: &Backend) -> Self {
-        Self { url: backend.url.clone(), http: backend.http.clone(), session: String::new() }
+        Self {
+            url: backend.url.clone(),
+            http: backend.http.clone(),
+            session: String::new(),
+            in_cookie: false,
+        }
     }
 
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let joint = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{}{path}{joint}__dev_session__={}", self.url, self.session);
-        self.http.request(method, url).header("origin", "http://localhost:3000")
+        let url = format!("{}{path}", self.url);
+        let request = if self.in_cookie {
+            self.http.request(method, url).header("cookie", format!("__session={}", self.session))
+        } else {
+            self.http.request(method, format!("{url}{joint}__dev_session__={}", self.session))
+        };
+        request.header("origin", "http://localhost:3000")
     }
 
     pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Answer {
         let answer = Answer::of(request.send().await.expect("an answer")).await;
         if let Some(session) = answer.header("x-development-session") {
             self.session = session.to_owned();
+        }
+        let cookie = answer.header("set-cookie").and_then(|cookie| cookie.strip_prefix("__session="));
+        if let Some(cookie) = cookie {
+            self.session = cookie.split(';').next().unwrap_or_default().to_owned();
+            self.in_cookie = true;
         }
         answer
     }

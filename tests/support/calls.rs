@@ -14,9 +14,13 @@ use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
+use crate::Access;
+
 /// One request to DynamoDB.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// The function that made it; empty for the operator.
+    pub function: &'static str,
     /// The operation, such as `GetItem`.
     pub operation: String,
     /// What was sent.
@@ -25,6 +29,7 @@ pub struct Call {
 
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
+    function: &'static str,
     made: Arc<Mutex<Vec<Call>>>,
     units: Arc<Mutex<Vec<f64>>>,
     forbidden: Arc<AtomicBool>,
@@ -33,6 +38,11 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// The same, for what this function sends: each of its calls must be one that `docs/data-model.md` grants it.
+    pub fn of(&self, function: &'static str) -> Self {
+        Self { function, ..self.clone() }
+    }
+
     /// The calls since the last time this was asked.
     pub fn take(&self) -> Vec<Call> {
         std::mem::take(&mut self.made.lock().expect("a lock"))
@@ -85,10 +95,17 @@ impl Intercept for Calls {
         let request = context.request();
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let body = request.body().bytes().unwrap_or_default();
-        self.made.lock().expect("a lock").push(Call {
+        let call = Call {
+            function: self.function,
             operation: target.rsplit('.').next().unwrap_or_default().to_owned(),
             sent: serde_json::from_slice(body).unwrap_or_default(),
-        });
+        };
+        if !self.function.is_empty() {
+            for access in Access::of(&call) {
+                assert!(access.is_granted(), "docs/data-model.md does not grant {access:?}");
+            }
+        }
+        self.made.lock().expect("a lock").push(call);
         Ok(())
     }
 

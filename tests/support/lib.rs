@@ -1,5 +1,6 @@
 //! What the tests share: an installation of a test's own, the people who use one, and what they do with it.
 
+mod access;
 mod backend;
 mod browser;
 mod calls;
@@ -9,7 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use axum::Router;
 use chrono::{TimeDelta, Utc};
+use keyward_audit::Recorder;
+use keyward_cli::FUNCTIONS;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
@@ -21,20 +25,25 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+pub use access::{Access, GRANTS, Grant};
 pub use backend::{Backend, text};
 pub use browser::Browser;
-pub use calls::Calls;
+pub use calls::{Call, Calls};
 
 /// An installation, served on a port of its own until the test ends.
 pub struct Keyward {
     pub url: String,
+    /// The operator's.
     pub services: Services,
+    /// The authorizer's.
+    pub authorizer: Services,
     /// What is sent to DynamoDB.
     pub calls: Calls,
     installation: Installation,
     pub described: DevJson,
     pub http: reqwest::Client,
     shift_ms: Arc<AtomicI64>,
+    recorders: Vec<Recorder>,
 }
 
 /// A status and a JSON body.
@@ -92,17 +101,32 @@ impl Keyward {
         let clock = Clock::new(move || Utc::now() + TimeDelta::milliseconds(shift.load(Ordering::SeqCst)));
         let calls = Calls::default();
         let plain = dynamodb_client(&installation.sdk_config().await);
-        let config = plain.config().to_builder().interceptor(calls.clone()).build();
-        let table = Table::new(aws_sdk_dynamodb::Client::from_conf(config), TABLE, clock);
+        let start = async |calls: Calls, settings: Settings| {
+            let config = plain.config().to_builder().interceptor(calls).build();
+            let client = aws_sdk_dynamodb::Client::from_conf(config);
+            let table = Table::new(client, TABLE, clock.clone());
+            Services::start(table, installation.provider(), settings).await.expect("services")
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let settings = Settings { public_url: url.clone(), verify_auth };
-        let services = Services::start(table, installation.provider(), settings).await.expect("services");
-        let application = application(keyward_cli::routes(&services), services.clone());
+        let settings = Settings { public_url: url.clone(), verify_auth, allowed_origins: vec![] };
+        let services = start(calls.clone(), settings.clone()).await;
+        let mut routes = Router::new();
+        let mut recorders = vec![];
+        // Each function has its own, as on Lambda: what it sends is known to be from it.
+        for (function, routes_of) in FUNCTIONS {
+            let services = start(calls.of(function), settings.clone()).await;
+            recorders.push(services.recorder.clone());
+            routes = routes.merge(routes_of(&services).with_state(services));
+        }
+        let authorizer = start(calls.of("authorizer"), settings).await;
+        recorders.push(authorizer.recorder.clone());
+        let application = application(routes, services.clone());
         let service = application.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async { axum::serve(listener, service).await });
         let described = installation.describe(&services).await.expect("a description");
-        Self { url, services, calls, installation, described, http: reqwest::Client::new(), shift_ms }
+        let http = reqwest::Client::new();
+        Self { url, services, calls, installation, described, http, shift_ms, recorders, authorizer }
     }
 
     /// Moves the installation's clock on.
@@ -152,7 +176,9 @@ impl Keyward {
 
     /// Waits until what was decided is in the log.
     pub async fn settle(&self) {
-        self.services.recorder.flush().await;
+        for recorder in &self.recorders {
+            recorder.flush().await;
+        }
     }
 }
 

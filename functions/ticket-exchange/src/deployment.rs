@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use keyward_core::Deployment;
 use keyward_core::deployment::PublicKey;
-use keyward_http::{ApiError, Browser, Data, Services};
+use keyward_http::{ApiError, Browser, Data, Services, publishable_key};
 use keyward_store::Error;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) async fn describe(
         "mode": deployment.mode,
         "backend_host": url,
         "frontend_host": url,
-        "publishable_key": services.settings.publishable_key(deployment.mode),
+        "publishable_key": publishable_key(&services.settings.public_url, deployment.mode),
         "ui_settings": {},
     }))
 }

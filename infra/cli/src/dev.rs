@@ -14,13 +14,12 @@ use keyward_core::Clock;
 use keyward_core::InvalidField;
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
-use keyward_core::hashing::PepperVersion;
 use keyward_core::id::DeploymentId;
 use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
-use keyward_http::{Services, Settings, SettingsError, VerifyAuth, application};
-use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError, unlock};
+use keyward_http::{Services, Settings, SettingsError, VerifyAuth, application, publishable_key};
+use keyward_pepper::{LocalKeyProvider, PepperError};
 use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
@@ -31,6 +30,7 @@ use crate::embedded::{ACCESS_KEY, EmbeddedDynamoDb, REGION};
 use crate::files::DataDir;
 pub use crate::files::DevJson;
 use crate::routes;
+use crate::set_up::{self, SetUpError};
 use crate::template::table_shape;
 
 /// The table's name in local runs.
@@ -92,6 +92,12 @@ impl From<InvalidField> for DevError {
     }
 }
 
+impl From<SetUpError> for DevError {
+    fn from(error: SetUpError) -> Self {
+        Self::Start(error.to_string())
+    }
+}
+
 impl From<SettingsError> for DevError {
     fn from(error: SettingsError) -> Self {
         Self::Start(error.to_string())
@@ -133,17 +139,20 @@ impl Installation {
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
         table.create(&shape).await.map_err(|error| damaged(error.to_string()))?;
         let key_file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::key_file);
-        let provider = pepper(&table, key_file.as_deref()).await?;
-        let store = open_store(&table, &provider, key_file.as_deref()).await?;
-        let deployment = match store.first_deployment().await? {
-            Some(first) => first.id,
-            None => {
-                let name = Name::parse("name", "Local")?;
-                store.create_deployment(name, Mode::Staging, vec![]).await?.id
+        let provider = key_provider(&table, key_file.as_deref()).await?;
+        let keyring = set_up::keyring(&table, &provider).await.map_err(|error| match (error, &key_file) {
+            (SetUpError::Pepper(error), Some(key_file)) => DevError::KeyFile(key_file.clone(), error),
+            (error, _) => DevError::Start(error.to_string()),
+        })?;
+        let store = Store::new(table.clone(), keyring);
+        let name = Name::parse("name", "Local")?;
+        let (deployment, root_key) = match set_up::first_deployment(&store, name, Mode::Staging).await? {
+            (deployment, Some(token)) => (deployment.id, token.reveal()),
+            (deployment, None) => {
+                let last = folder.as_ref().and_then(DataDir::read_dev_json);
+                (deployment.id, root_key(&store, deployment.id, last).await?)
             }
         };
-        let last = folder.as_ref().and_then(DataDir::read_dev_json);
-        let root_key = root_key(&store, deployment, last).await?;
         Ok(Self { dynamodb, table, provider, deployment, root_key, folder, ephemeral: options.ephemeral })
     }
 
@@ -167,7 +176,11 @@ impl Installation {
     /// # Errors
     /// [`DevError::Start`].
     pub async fn services(&self, public_url: &str) -> Result<Services, DevError> {
-        let settings = Settings { public_url: public_url.to_owned(), verify_auth: VerifyAuth::Open };
+        let settings = Settings {
+            public_url: public_url.to_owned(),
+            verify_auth: VerifyAuth::Open,
+            allowed_origins: vec![],
+        };
         Ok(Services::start(self.table.clone(), &self.provider, settings).await?)
     }
 
@@ -214,7 +227,7 @@ impl Installation {
         Ok(DevJson {
             url: url.clone(),
             root_key: self.root_key.expose_secret().to_owned(),
-            publishable_key: services.settings.publishable_key(Mode::Staging),
+            publishable_key: publishable_key(url, Mode::Staging),
             deployment_id: self.deployment.to_string(),
             app_slug: DEMO_APP.to_owned(),
             hosted_page_url,
@@ -245,6 +258,7 @@ impl Installation {
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
+            ("KEYWARD_INSTALLATION", TABLE.to_owned()),
             ("KEYWARD_TABLE", TABLE.to_owned()),
             ("KEYWARD_KEY_FILE", key_file.display().to_string()),
             ("KEYWARD_PUBLIC_URL", public_url.to_owned()),
@@ -266,42 +280,17 @@ impl Installation {
     }
 }
 
-/// The key provider, with at least one pepper of its in the table.
-async fn pepper(table: &Table, key_file: Option<&Path>) -> Result<LocalKeyProvider, DevError> {
+/// The key provider. A key file is made only for a table without peppers: a new key would open none of them.
+async fn key_provider(table: &Table, key_file: Option<&Path>) -> Result<LocalKeyProvider, DevError> {
     let failed = |error: PepperError| DevError::Start(error.to_string());
-    let peppers = table.peppers().await?;
-    let Some(key_file) = key_file else {
-        let provider = LocalKeyProvider::in_memory(TABLE).map_err(failed)?;
-        add_pepper(table, &provider).await?;
-        return Ok(provider);
+    let provider = match key_file {
+        None => LocalKeyProvider::in_memory(TABLE),
+        Some(key_file) if table.peppers().await?.is_empty() => {
+            LocalKeyProvider::open_or_create(key_file, TABLE)
+        }
+        Some(key_file) => LocalKeyProvider::open(key_file, TABLE),
     };
-    if !peppers.is_empty() {
-        // A new key would open none of them.
-        return LocalKeyProvider::open(key_file, TABLE).map_err(failed);
-    }
-    let provider = LocalKeyProvider::open_or_create(key_file, TABLE).map_err(failed)?;
-    add_pepper(table, &provider).await?;
-    Ok(provider)
-}
-
-async fn add_pepper(table: &Table, provider: &LocalKeyProvider) -> Result<(), DevError> {
-    let made = provider.generate(PepperVersion(1), Utc::now()).await;
-    let made = made.map_err(|error| DevError::Start(error.to_string()))?;
-    table.add_pepper(&made).await?;
-    Ok(())
-}
-
-async fn open_store(
-    table: &Table,
-    provider: &LocalKeyProvider,
-    key_file: Option<&Path>,
-) -> Result<Store, DevError> {
-    let keyring = unlock(provider, &table.peppers().await?).await;
-    let keyring = keyring.map_err(|error| match key_file {
-        Some(key_file) => DevError::KeyFile(key_file.to_owned(), error),
-        None => DevError::Start(error.to_string()),
-    })?;
-    Ok(Store::new(table.clone(), keyring))
+    provider.map_err(failed)
 }
 
 /// The root key of the last run, if it is still one of this installation's, or a new one.

@@ -1,19 +1,30 @@
-//! The `keyward` command: running an installation locally.
+//! The `keyward` command: running an installation locally, and operating a deployed one.
 
 pub mod dev;
 pub mod embedded;
 mod files;
+pub mod operator;
+pub mod set_up;
+pub mod stack;
 mod template;
 
 use axum::Router;
 use keyward_http::Services;
 
+/// Makes the routes of a function.
+pub type Routes = fn(&Services) -> Router<Services>;
+
+/// The functions that have routes, by name.
+pub const FUNCTIONS: [(&str, Routes); 6] = [
+    ("ticket-issuance", ticket_issuance::routes),
+    ("ticket-exchange", ticket_exchange::routes),
+    ("key-lifecycle", key_lifecycle::routes),
+    ("verify", verify::routes),
+    ("audit-query", audit_query::routes),
+    ("hosted-page", hosted_page::routes),
+];
+
 /// All functions' routes together, as a local run serves them.
 pub fn routes(services: &Services) -> Router<Services> {
-    ticket_issuance::routes(services)
-        .merge(ticket_exchange::routes(services))
-        .merge(key_lifecycle::routes(services))
-        .merge(verify::routes(services))
-        .merge(audit_query::routes(services))
-        .merge(hosted_page::routes(services))
+    FUNCTIONS.iter().fold(Router::new(), |all, (_, routes)| all.merge(routes(services)))
 }

@@ -1,11 +1,19 @@
 //! The `keyward` command.
 
+use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyward_cli::dev::{DEFAULT_DATA_DIR, Dev, DevError, DevJson, Installation, Options};
+use keyward_cli::operator::{self, OperatorError};
+use keyward_cli::stack::Stack;
+use keyward_core::deployment::Mode;
+use keyward_core::id::RootKeyId;
+use keyward_core::text::Name;
+use keyward_store::Scope;
+use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -29,6 +37,91 @@ enum Command {
     /// to use the installation is printed and written to dev.json in the data folder. SIGINT (Ctrl-C) and SIGTERM stop
     /// it without losing anything. Set KEYWARD_LOG (such as "debug") to log more.
     Dev(DevArgs),
+    /// Make a deployed stack ready: its first pepper, deployment and root key
+    ///
+    /// Needs AWS credentials that may describe the stack, write to its table and use its KMS key. Prints the first root
+    /// key once. Doing it again changes nothing.
+    Init(InitArgs),
+    /// Make, list and revoke root keys of a deployed stack
+    #[command(subcommand)]
+    RootKey(RootKeyCommand),
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    #[command(flatten)]
+    stack: StackArg,
+    /// What people call the first deployment
+    #[arg(long, default_value = "Keyward")]
+    name: String,
+    /// How browsers carry its sessions
+    #[arg(long, value_enum, default_value_t = ModeArg::Production)]
+    mode: ModeArg,
+}
+
+#[derive(Debug, Args)]
+struct StackArg {
+    /// The CloudFormation stack
+    #[arg(long, value_name = "NAME")]
+    stack: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ModeArg {
+    /// In a cookie, from allowed origins only
+    Production,
+    /// In a parameter and a header, from any origin
+    Staging,
+}
+
+#[derive(Debug, Subcommand)]
+enum RootKeyCommand {
+    /// Make a root key, and print it once
+    Create {
+        #[command(flatten)]
+        stack: StackArg,
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        /// What it may do; several are separated by commas [default: all]
+        #[arg(long, value_enum, value_delimiter = ',')]
+        scopes: Vec<ScopeArg>,
+    },
+    /// List the root keys: id, when made, scopes, name
+    List {
+        #[command(flatten)]
+        stack: StackArg,
+    },
+    /// Revoke a root key, for good and at once
+    Revoke {
+        #[command(flatten)]
+        stack: StackArg,
+        /// Its id, as `keyward root-key list` tells it
+        id: RootKeyId,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ScopeArg {
+    /// Manage apps, keys and rate-limit schemes
+    Manage,
+    /// Issue tickets
+    Tickets,
+    /// Check requests
+    Verify,
+    /// Read the audit log
+    Audit,
+}
+
+impl ScopeArg {
+    fn scope(self) -> Scope {
+        match self {
+            Self::Manage => Scope::Manage,
+            Self::Tickets => Scope::Tickets,
+            Self::Verify => Scope::Verify,
+            Self::Audit => Scope::Audit,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -55,23 +148,74 @@ struct DevArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let args = match cli.command {
-        Some(Command::Dev(args)) => args,
-        None => cli.dev,
-    };
-    let filter = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // An operator's command says itself what came of it.
+    let level = if matches!(cli.command, None | Some(Command::Dev(_))) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
-    match run(args).await {
+    let done: Result<(), Box<dyn Error>> = match cli.command {
+        None => run(cli.dev).await.map_err(Into::into),
+        Some(Command::Dev(args)) => run(args).await.map_err(Into::into),
+        Some(Command::Init(args)) => init(args).await.map_err(Into::into),
+        Some(Command::RootKey(command)) => root_key(command).await.map_err(Into::into),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("keyward: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+async fn init(args: InitArgs) -> Result<(), OperatorError> {
+    let name = Name::parse("name", &args.name)?;
+    let mode = match args.mode {
+        ModeArg::Production => Mode::Production,
+        ModeArg::Staging => Mode::Staging,
+    };
+    let stack = Stack::find(&args.stack.stack).await?;
+    let ready = operator::init(&stack, name, mode).await?;
+    let told = match &ready.root_key {
+        Some(token) => format!(
+            "root key         {}\n\nThe root key is shown this once: keep it in a safe place.",
+            token.expose_secret()
+        ),
+        None => "root key         (made before; 'keyward root-key create' makes another)".to_owned(),
+    };
+    print(&format!(
+        "URL              {}\npublishable key  {}\ndeployment       {}\n{told}",
+        stack.url, ready.publishable_key, ready.deployment.id,
+    ));
+    Ok(())
+}
+
+async fn root_key(command: RootKeyCommand) -> Result<(), OperatorError> {
+    match command {
+        RootKeyCommand::Create { stack, name, scopes } => {
+            let name = Name::parse("name", &name)?;
+            let scopes: Vec<Scope> = scopes.into_iter().map(ScopeArg::scope).collect();
+            let scopes = if scopes.is_empty() { Scope::ALL.to_vec() } else { scopes };
+            let stack = Stack::find(&stack.stack).await?;
+            let token = operator::create_root_key(&stack, name, &scopes).await?;
+            print(token.expose_secret());
+        }
+        RootKeyCommand::List { stack } => {
+            for key in operator::root_keys(&Stack::find(&stack.stack).await?).await? {
+                let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+                let made = key.created_at.format("%Y-%m-%dT%H:%M:%SZ");
+                print(&format!("{}  {made}  {}  {}", key.id, scopes.join(","), key.name));
+            }
+        }
+        RootKeyCommand::Revoke { stack, id } => {
+            operator::revoke_root_key(&Stack::find(&stack.stack).await?, id).await?;
+            print("revoked");
+        }
+    }
+    Ok(())
 }
 
 async fn run(args: DevArgs) -> Result<(), DevError> {
@@ -145,5 +289,15 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

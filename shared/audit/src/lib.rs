@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use keyward_core::audit::{Event, Outcome};
 use keyward_core::id::KeyId;
+use keyward_core::metric::Metric;
 use keyward_store::Store;
 use tokio::sync::{mpsc, oneshot};
 
@@ -122,5 +123,6 @@ async fn note_use(store: &Store, key: KeyId, at: DateTime<Utc>) {
 
 fn log_unwritten(event: &Event, cause: &dyn std::fmt::Display) {
     let json = serde_json::to_string(event).unwrap_or_default();
-    tracing::error!(target: "keyward::audit", %cause, event = json, "an audit event was not written");
+    let metric = Metric::RefusedWrites.name();
+    tracing::error!(target: "keyward::audit", metric, %cause, event = json, "an audit event was not written");
 }

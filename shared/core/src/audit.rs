@@ -117,6 +117,12 @@ pub enum Action {
     /// A rate-limit scheme was deleted.
     #[serde(rename = "scheme.deleted")]
     SchemeDeleted,
+    /// A root key was made.
+    #[serde(rename = "root_key.created")]
+    RootKeyCreated,
+    /// A root key was revoked.
+    #[serde(rename = "root_key.revoked")]
+    RootKeyRevoked,
     /// A ticket was issued.
     #[serde(rename = "ticket.issued")]
     TicketIssued,
@@ -152,6 +158,8 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Actor {
+    /// Whoever runs the installation, with the rights of its AWS account.
+    Operator,
     /// A backend with this root key.
     RootKey {
         /// The root key.

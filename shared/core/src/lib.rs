@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod hashing;
 pub mod id;
 pub mod key;
+pub mod metric;
 pub mod pepper;
 pub mod permission;
 pub mod rate_limit;

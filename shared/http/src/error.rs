@@ -7,6 +7,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use keyward_core::InvalidField;
+use keyward_core::metric::Metric;
 use keyward_store::Error;
 use serde_json::{Map, Value};
 
@@ -51,8 +52,13 @@ impl ApiError {
 
     /// Writes the details that callers do not see to the log.
     pub(crate) fn log(&self) {
-        if let Some(detail) = &self.detail {
-            tracing::error!(status = self.status.as_u16(), code = self.code, %detail, "a request failed");
+        let Some(detail) = &self.detail else { return };
+        let status = self.status.as_u16();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let metric = Metric::StoreFailures.name();
+            tracing::error!(metric, status, code = self.code, %detail, "a request failed");
+        } else {
+            tracing::error!(status, code = self.code, %detail, "a request failed");
         }
     }
 }

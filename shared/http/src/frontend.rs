@@ -172,6 +172,15 @@ fn check_origin(
     ))
 }
 
+/// The answer to a preflight of a path that is not known here.
+pub(crate) fn preflight(services: &Services, headers: &HeaderMap) -> Response {
+    let mut response = preflight_answer(headers);
+    if let Some(asking) = headers.get(header::ORIGIN) {
+        allow_origin(services, response.headers_mut(), asking.clone(), &services.deployment);
+    }
+    response
+}
+
 fn preflight_answer(headers: &HeaderMap) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let methods = HeaderValue::from_static("GET, POST, HEAD, PUT, DELETE, PATCH, OPTIONS");
@@ -184,9 +193,12 @@ fn preflight_answer(headers: &HeaderMap) -> Response {
     response
 }
 
-/// Whether pages of this origin may use the deployment's sessions: those it names, and the hosted page.
+/// Whether pages of this origin may use the deployment's sessions: those that it or the installation names, and the
+/// hosted page.
 fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
-    deployment.allows_origin(origin) || origin == services.settings.public_url
+    deployment.allows_origin(origin)
+        || origin == services.settings.public_url
+        || services.settings.allowed_origins.iter().any(|allowed| allowed == origin)
 }
 
 fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod frontend;
 mod lambda;
+mod metrics;
 mod origin;
 mod plane;
 mod services;
@@ -19,7 +20,7 @@ pub use extract::{
     FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id, page_limit,
 };
 pub use frontend::{Browser, NewSession, frontend};
-pub use lambda::run;
+pub use lambda::{run, start};
 pub use origin::origin;
 pub use plane::{Data, application, backend};
-pub use services::{Services, Settings, SettingsError, VerifyAuth, sdk_config};
+pub use services::{Services, Settings, SettingsError, VerifyAuth, publishable_key, sdk_config};

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::extract::receive;
+use crate::frontend::preflight;
 use crate::{ApiError, Services};
 
 /// A value for the caller; the plane decides what surrounds it.
@@ -107,9 +108,13 @@ pub(crate) fn answer(response: Response, json: String) -> Response {
     Response::from_parts(parts, json.into())
 }
 
-/// A service of these routes: unknown paths get an error in JSON, and each request one line in the log.
+/// A service of these routes: unknown paths get an error in JSON, and each request one line in the log. Preflights are
+/// answered on every path, since one function answers those of all.
 pub fn application(routes: Router<Services>, services: Services) -> Router {
-    let unknown = || async {
+    let unknown = async |State(services): State<Services>, request: Request| {
+        if request.method() == Method::OPTIONS {
+            return preflight(&services, request.headers());
+        }
         let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "Resource does not exist");
         render(error.into_response()).await
     };

@@ -4,10 +4,10 @@ use std::env;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::ApiError;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use axum::http::Uri;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chrono::Utc;
@@ -17,6 +17,8 @@ use keyward_core::id::DeploymentId;
 use keyward_core::{Clock, Deployment};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError, unlock};
 use keyward_store::{Error, Store, Table, dynamodb_client};
+
+use crate::ApiError;
 
 /// The store, the recorder of decisions and the settings. Clones share them.
 #[derive(Debug, Clone)]
@@ -38,17 +40,17 @@ pub struct Settings {
     pub public_url: String,
     /// Whether a check needs a root key.
     pub verify_auth: VerifyAuth,
+    /// Origins whose pages may use the sessions of every deployment, beside those that a deployment names itself.
+    pub allowed_origins: Vec<String>,
 }
 
-impl Settings {
-    /// What pages are given to find this installation: `pk_test_` or `pk_live_` and its URL in standard base64.
-    pub fn publishable_key(&self, mode: Mode) -> String {
-        let kind = match mode {
-            Mode::Production => "live",
-            Mode::Staging => "test",
-        };
-        format!("pk_{kind}_{}", BASE64_STANDARD.encode(&self.public_url))
-    }
+/// What pages are given to find the installation at this URL: `pk_test_` or `pk_live_` and the URL in standard base64.
+pub fn publishable_key(public_url: &str, mode: Mode) -> String {
+    let kind = match mode {
+        Mode::Production => "live",
+        Mode::Staging => "test",
+    };
+    format!("pk_{kind}_{}", BASE64_STANDARD.encode(public_url))
 }
 
 /// Whether `POST /v1/authz/check` needs a root key.
@@ -114,15 +116,18 @@ impl Services {
     ///
     /// | variable | |
     /// |---|---|
+    /// | `KEYWARD_INSTALLATION` | the installation's name, to which its peppers are bound |
     /// | `KEYWARD_TABLE` | the table's name |
     /// | `KEYWARD_KMS_KEY_ID` | the KMS key that wraps the peppers, or |
     /// | `KEYWARD_KEY_FILE` | the key file that does |
     /// | `KEYWARD_PUBLIC_URL` | [`Settings::public_url`] |
     /// | `KEYWARD_VERIFY_AUTH` | `required` (default) or `open` |
+    /// | `KEYWARD_ALLOWED_ORIGINS` | [`Settings::allowed_origins`], separated by commas (default: none) |
     ///
     /// # Errors
     /// A variable is missing or wrong, or as [`Self::start`].
     pub async fn from_env() -> Result<Self, SettingsError> {
+        let installation = variable("KEYWARD_INSTALLATION")?;
         let name = variable("KEYWARD_TABLE")?;
         let settings = Settings {
             public_url: variable("KEYWARD_PUBLIC_URL")?.trim_end_matches('/').to_owned(),
@@ -136,15 +141,17 @@ impl Services {
                     ));
                 }
             },
+            allowed_origins: origins(&env::var("KEYWARD_ALLOWED_ORIGINS").unwrap_or_default())?,
         };
         let config = sdk_config().load().await;
-        let table = Table::new(dynamodb_client(&config), name.as_str(), Clock::new(Utc::now));
+        let table = Table::new(dynamodb_client(&config), name, Clock::new(Utc::now));
         match (variable("KEYWARD_KMS_KEY_ID"), variable("KEYWARD_KEY_FILE")) {
             (Ok(key_id), Err(_)) => {
-                Self::start(table, &KmsKeyProvider::new(&config, &key_id, &name), settings).await
+                Self::start(table, &KmsKeyProvider::new(&config, &key_id, &installation), settings).await
             }
             (Err(_), Ok(file)) => {
-                Self::start(table, &LocalKeyProvider::open(Path::new(&file), &name)?, settings).await
+                let provider = LocalKeyProvider::open(Path::new(&file), &installation)?;
+                Self::start(table, &provider, settings).await
             }
             _ => Err(SettingsError::Variable(
                 "KEYWARD_KMS_KEY_ID",
@@ -152,6 +159,27 @@ impl Services {
             )),
         }
     }
+}
+
+/// Origins as browsers send them (RFC 6454, 6.2), separated by commas.
+fn origins(list: &str) -> Result<Vec<String>, SettingsError> {
+    let wrong = SettingsError::Variable(
+        "KEYWARD_ALLOWED_ORIGINS",
+        "must hold origins such as https://app.example.com, without a path, separated by commas",
+    );
+    let texts: Vec<&str> = list.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
+    let is_origin = |text: &&str| {
+        let parsed = text.parse::<Uri>();
+        parsed.is_ok_and(|uri| {
+            let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "https" | "http"));
+            let both = scheme.zip(uri.authority());
+            both.is_some_and(|(scheme, authority)| **text == format!("{scheme}://{authority}"))
+        })
+    };
+    if !texts.iter().all(is_origin) {
+        return Err(wrong);
+    }
+    Ok(texts.into_iter().map(str::to_owned).collect())
 }
 
 /// The AWS configuration of the environment, with TLS through `ring`.
@@ -163,4 +191,26 @@ pub fn sdk_config() -> ConfigLoader {
 
 fn variable(name: &'static str) -> Result<String, SettingsError> {
     env::var(name).ok().filter(|value| !value.is_empty()).ok_or(SettingsError::Variable(name, "is not set"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_listed_with_commas() {
+        let listed = origins(" https://app.example.com,http://localhost:3000, ").unwrap();
+        assert_eq!(listed, ["https://app.example.com", "http://localhost:3000"]);
+        assert!(origins("").unwrap().is_empty());
+        for wrong in [
+            "*",
+            "app.example.com",
+            "https://a.example/",
+            "https://a.example/path",
+            "ftp://a.example",
+            "https://",
+        ] {
+            assert!(origins(wrong).is_err(), "{wrong}");
+        }
+    }
 }

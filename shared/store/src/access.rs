@@ -27,7 +27,8 @@ impl Scope {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Manage, Self::Tickets, Self::Verify, Self::Audit];
 
-    fn as_str(self) -> &'static str {
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Manage => "manage",
             Self::Tickets => "tickets",

@@ -1,4 +1,4 @@
-//! Deployments: `DEPLOYMENT#<id>` / `DEPLOYMENT`, and which one was the first: `INSTALLATION` / `INSTALLATION`. Made by
+//! Deployments: `DEPLOYMENT#<id>#SETTINGS` / `DEPLOYMENT`, and which one was the first: `INSTALLATION` / `INSTALLATION`. Made by
 //! the installation's operator, not through the API.
 
 use base64::Engine;
@@ -7,15 +7,16 @@ use keyward_core::Deployment;
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::id::DeploymentId;
 use keyward_core::text::Name;
+use keyward_core::token::{RootKey, Token};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::item::{Commit, Key, Transaction, body, item};
-use crate::{Error, Store, random};
+use crate::{Error, Scope, Store, random};
 
 fn key(id: DeploymentId) -> Key {
-    Key::new(format!("DEPLOYMENT#{id}"), "DEPLOYMENT")
+    Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")
 }
 
 fn first_key() -> Key {
@@ -28,10 +29,31 @@ struct FirstBody {
 }
 
 impl Store {
-    /// Makes a deployment. The first of a table is the one that requests without a credential concern.
+    /// Makes the first deployment of a table, which requests without a credential concern, and its first root key, with
+    /// all scopes. `None` if there is one already, whatever its name and mode, and nothing was changed.
     ///
-    /// Its ES256 key is real, and only its public half is kept: nothing is signed with it, so no token that claims
-    /// to be signed by this deployment can ever verify.
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn create_first_deployment(
+        &self,
+        name: Name,
+        mode: Mode,
+        root_key: Name,
+    ) -> Result<Option<(Deployment, Token<RootKey>)>, Error> {
+        let deployment = self.new_deployment(name, mode, vec![])?;
+        let first = FirstBody { deployment_id: deployment.id };
+        let transaction = Transaction::new(&self.table)
+            .create(item(&first_key(), "installation", &first)?)?
+            .create(item(&key(deployment.id), "deployment", &deployment)?)?;
+        let (transaction, token) = self.add_root_key(transaction, deployment.id, root_key, &Scope::ALL)?;
+        match transaction.commit().await? {
+            Commit::Done => Ok(Some((deployment, token))),
+            Commit::Refused(places) if places.contains(&0) => Ok(None),
+            Commit::Refused(_) => Err(id_taken()),
+        }
+    }
+
+    /// Makes a further deployment.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -41,8 +63,24 @@ impl Store {
         mode: Mode,
         allowed_origins: Vec<String>,
     ) -> Result<Deployment, Error> {
+        let deployment = self.new_deployment(name, mode, allowed_origins)?;
+        let made = item(&key(deployment.id), "deployment", &deployment)?;
+        match Transaction::new(&self.table).create(made)?.commit().await? {
+            Commit::Done => Ok(deployment),
+            Commit::Refused(_) => Err(id_taken()),
+        }
+    }
+
+    /// A deployment with an ES256 key of which only the public half is kept: nothing is signed with it, so no token that
+    /// claims to be signed by this deployment can ever verify.
+    fn new_deployment(
+        &self,
+        name: Name,
+        mode: Mode,
+        allowed_origins: Vec<String>,
+    ) -> Result<Deployment, Error> {
         let now = self.clock().now();
-        let deployment = Deployment {
+        Ok(Deployment {
             id: DeploymentId::mint(now, u32::from_be_bytes(random()?)),
             name,
             mode,
@@ -50,18 +88,7 @@ impl Store {
             public_key: public_key()?,
             created_at: now,
             updated_at: now,
-        };
-        let commit = Transaction::new(&self.table)
-            .create(item(&key(deployment.id), "deployment", &deployment)?)?
-            .commit()
-            .await?;
-        if let Commit::Refused(_) = commit {
-            return Err(Error::Conflict("the new id was taken; try again".into()));
-        }
-        let first = FirstBody { deployment_id: deployment.id };
-        // Refused for any but the first, which is what is wanted.
-        Transaction::new(&self.table).create(item(&first_key(), "installation", &first)?)?.commit().await?;
-        Ok(deployment)
+        })
     }
 
     /// The deployment that was made first, if any was.
@@ -82,6 +109,10 @@ impl Store {
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, Error> {
         self.table.get(&key(id)).await?.map(body).transpose()
     }
+}
+
+fn id_taken() -> Error {
+    Error::Conflict("the new id was taken; try again".into())
 }
 
 fn public_key() -> Result<PublicKey, Error> {

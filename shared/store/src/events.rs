@@ -1,6 +1,6 @@
 //! Audit events: `AUDIT#<app>#<yyyymm>#<shard>` / `<event id>`, purged after [`RETENTION`].
 //!
-//! Verifications are spread over four shards, since an app is read, and so verified, at most 3,000 times a second
+//! Verifications are spread over four shards (`V0` to `V3`), since an app is read, and so verified, at most 3,000 times a second
 //! and a partition takes 1,000 writes a second. Lifecycle events, which are few, lie in a partition of their own
 //! (`L`), so figures about requests do not read them. What concerns no app that exists lies under
 //! `AUDIT#DEPLOYMENT#<id>#<yyyymm>#L`.
@@ -67,6 +67,11 @@ pub struct UnwrittenEvents {
     pub cause: Error,
 }
 
+/// The name of a shard of verifications: a writer of those alone needs no other access than to these.
+fn verifications(shard: u32) -> String {
+    format!("V{shard}")
+}
+
 fn partition(owner: &str, month: &str, shard: &str) -> String {
     format!("AUDIT#{owner}#{month}#{shard}")
 }
@@ -82,7 +87,7 @@ impl Store {
             None => format!("DEPLOYMENT#{}", event.deployment_id),
         };
         let shard = match event.action {
-            Action::Verification => (event.id.spread() % SHARDS).to_string(),
+            Action::Verification => verifications(event.id.spread() % SHARDS),
             _ => "L".to_owned(),
         };
         let at = event.id.timestamp();
@@ -163,7 +168,7 @@ impl Store {
         let mut seen = 0;
         for month in self.months(start, end) {
             for shard in 0..SHARDS {
-                let partition = partition(&access.app.number.base62(), &month, &shard.to_string());
+                let partition = partition(&access.app.number.base62(), &month, &verifications(shard));
                 let mut below = Some(to.clone());
                 while let Some(before) = below {
                     let page = self.table.page(&partition, Some(&from), Some(&before), None).await?;
@@ -192,7 +197,7 @@ impl Store {
         let owner = access.app.number.base62();
         let before =
             filter.before.map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
-        let shards = (0..SHARDS).map(|shard| shard.to_string()).chain(["L".to_owned()]);
+        let shards = (0..SHARDS).map(verifications).chain(["L".to_owned()]);
         Merge {
             table: &self.table,
             from: EventId::first_at(filter.start).to_string(),

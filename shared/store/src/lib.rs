@@ -33,6 +33,7 @@ pub use client::dynamodb_client;
 pub use error::Error;
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS, UnwrittenEvents};
 pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
+pub use root_keys::RootKeyRecord;
 pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket};

@@ -1,51 +1,120 @@
-//! Root keys: `ROOTKEY#<id>` / `ROOTKEY`, with a tag. One strongly consistent read authenticates a backend.
+//! Root keys: `ROOTKEY#<id>` / `ROOTKEY`, with a tag, listed through `DEPLOYMENT#<id>#ROOTKEYS` / `<id>`. One strongly
+//! consistent read authenticates a backend. They are made and revoked by the installation's operator, not through the
+//! API; one that is revoked is gone, but for its events.
 
 use chrono::{DateTime, Utc};
-use keyward_core::audit::Origin;
+use keyward_core::audit::{Action, Actor, Origin};
 use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Item, Key, Transaction, body, item, tag_of, with_tag};
+use crate::item::{Commit, Expression, Item, Key, Transaction, body, entry, item, tag_of, with_tag};
 use crate::{Error, RootAccess, Scope, Store, random};
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Body {
-    id: RootKeyId,
-    deployment_id: DeploymentId,
-    name: Name,
-    scopes: Vec<Scope>,
-    created_at: DateTime<Utc>,
+/// What is known of a root key beside its secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RootKeyRecord {
+    /// Its id.
+    pub id: RootKeyId,
+    /// The deployment that it belongs to.
+    pub deployment_id: DeploymentId,
+    /// What people call it.
+    pub name: Name,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
 }
 
 pub(crate) fn key(id: RootKeyId) -> Key {
     Key::new(format!("ROOTKEY#{}", id.base62()), "ROOTKEY")
 }
 
+fn list(deployment: DeploymentId) -> String {
+    format!("DEPLOYMENT#{deployment}#ROOTKEYS")
+}
+
+fn list_key(deployment: DeploymentId, id: RootKeyId) -> Key {
+    Key::new(list(deployment), id.base62())
+}
+
 impl Store {
-    /// Makes a root key. Called by the installation's operator, not through the API.
+    /// Makes a root key.
     ///
     /// # Errors
-    /// As all calls of the store.
+    /// [`Error::NotFound`] if there is no such deployment.
     pub async fn create_root_key(
         &self,
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
     ) -> Result<Token<RootKey>, Error> {
+        if self.deployment(deployment_id).await?.is_none() {
+            return Err(Error::NotFound("deployment not found"));
+        }
+        let (transaction, token) =
+            self.add_root_key(Transaction::new(&self.table), deployment_id, name, scopes)?;
+        match transaction.commit().await? {
+            Commit::Done => Ok(token),
+            Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
+        }
+    }
+
+    /// The transaction with the writes that make a root key, and its token.
+    pub(crate) fn add_root_key<'t>(
+        &self,
+        transaction: Transaction<'t>,
+        deployment_id: DeploymentId,
+        name: Name,
+        scopes: &[Scope],
+    ) -> Result<(Transaction<'t>, Token<RootKey>), Error> {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
-        let body = Body { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
+        let record = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.keyring.tag_token(deployment_id, &token)?;
+        let mut event =
+            self.event(deployment_id, Action::RootKeyCreated, Actor::Operator, &Origin::default())?;
+        event.key_name = Some(record.name.clone());
+        let transaction = transaction
+            .create(with_tag(item(&key(id), "root_key", &record)?, &tag))?
+            .write(entry(&list_key(deployment_id, id)))?
+            .write(self.event_item(&event)?)?;
+        Ok((transaction, token))
+    }
+
+    /// The root keys of a deployment, newest first.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn root_keys(&self, deployment_id: DeploymentId) -> Result<Vec<RootKeyRecord>, Error> {
+        let entries = self.table.entries(&list(deployment_id), None, None).await?;
+        let ids = entries.iter().filter_map(|sk| RootKeyId::from_base62(sk).ok());
+        let keys: Vec<Key> = ids.map(key).collect();
+        self.table.get_many(&keys).await?.into_iter().map(body).collect()
+    }
+
+    /// Revokes a root key, for good: the next request that presents it is refused.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the deployment has no such root key.
+    pub async fn revoke_root_key(&self, deployment_id: DeploymentId, id: RootKeyId) -> Result<(), Error> {
+        const UNKNOWN: Error = Error::NotFound("root key not found");
+        let found: Option<RootKeyRecord> = self.table.get(&key(id)).await?.map(body).transpose()?;
+        let record = found.filter(|record| record.deployment_id == deployment_id).ok_or(UNKNOWN)?;
+        let mut event =
+            self.event(deployment_id, Action::RootKeyRevoked, Actor::Operator, &Origin::default())?;
+        event.key_name = Some(record.name);
         let commit = Transaction::new(&self.table)
-            .create(with_tag(item(&key(id), "root_key", &body)?, &tag))?
+            .delete(&key(id), Expression::condition("attribute_exists(pk)"))?
+            .delete(&list_key(deployment_id, id), Expression::default())?
+            .write(self.event_item(&event)?)?
             .commit()
             .await?;
         match commit {
-            Commit::Done => Ok(token),
-            Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
+            Commit::Done => Ok(()),
+            Commit::Refused(_) => Err(UNKNOWN),
         }
     }
 
@@ -74,7 +143,7 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&item)?;
-        let row: Body = body(item)?;
+        let row: RootKeyRecord = body(item)?;
         if !self.keyring.matches_token(row.deployment_id, token, &tag)? {
             return Err(Error::Unauthenticated);
         }

@@ -1,0 +1,99 @@
+//! `keyward init` and `keyward root-key`: what the operator of a deployed installation does. The rights to do it are those
+//! of AWS credentials on the stack's table and key, not those of a root key.
+
+use keyward_core::Deployment;
+use keyward_core::InvalidField;
+use keyward_core::deployment::Mode;
+use keyward_core::id::RootKeyId;
+use keyward_core::text::Name;
+use keyward_http::publishable_key;
+use keyward_store::{Error, RootKeyRecord, Scope};
+use secrecy::SecretString;
+
+use crate::set_up::{self, SetUpError};
+use crate::stack::{Stack, StackError};
+
+/// Why an operator's command failed: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The stack cannot be used.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The table or its peppers cannot be used.
+    #[error("the table of the stack '{0}' cannot be used: {1}")]
+    Table(String, SetUpError),
+    /// There is no deployment in the table yet.
+    #[error("the stack '{0}' holds no deployment yet: run 'keyward init --stack {0}'")]
+    NotInitialised(String),
+    /// A value is not acceptable.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// It was not done.
+    #[error("{0}")]
+    Refused(Error),
+}
+
+/// An installation that is ready.
+#[derive(Debug)]
+pub struct Initialised {
+    /// Its first deployment.
+    pub deployment: Deployment,
+    /// What pages are given to find it.
+    pub publishable_key: String,
+    /// The first root key, if this made it: it is told here and nowhere again.
+    pub root_key: Option<SecretString>,
+}
+
+/// Makes what is missing of the first pepper, the first deployment and its root key. Doing it again changes nothing.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn init(stack: &Stack, name: Name, mode: Mode) -> Result<Initialised, OperatorError> {
+    let failed = |error| OperatorError::Table(stack.name.clone(), error);
+    let store = stack.store().await.map_err(failed)?;
+    let (deployment, token) = set_up::first_deployment(&store, name, mode).await.map_err(failed)?;
+    Ok(Initialised {
+        publishable_key: publishable_key(&stack.url, deployment.mode),
+        deployment,
+        root_key: token.map(|token| token.reveal()),
+    })
+}
+
+/// Makes a root key of the first deployment.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn create_root_key(
+    stack: &Stack,
+    name: Name,
+    scopes: &[Scope],
+) -> Result<SecretString, OperatorError> {
+    let (store, deployment) = open(stack).await?;
+    let made = store.create_root_key(deployment.id, name, scopes).await;
+    Ok(made.map_err(OperatorError::Refused)?.reveal())
+}
+
+/// The root keys of the first deployment, newest first.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKeyRecord>, OperatorError> {
+    let (store, deployment) = open(stack).await?;
+    store.root_keys(deployment.id).await.map_err(OperatorError::Refused)
+}
+
+/// Revokes a root key of the first deployment: the next request that presents it is refused.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn revoke_root_key(stack: &Stack, id: RootKeyId) -> Result<(), OperatorError> {
+    let (store, deployment) = open(stack).await?;
+    store.revoke_root_key(deployment.id, id).await.map_err(OperatorError::Refused)
+}
+
+async fn open(stack: &Stack) -> Result<(keyward_store::Store, Deployment), OperatorError> {
+    let failed = |error| OperatorError::Table(stack.name.clone(), error);
+    let store = stack.store().await.map_err(failed)?;
+    let first = store.first_deployment().await.map_err(|error| failed(error.into()))?;
+    Ok((store, first.ok_or_else(|| OperatorError::NotInitialised(stack.name.clone()))?))
+}

@@ -1,0 +1,137 @@
+//! What the functions' roles permit is what the functions need.
+
+use std::collections::BTreeSet;
+
+use crate::authorizer;
+use keyward_core::metric::Metric;
+use keyward_http::VerifyAuth;
+use keyward_tests::{Access, GRANTS, Grant, Keyward, scenario};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_granted_is_needed() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    scenario::every_access(&keyward.backend(), async |time| keyward.pass(time)).await;
+    authorizer::allows_a_key(&keyward).await;
+    keyward.settle().await;
+    let calls = keyward.calls.take();
+    let accesses: Vec<Access> =
+        calls.iter().filter(|call| !call.function.is_empty()).flat_map(Access::of).collect();
+    let idle: BTreeSet<_> =
+        GRANTS.iter().filter(|grant| !accesses.iter().any(|access| grant.permits(access))).collect();
+    assert!(idle.is_empty(), "{idle:#?}");
+}
+
+/// The template, with CloudFormation's functions as what they are applied to.
+fn template() -> Value {
+    serde_saphyr::from_str(include_str!("../../template.yaml")).unwrap()
+}
+
+/// The statements of a policy document about DynamoDB, as grants of this function.
+fn grants_in(function: &str, document: &Value) -> BTreeSet<Grant> {
+    let mut grants = BTreeSet::new();
+    for statement in document["Statement"].as_array().unwrap() {
+        let Some(action) = statement["Action"].as_str().and_then(|action| action.strip_prefix("dynamodb:"))
+        else {
+            assert!(!statement["Action"].to_string().contains("dynamodb"), "one action each: {statement}");
+            continue;
+        };
+        assert_eq!(statement["Resource"], "TableInUse.Value");
+        let condition = &statement["Condition"];
+        assert_eq!(condition["Null"]["dynamodb:LeadingKeys"], "false", "a request must name its partitions");
+        let only = &condition["ForAllValues:StringEquals"]["dynamodb:Attributes"];
+        let writes_keys = action.ends_with("Item") && !action.contains("Get") && !action.contains("Check");
+        for partitions in match &condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] {
+            Value::Array(several) => several.clone(),
+            one => vec![one.clone()],
+        } {
+            let partitions = partitions.as_str().unwrap().to_owned();
+            if partitions.starts_with("KEY#") && writes_keys && function != "key-lifecycle" {
+                assert_eq!(*only, json!(["pk", "sk", "last_used_at"]), "{function} must not write keys");
+            } else {
+                assert!(only.is_null(), "{statement}");
+            }
+            grants.insert(Grant { function: function.to_owned(), action: action.to_owned(), partitions });
+        }
+    }
+    grants
+}
+
+#[test]
+fn the_roles_permit_what_the_data_model_says() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap();
+    let mut permitted = BTreeSet::new();
+    let mut roles = BTreeSet::new();
+    for (name, resource) in resources {
+        let properties = &resource["Properties"];
+        match resource["Type"].as_str().unwrap() {
+            "AWS::IAM::ManagedPolicy" => {
+                permitted.extend(grants_in("every function", &properties["PolicyDocument"]));
+            }
+            "AWS::IAM::Role" => {
+                for policy in properties["Policies"].as_array().unwrap() {
+                    permitted
+                        .extend(grants_in(policy["PolicyName"].as_str().unwrap(), &policy["PolicyDocument"]));
+                }
+                if name != "SampleRole" {
+                    assert_eq!(properties["ManagedPolicyArns"][0], "StartPolicy", "{name}");
+                    roles.insert(name.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(permitted, *GRANTS);
+    let functions = resources.iter().filter(|(_, resource)| resource["Type"] == "AWS::Serverless::Function");
+    let used: BTreeSet<String> = functions
+        .map(|(name, function)| {
+            let role = function["Properties"]["Role"].as_str().unwrap();
+            assert_eq!(role, format!("{name}Role.Arn"));
+            role.trim_end_matches(".Arn").to_owned()
+        })
+        .collect();
+    assert_eq!(used, roles, "each function has a role of its own");
+}
+
+#[test]
+fn the_api_has_every_route() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap();
+    let mut served = BTreeSet::new();
+    for (_, resource) in resources.iter().filter(|(_, of)| of["Type"] == "AWS::ApiGatewayV2::Route") {
+        let properties = &resource["Properties"];
+        let target = properties["Target"].as_str().unwrap();
+        let integration = target.trim_start_matches("integrations/${").trim_end_matches('}');
+        let function = resources[integration]["Properties"]["IntegrationUri"].as_str().unwrap();
+        let function = function.split('.').next().unwrap();
+        let name = resources[function]["Properties"]["FunctionName"].as_str().unwrap();
+        let name = name.trim_start_matches("${AWS::StackName}-");
+        served.insert(format!("{} {name}", properties["RouteKey"].as_str().unwrap()));
+    }
+    let mut wanted: BTreeSet<String> = crate::tenancy::routes()
+        .iter()
+        .map(|route| format!("{} {} {}", route.method, route.path, route.function))
+        .collect();
+    wanted.extend(["$default ticket-exchange".to_owned(), "GET /sample sample".to_owned()]);
+    assert_eq!(served, wanted);
+}
+
+#[test]
+fn alarms_and_dashboard_know_every_metric() {
+    let template = template();
+    let resources = template["Resources"].as_object().unwrap();
+    let alarms = resources.values().filter(|of| of["Type"] == "AWS::CloudWatch::Alarm");
+    let alarms = alarms.map(|alarm| &alarm["Properties"]);
+    let own: BTreeSet<&str> = alarms
+        .clone()
+        .filter(|alarm| alarm["Namespace"] == "Keyward")
+        .map(|alarm| alarm["MetricName"].as_str().unwrap())
+        .collect();
+    assert_eq!(own, Metric::ALL.iter().map(|metric| metric.name()).collect());
+    assert_eq!(alarms.count(), 10, "as many as CloudWatch keeps for nothing");
+    let dashboard = resources["Dashboard"]["Properties"]["DashboardBody"].as_str().unwrap();
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    assert_eq!(dashboard["widgets"].as_array().unwrap().len(), 10);
+    assert!(own.iter().all(|metric| dashboard.to_string().contains(metric)));
+}

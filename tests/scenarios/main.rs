@@ -1,0 +1,63 @@
+//! What people do, against any installation: one of the test's own or, where `KEYWARD_URL` and `KEYWARD_ROOT_KEY` name
+//! one, that: a deployment on an emulator or on AWS, in staging mode.
+
+use std::env;
+
+use chrono::TimeDelta;
+use futures::future::join_all;
+use keyward_http::VerifyAuth;
+use keyward_tests::{Backend, Browser, Keyward, scenario};
+
+/// The installation to test.
+enum Target {
+    Own(Box<Keyward>),
+    Named(Backend),
+}
+
+impl Target {
+    async fn get() -> Self {
+        match (env::var("KEYWARD_URL"), env::var("KEYWARD_ROOT_KEY")) {
+            (Ok(url), Ok(root_key)) => {
+                Self::Named(Backend::new(url.trim_end_matches('/'), &root_key, reqwest::Client::new()))
+            }
+            (Err(_), Err(_)) => Self::Own(Box::new(Keyward::start_with(VerifyAuth::Required).await)),
+            _ => panic!("KEYWARD_URL and KEYWARD_ROOT_KEY come together, or not at all"),
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Own(keyward) => keyward.backend(),
+            Self::Named(backend) => backend.clone(),
+        }
+    }
+
+    async fn pause(&self, time: TimeDelta) {
+        match self {
+            Self::Own(keyward) => keyward.pass(time),
+            Self::Named(_) => tokio::time::sleep(time.to_std().expect("a length of time")).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job() {
+    scenario::main_job(&Target::get().await.backend()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_access() {
+    let target = Target::get().await;
+    scenario::every_access(&target.backend(), async |time| target.pause(time).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_concurrent_exchanges_one_wins() {
+    let backend = Target::get().await.backend();
+    let slug = scenario::unique("race");
+    backend.create_app(&slug).await;
+    let ticket = backend.ticket(&slug).await;
+    let exchanges = join_all((0..20).map(async |_| Browser::new(&backend).exchange(&ticket).await)).await;
+    assert_eq!(exchanges.iter().filter(|answer| answer.status == 200).count(), 1);
+    assert!(exchanges.iter().all(|answer| answer.status == 200 || answer.body["code"] == "invalid_ticket"));
+}
