@@ -6,7 +6,8 @@ use std::env;
 use chrono::TimeDelta;
 use futures::future::join_all;
 use keyward_http::VerifyAuth;
-use keyward_tests::{Backend, Browser, Keyward, scenario};
+use keyward_tests::{Answer, Backend, Browser, Keyward, scenario, text};
+use serde_json::{Value, json};
 
 /// The installation to test.
 enum Target {
@@ -49,6 +50,37 @@ async fn the_main_job() {
 async fn every_access() {
     let target = Target::get().await;
     scenario::every_access(&target.backend(), async |time| target.pause(time).await).await;
+}
+
+/// The authorizer, on the sample route of a deployment; a local run has no API Gateway and so no such route.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_route_opens_with_a_key() {
+    let target = Target::get().await;
+    let backend = target.backend();
+    let sample = async |key: &str| {
+        let request = backend.http.get(format!("{}/sample", backend.url)).header("x-api-key", key);
+        Answer::of(request.send().await.expect("an answer")).await
+    };
+    if let Target::Own(_) = target {
+        sample("").await.is_error(404, "route_not_found");
+        return;
+    }
+    let slug = scenario::unique("sample");
+    backend.create_app(&slug).await;
+    let key = backend.create_key(&slug, json!({"permissions": ["read"]})).await;
+    let opened = sample(&text(&key["secret"])).await.ok();
+    assert_eq!(opened["key_id"], key["id"]);
+    assert_eq!(opened["app_slug"], slug.as_str());
+    assert_eq!(opened["permissions"], "read");
+    backend.revoke(&slug, &text(&key["id"])).await.ok();
+    for refused in [text(&key["secret"]), "garbage".to_owned()] {
+        let answer = sample(&refused).await;
+        assert!(matches!(answer.status, 401 | 403), "{}", answer.body);
+    }
+    let log = backend.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
+    let told: Vec<&Value> = log["data"].as_array().expect("rows").iter().map(|row| &row["outcome"]).collect();
+    assert_eq!(told[0], "blocked", "{log}");
+    assert_eq!(log["data"][0]["path"], "GET /sample", "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
