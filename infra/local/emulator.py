@@ -1,10 +1,13 @@
-"""MiniStack, with the condition keys that Keyward's roles name.
+"""MiniStack, with the condition keys that Keyward's roles name, and with updates that let requests end.
 
 With AUTH=true MiniStack decides each request by the policies of its caller, but knows nothing of the keys that a request
 to DynamoDB names, of the attributes that an update touches, or of the encryption context of a request to KMS: a
 condition on those would be taken as met, or as never met. Here they are read from the request, as IAM reads them:
 
     dynamodb:LeadingKeys, dynamodb:Attributes (of UpdateItem), kms:EncryptionContext:<key>
+
+When a function is updated, MiniStack ends the processes that run the old code at once; here those that are answering a
+request end after it, as on Lambda.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
@@ -13,9 +16,11 @@ https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
 import contextvars
 import json
 import re
+import threading
+import time
 
 from ministack.app import main
-from ministack.core import iam_actions, iam_evaluator
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 
 # The partition key of Keyward's table.
 PARTITION_KEY = "pk"
@@ -103,6 +108,28 @@ iam_actions.dynamodb_service_context = dynamodb_service_context
 iam_actions.dynamodb_transaction_checks = dynamodb_transaction_checks
 iam_actions.request_tag_context = request_tag_context
 iam_evaluator.enforce = enforce_with_keys
+
+# No function runs longer, in seconds.
+LONGEST_REQUEST = 30
+
+kill_workers = lambda_runtime.kill_workers
+
+
+def kill_after_its_request(worker):
+    end = time.monotonic() + LONGEST_REQUEST
+    while worker.in_use and time.monotonic() < end:
+        time.sleep(0.05)
+    kill_workers([worker])
+
+
+def kill_when_free(workers):
+    workers = [worker for worker in workers if worker is not None]
+    kill_workers([worker for worker in workers if not worker.in_use])
+    for worker in (worker for worker in workers if worker.in_use):
+        threading.Thread(target=kill_after_its_request, args=(worker,), daemon=True).start()
+
+
+lambda_runtime.kill_workers = kill_when_free
 
 if __name__ == "__main__":
     main()
