@@ -1,4 +1,4 @@
-"""MiniStack, with the condition keys that Keyward's roles name, and with updates that let requests end.
+"""MiniStack, with the condition keys that Keyward's roles name, updates that let requests end, and tables complete.
 
 With AUTH=true MiniStack decides each request by the policies of its caller, but knows nothing of the keys that a request
 to DynamoDB names, of the attributes that an update touches, or of the encryption context of a request to KMS: a
@@ -6,14 +6,19 @@ condition on those would be taken as met, or as never met. Here they are read fr
 
     dynamodb:LeadingKeys, dynamodb:Attributes (of UpdateItem), kms:EncryptionContext:<key>
 
+So is what a request to simulate a policy says that they are.
+
 When a function is updated, MiniStack ends the processes that run the old code at once; here those that are answering a
 request end after it, as on Lambda.
+
+A table that a stack makes gets its TTL and its point-in-time recovery, which MiniStack's CloudFormation leaves out.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
 """
 
 import contextvars
+import itertools
 import json
 import re
 import threading
@@ -21,6 +26,8 @@ import time
 
 from ministack.app import main
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
+from ministack.services import dynamodb, iam
+from ministack.services.cloudformation import provisioners
 
 # The partition key of Keyward's table.
 PARTITION_KEY = "pk"
@@ -109,6 +116,47 @@ iam_actions.dynamodb_transaction_checks = dynamodb_transaction_checks
 iam_actions.request_tag_context = request_tag_context
 iam_evaluator.enforce = enforce_with_keys
 
+simulate_params, simulate = iam._extract_simulate_params, iam._build_simulate_results_real
+evaluate = iam_evaluator.evaluate
+# The condition keys that a simulation names.
+simulated = contextvars.ContextVar("simulated", default=None)
+
+
+def extract_simulate_params(request):
+    def values(prefix):
+        numbers = itertools.takewhile(lambda n: f"{prefix}.{n}" in request, itertools.count(1))
+        return [iam._p(request, f"{prefix}.{n}") for n in numbers]
+
+    entries = itertools.takewhile(
+        lambda entry: f"{entry}.ContextKeyName" in request,
+        (f"ContextEntries.member.{n}" for n in itertools.count(1)),
+    )
+    context = {}
+    for entry in entries:
+        listed = values(f"{entry}.ContextKeyValues.member")
+        is_list = iam._p(request, f"{entry}.ContextKeyType").endswith("List")
+        context[iam._p(request, f"{entry}.ContextKeyName").lower()] = listed if is_list else listed[0]
+    simulated.set(context)
+    return simulate_params(request)
+
+
+def simulate_with_keys(*args):
+    try:
+        return simulate(*args)
+    finally:
+        simulated.set(None)
+
+
+def evaluate_with_keys(context, *policies):
+    if simulated.get() is not None:
+        context.service_context = simulated.get()
+    return evaluate(context, *policies)
+
+
+iam._extract_simulate_params = extract_simulate_params
+iam._build_simulate_results_real = simulate_with_keys
+iam_evaluator.evaluate = evaluate_with_keys
+
 # No function runs longer, in seconds.
 LONGEST_REQUEST = 30
 
@@ -130,6 +178,22 @@ def kill_when_free(workers):
 
 
 lambda_runtime.kill_workers = kill_when_free
+
+handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
+create_table = handlers["create"]
+
+
+def create_whole_table(logical_id, properties, stack):
+    made = create_table(logical_id, properties, stack)
+    name = {"TableName": made[0]}
+    if specification := properties.get("TimeToLiveSpecification"):
+        dynamodb._update_ttl({**name, "TimeToLiveSpecification": specification})
+    if specification := properties.get("PointInTimeRecoverySpecification"):
+        dynamodb._update_continuous_backups({**name, "PointInTimeRecoverySpecification": specification})
+    return made
+
+
+handlers["create"] = create_whole_table
 
 if __name__ == "__main__":
     main()

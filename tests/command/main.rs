@@ -10,5 +10,6 @@
 )]
 
 mod dev;
+mod doctor;
 mod process;
 mod secrecy;

@@ -33,6 +33,14 @@ impl fmt::Debug for DevJson {
     }
 }
 
+const DEV_JSON: &str = "dev.json";
+
+/// What the run whose data is in this folder tells other programs, if that can be read.
+pub(crate) fn read_dev_json(folder: &Path) -> Option<DevJson> {
+    let text = fs::read(folder.join(DEV_JSON)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 /// A folder that this process alone uses.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -75,13 +83,12 @@ impl DataDir {
     }
 
     fn dev_json(&self) -> PathBuf {
-        self.path.join("dev.json")
+        self.path.join(DEV_JSON)
     }
 
     /// What the last run wrote, if that can be read.
     pub(crate) fn read_dev_json(&self) -> Option<DevJson> {
-        let text = fs::read(self.dev_json()).ok()?;
-        serde_json::from_slice(&text).ok()
+        read_dev_json(&self.path)
     }
 
     pub(crate) fn write_dev_json(&self, dev: &DevJson) -> Result<(), DevError> {

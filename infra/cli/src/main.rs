@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyward_cli::dev::{DEFAULT_DATA_DIR, Dev, DevError, DevJson, Installation, Options};
+use keyward_cli::doctor::{Examination, Finding};
 use keyward_cli::operator::{self, OperatorError};
 use keyward_cli::stack::Stack;
 use keyward_core::deployment::Mode;
 use keyward_core::id::RootKeyId;
 use keyward_core::text::Name;
 use keyward_store::Scope;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +43,12 @@ enum Command {
     /// Needs AWS credentials that may describe the stack, write to its table and use its KMS key. Prints the first root
     /// key once. Doing it again changes nothing.
     Init(InitArgs),
+    /// Say what is missing or wrong with an installation, and how to mend it
+    ///
+    /// Examines the installation that runs on this machine or, with --stack, a deployed one: what was changed by hand,
+    /// the roles' permissions, the table, the KMS key, the peppers, and whether each function answers. Changes nothing.
+    /// Ends with 1 if something is wrong.
+    Doctor(DoctorArgs),
     /// Make, list and revoke root keys of a deployed stack
     #[command(subcommand)]
     RootKey(RootKeyCommand),
@@ -57,6 +64,24 @@ struct InitArgs {
     /// How browsers carry its sessions
     #[arg(long, value_enum, default_value_t = ModeArg::Production)]
     mode: ModeArg,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// Folder of the local run to examine [default: .keyward]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "stack")]
+    data_dir: Option<PathBuf>,
+    /// The CloudFormation stack to examine
+    ///
+    /// Needs AWS credentials that may read the stack's resources. With a root key in KEYWARD_ROOT_KEY, the functions are
+    /// tried with that. Finding what was changed by hand takes up to a minute.
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+    /// With --stack: where its API is reached from here [default: the stack's output Url]
+    #[arg(long, env = "KEYWARD_URL", value_name = "URL")]
+    url: Option<String>,
+    #[arg(skip = std::env::var("KEYWARD_ROOT_KEY").ok().map(SecretString::from))]
+    root_key: Option<SecretString>,
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +185,7 @@ async fn main() -> ExitCode {
         None => run(cli.dev).await.map_err(Into::into),
         Some(Command::Dev(args)) => run(args).await.map_err(Into::into),
         Some(Command::Init(args)) => init(args).await.map_err(Into::into),
+        Some(Command::Doctor(args)) => doctor(args).await,
         Some(Command::RootKey(command)) => root_key(command).await.map_err(Into::into),
     };
     match done {
@@ -191,6 +217,29 @@ async fn init(args: InitArgs) -> Result<(), OperatorError> {
         stack.url, ready.publishable_key, ready.deployment.id,
     ));
     Ok(())
+}
+
+async fn doctor(args: DoctorArgs) -> Result<(), Box<dyn Error>> {
+    let mut tell = |finding: &Finding| match &finding.outcome {
+        Ok(well) => print(&format!("ok     {}: {well}", finding.subject)),
+        Err(fault) => print(&format!("WRONG  {}: {fault}", finding.subject)),
+    };
+    let mut examination = Examination::new(&mut tell);
+    match args.stack {
+        Some(stack) => {
+            let root_key = args.root_key.as_ref().map(ExposeSecret::expose_secret);
+            examination.stack(&stack, args.url.as_deref(), root_key).await;
+        }
+        None => {
+            let folder = args.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+            examination.local(&folder).await;
+        }
+    }
+    match examination.faults() {
+        0 => Ok(()),
+        1 => Err("one thing is wrong".into()),
+        faults => Err(format!("{faults} things are wrong").into()),
+    }
 }
 
 async fn root_key(command: RootKeyCommand) -> Result<(), OperatorError> {

@@ -7,7 +7,8 @@ use keyward_core::deployment::Mode;
 use keyward_core::id::RootKeyId;
 use keyward_core::text::Name;
 use keyward_http::publishable_key;
-use keyward_store::{Error, RootKeyRecord, Scope};
+use keyward_pepper::unlock;
+use keyward_store::{Error, RootKeyRecord, Scope, Store};
 use secrecy::SecretString;
 
 use crate::set_up::{self, SetUpError};
@@ -50,7 +51,9 @@ pub struct Initialised {
 /// [`OperatorError`].
 pub async fn init(stack: &Stack, name: Name, mode: Mode) -> Result<Initialised, OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
-    let store = stack.store().await.map_err(failed)?;
+    let table = stack.table();
+    let keyring = set_up::keyring(&table, &stack.key_provider()).await.map_err(failed)?;
+    let store = Store::new(table, keyring);
     let (deployment, token) = set_up::first_deployment(&store, name, mode).await.map_err(failed)?;
     Ok(Initialised {
         publishable_key: publishable_key(&stack.url, deployment.mode),
@@ -91,9 +94,15 @@ pub async fn revoke_root_key(stack: &Stack, id: RootKeyId) -> Result<(), Operato
     store.revoke_root_key(deployment.id, id).await.map_err(OperatorError::Refused)
 }
 
-async fn open(stack: &Stack) -> Result<(keyward_store::Store, Deployment), OperatorError> {
+async fn open(stack: &Stack) -> Result<(Store, Deployment), OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
-    let store = stack.store().await.map_err(failed)?;
+    let table = stack.table();
+    let peppers = table.peppers().await.map_err(|error| failed(error.into()))?;
+    if peppers.is_empty() {
+        return Err(OperatorError::NotInitialised(stack.name.clone()));
+    }
+    let keyring = unlock(&stack.key_provider(), &peppers).await.map_err(|error| failed(error.into()))?;
+    let store = Store::new(table, keyring);
     let first = store.first_deployment().await.map_err(|error| failed(error.into()))?;
     Ok((store, first.ok_or_else(|| OperatorError::NotInitialised(stack.name.clone()))?))
 }

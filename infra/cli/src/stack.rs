@@ -6,12 +6,11 @@ use std::error::Error;
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::Client;
 use aws_sdk_cloudformation::error::ProvideErrorMetadata;
+use aws_sdk_cloudformation::types::StackStatus;
 use chrono::Utc;
 use keyward_core::Clock;
 use keyward_pepper::KmsKeyProvider;
-use keyward_store::{Store, Table, dynamodb_client};
-
-use crate::set_up::{self, SetUpError};
+use keyward_store::{Table, dynamodb_client};
 
 /// A stack of `template.yaml`.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub struct Stack {
     pub name: String,
     /// Where it is reached.
     pub url: String,
+    /// Its status, such as `CREATE_COMPLETE`.
+    pub status: StackStatus,
     /// The table in use.
     pub table_name: String,
     /// The KMS key that wraps its peppers.
@@ -40,6 +41,14 @@ pub enum StackError {
         "there is no stack '{0}' here: deploy it with 'sam build && sam deploy --guided', or name another with --stack"
     )]
     Missing(String),
+    /// It is being made or deleted.
+    #[error("the stack '{0}' is {1}: wait until CloudFormation is done with it")]
+    Busy(String, StackStatus),
+    /// It could not be made or deleted.
+    #[error(
+        "the stack '{0}' is {1}: see why with 'aws cloudformation describe-stack-events --stack-name {0}', delete it with 'sam delete --stack-name {0}' and deploy again"
+    )]
+    Failed(String, StackStatus),
     /// It is not one of Keyward, or of an older release.
     #[error(
         "the stack '{0}' has no output '{1}': deploy this release's template.yaml to it, or name another with --stack"
@@ -60,6 +69,26 @@ impl Stack {
             _ => StackError::Unreachable(name.to_owned(), cause(&error)),
         })?;
         let stack = described.stacks().first().ok_or_else(|| StackError::Missing(name.to_owned()))?;
+        let status = stack.stack_status.as_ref().ok_or_else(|| StackError::Missing(name.to_owned()))?;
+        if matches!(
+            status,
+            StackStatus::CreateInProgress
+                | StackStatus::RollbackInProgress
+                | StackStatus::DeleteInProgress
+                | StackStatus::ReviewInProgress
+        ) {
+            return Err(StackError::Busy(name.to_owned(), status.clone()));
+        }
+        if matches!(
+            status,
+            StackStatus::CreateFailed
+                | StackStatus::RollbackComplete
+                | StackStatus::RollbackFailed
+                | StackStatus::DeleteComplete
+                | StackStatus::DeleteFailed
+        ) {
+            return Err(StackError::Failed(name.to_owned(), status.clone()));
+        }
         let outputs: HashMap<&str, &str> = stack
             .outputs()
             .iter()
@@ -70,6 +99,7 @@ impl Stack {
             value.ok_or_else(|| StackError::NoOutput(name.to_owned(), key))
         };
         Ok(Self {
+            status: status.clone(),
             url: output("Url")?,
             table_name: output("TableName")?,
             key_arn: output("KeyArn")?,
@@ -78,21 +108,41 @@ impl Stack {
         })
     }
 
-    /// The store that its functions use. The first pepper is made if there is none.
+    /// Its resources: their names in the account, by their names in the template.
     ///
     /// # Errors
-    /// The table or the KMS key cannot be used.
-    pub async fn store(&self) -> Result<Store, SetUpError> {
-        let client = dynamodb_client(&self.config);
-        let table = Table::new(client, self.table_name.as_str(), Clock::new(Utc::now));
-        let provider = KmsKeyProvider::new(&self.config, &self.key_arn, &self.name);
-        let keyring = set_up::keyring(&table, &provider).await?;
-        Ok(Store::new(table, keyring))
+    /// [`StackError::Unreachable`].
+    pub async fn resources(&self) -> Result<HashMap<String, String>, StackError> {
+        let mut pages =
+            Client::new(&self.config).list_stack_resources().stack_name(&self.name).into_paginator().send();
+        let mut resources = HashMap::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| StackError::Unreachable(self.name.clone(), cause(&error)))?;
+            for resource in page.stack_resource_summaries.unwrap_or_default() {
+                resources.extend(resource.logical_resource_id.zip(resource.physical_resource_id));
+            }
+        }
+        Ok(resources)
+    }
+
+    /// The table that its functions use.
+    pub fn table(&self) -> Table {
+        Table::new(dynamodb_client(&self.config), self.table_name.as_str(), Clock::new(Utc::now))
+    }
+
+    /// The KMS key that wraps its peppers.
+    pub fn key_provider(&self) -> KmsKeyProvider {
+        KmsKeyProvider::new(&self.config, &self.key_arn, &self.name)
+    }
+
+    /// The configuration with which the AWS SDK reaches its account and region.
+    pub fn sdk_config(&self) -> &SdkConfig {
+        &self.config
     }
 }
 
 /// The innermost cause of an error, which says most.
-fn cause(error: &dyn Error) -> String {
+pub(crate) fn cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -8,7 +8,7 @@ use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_kms::primitives::Blob;
-use aws_sdk_kms::types::DataKeySpec;
+use aws_sdk_kms::types::{DataKeySpec, KeyState};
 use chrono::{DateTime, Utc};
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
@@ -38,6 +38,57 @@ impl KmsKeyProvider {
             ("keyward:purpose".to_owned(), "pepper".to_owned()),
             ("keyward:version".to_owned(), version.0.to_string()),
         ])
+    }
+}
+
+/// A way in which a KMS key cannot be used: a sentence that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// There is none of this id.
+    #[error(
+        "there is no KMS key {0}: its peppers are lost with it, so deploy a new installation and issue new keys"
+    )]
+    Missing(String),
+    /// It will be deleted.
+    #[error(
+        "the KMS key {0} is going to be deleted, and all API keys with it: stop that with 'aws kms cancel-key-deletion --key-id {0}', then 'aws kms enable-key --key-id {0}'"
+    )]
+    PendingDeletion(String),
+    /// It is disabled, or in another state in which it decrypts nothing.
+    #[error("the KMS key {0} is {1}: turn it on with 'aws kms enable-key --key-id {0}'")]
+    NotEnabled(String, KeyState),
+    /// Its material stays the same for ever.
+    #[error("the KMS key {0} is not rotated: turn it on with 'aws kms enable-key-rotation --key-id {0}'")]
+    NotRotated(String),
+}
+
+impl KmsKeyProvider {
+    /// In what ways the key is not as its installation needs it. For whoever operates it: no function calls this.
+    ///
+    /// # Errors
+    /// The key cannot be described, for any reason but that there is none.
+    pub async fn faults(&self) -> Result<Vec<KeyFault>, PepperError> {
+        let key = || self.key_id.clone();
+        let described = self.client.describe_key().key_id(&self.key_id).send().await;
+        let described = match described {
+            Err(error) if error.code() == Some("NotFoundException") => {
+                return Ok(vec![KeyFault::Missing(key())]);
+            }
+            described => {
+                described.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?
+            }
+        };
+        match described.key_metadata.and_then(|metadata| metadata.key_state) {
+            Some(KeyState::Enabled | KeyState::Updating) => {}
+            Some(KeyState::PendingDeletion) => return Ok(vec![KeyFault::PendingDeletion(key())]),
+            state => {
+                let state = state.unwrap_or(KeyState::Unavailable);
+                return Ok(vec![KeyFault::NotEnabled(key(), state)]);
+            }
+        }
+        let rotation = self.client.get_key_rotation_status().key_id(&self.key_id).send().await;
+        let rotation = rotation.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
+        Ok(if rotation.key_rotation_enabled { vec![] } else { vec![KeyFault::NotRotated(key())] })
     }
 }
 

@@ -14,7 +14,7 @@ use keyward_core::hashing::{Keyring, PepperVersion};
 use keyward_core::pepper::WrappedPepper;
 use zeroize::Zeroizing;
 
-pub use kms::KmsKeyProvider;
+pub use kms::{KeyFault, KmsKeyProvider};
 pub use local::LocalKeyProvider;
 
 /// A pepper in the open, erased when it is dropped.

@@ -96,6 +96,40 @@ pub struct TableShape {
     key: Vec<KeyElement>,
     #[serde(rename = "TimeToLiveSpecification")]
     ttl: TimeToLive,
+    #[serde(rename = "StreamSpecification")]
+    stream: Stream,
+}
+
+impl TableShape {
+    /// Whether these are its keys.
+    pub(crate) fn has_keys(&self, key: &[KeySchemaElement], attributes: &[AttributeDefinition]) -> bool {
+        key.len() == self.key.len()
+            && self.key.iter().all(|wanted| {
+                key.iter()
+                    .any(|one| one.attribute_name() == wanted.name && one.key_type().as_str() == wanted.kind)
+            })
+            && self.attributes.iter().all(|wanted| {
+                attributes.iter().any(|one| {
+                    one.attribute_name() == wanted.name && one.attribute_type().as_str() == wanted.kind
+                })
+            })
+    }
+
+    /// The attribute that says when an item expires.
+    pub(crate) fn ttl_attribute(&self) -> &str {
+        &self.ttl.attribute
+    }
+
+    /// What its stream holds.
+    pub(crate) fn stream(&self) -> &str {
+        &self.stream.view_type
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Stream {
+    #[serde(rename = "StreamViewType")]
+    view_type: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,0 +1,133 @@
+//! Whether each function answers: a request to each that changes nothing.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::Value;
+
+use crate::stack::cause;
+
+/// Longer than a function takes to start.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The first route that is tried.
+const HEALTH: &str = "/health";
+
+/// Where an installation is reached.
+pub(super) struct Reached<'a> {
+    pub(super) url: &'a str,
+    pub(super) root_key: Option<&'a str>,
+    /// What to do if nothing answers there.
+    pub(super) fix: String,
+    pub(super) log: Log<'a>,
+    /// Whether it has the sample route.
+    pub(super) sample: bool,
+}
+
+/// Where functions say why they fail.
+pub(super) enum Log<'a> {
+    OfTheProcess,
+    OfStack(&'a str),
+}
+
+impl Log<'_> {
+    fn of(&self, function: &str) -> String {
+        match self {
+            Self::OfTheProcess => "the output of its process".to_owned(),
+            Self::OfStack(stack) => format!("'aws logs tail /aws/lambda/{stack}-{function}'"),
+        }
+    }
+}
+
+struct Probe {
+    function: &'static str,
+    method: Method,
+    path: &'static str,
+    body: Option<&'static str>,
+    /// What is answered to a root key, and without one.
+    answers: [&'static [u16]; 2],
+}
+
+impl Probe {
+    fn takes_root_key(&self) -> bool {
+        let [with, without] = self.answers;
+        with != without
+    }
+}
+
+fn probes() -> [Probe; 7] {
+    let get = |function, path, answers| Probe { function, method: Method::GET, path, body: None, answers };
+    let post =
+        |function, path, answers| Probe { function, method: Method::POST, path, body: Some("{}"), answers };
+    [
+        get("ticket-exchange", HEALTH, [&[200], &[200]]),
+        post("ticket-issuance", "/session/tickets", [&[403, 422], &[401]]),
+        get("key-lifecycle", "/api-auth/apps?limit=1", [&[200, 403], &[401]]),
+        post("verify", "/v1/authz/check", [&[403, 422], &[401, 422]]),
+        get("audit-query", "/api-auth/apps/-/audit/logs", [&[400, 403, 404], &[401]]),
+        get("hosted-page", "/vanity/api-auth", [&[200], &[200]]),
+        get("authorizer", "/sample", [&[401, 403], &[401, 403]]),
+    ]
+}
+
+/// What came of a request to each function, or that there is no Keyward where it should be reached.
+pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<String, String>)> {
+    let http = match Client::builder().timeout(PATIENCE).build() {
+        Ok(http) => http,
+        Err(error) => return vec![("url", Err(cause(&error)))],
+    };
+    let mut outcomes = Vec::new();
+    for probe in probes().into_iter().filter(|probe| probe.function != "authorizer" || reached.sample) {
+        let url = format!("{}{}", reached.url.trim_end_matches('/'), probe.path);
+        let mut request = http.request(probe.method.clone(), &url);
+        if let Some(root_key) = reached.root_key.filter(|_| probe.takes_root_key()) {
+            request = request.bearer_auth(root_key);
+        }
+        if let Some(body) = probe.body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let silent = format!("{} does not answer ({}): {}", reached.url, cause(&error), reached.fix);
+                outcomes.push(("url", Err(silent)));
+                return outcomes;
+            }
+        };
+        let status = answer.status();
+        if probe.path == HEALTH && !status.is_server_error() && !is_health(answer).await {
+            let other = format!("what answers at {} is not Keyward: {}", reached.url, reached.fix);
+            return vec![("url", Err(other))];
+        }
+        if status == StatusCode::UNAUTHORIZED && reached.root_key.is_some() && probe.takes_root_key() {
+            let refused = "this root key is not one of the installation's: make another with 'keyward root-key create', or start 'keyward dev' again";
+            outcomes.push(("root key", Err(refused.to_owned())));
+            return outcomes;
+        }
+        outcomes.push((probe.function, judge(&probe, reached, status, &url)));
+    }
+    outcomes
+}
+
+/// Whether this is what Keyward says of its health.
+async fn is_health(answer: Response) -> bool {
+    let told = answer.json::<Value>().await.unwrap_or_default();
+    told.get("status").is_some_and(|status| status == "healthy") && told.get("timestamp").is_some()
+}
+
+fn judge(probe: &Probe, reached: &Reached<'_>, status: StatusCode, url: &str) -> Result<String, String> {
+    let [with, without] = probe.answers;
+    let wanted = if reached.root_key.is_some() { with } else { without };
+    let function = probe.function;
+    if wanted.contains(&status.as_u16()) {
+        Ok("answers".to_owned())
+    } else if status.is_server_error() {
+        Err(format!(
+            "{function} answers {status} to {} {url}: its reason is in {}",
+            probe.method,
+            reached.log.of(function)
+        ))
+    } else {
+        Err(format!("{url} is not answered by {function} ({status}): {}", reached.fix))
+    }
+}

@@ -1,0 +1,195 @@
+//! `keyward doctor`: what is missing or wrong with an installation, in a sentence each that says how to mend it. It
+//! changes nothing.
+
+mod drift;
+mod functions;
+mod permissions;
+
+use std::path::Path;
+
+use aws_sdk_cloudformation::types::StackStatus;
+use keyward_pepper::{KeyFault, KeyProvider, PepperError, unlock};
+use keyward_store::{Store, Table, TableFault};
+
+use crate::files;
+use crate::stack::{Stack, StackError};
+use crate::template;
+
+/// What was looked at, and what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at: `table`, `key`, the name of a function.
+    pub subject: &'static str,
+    /// How it is, if it is well, or what is wrong and how to mend it.
+    pub outcome: Result<String, String>,
+}
+
+/// Tells findings as they are made.
+pub struct Examination<'a> {
+    tell: &'a mut dyn FnMut(&Finding),
+    faults: usize,
+}
+
+impl<'a> Examination<'a> {
+    /// One that tells its findings to `tell`.
+    pub fn new(tell: &'a mut dyn FnMut(&Finding)) -> Self {
+        Self { tell, faults: 0 }
+    }
+
+    /// How much is wrong.
+    pub fn faults(&self) -> usize {
+        self.faults
+    }
+
+    fn find(&mut self, subject: &'static str, outcome: Result<String, String>) {
+        self.faults += usize::from(outcome.is_err());
+        (self.tell)(&Finding { subject, outcome });
+    }
+
+    /// Tells each fault, or that there is none.
+    fn find_all<F: ToString>(
+        &mut self,
+        subject: &'static str,
+        faults: Result<Vec<F>, String>,
+        well: impl FnOnce() -> String,
+    ) {
+        match faults {
+            Ok(faults) if faults.is_empty() => self.find(subject, Ok(well())),
+            Ok(faults) => faults.iter().for_each(|fault| self.find(subject, Err(fault.to_string()))),
+            Err(unknown) => self.find(subject, Err(unknown)),
+        }
+    }
+
+    /// Examines the local run that has its data in this folder.
+    pub async fn local(&mut self, folder: &Path) {
+        let Some(dev) = files::read_dev_json(folder) else {
+            let missing = format!(
+                "there is no dev.json in {}: start an installation with 'keyward dev', name its folder with --data-dir, or name a stack with --stack",
+                folder.display()
+            );
+            return self.find("dev.json", Err(missing));
+        };
+        self.find("dev.json", Ok(format!("names {}", dev.url)));
+        let reached = functions::Reached {
+            url: &dev.url,
+            root_key: Some(&dev.root_key),
+            fix: "start it again with 'keyward dev'".to_owned(),
+            log: functions::Log::OfTheProcess,
+            sample: false,
+        };
+        self.functions(&reached).await;
+    }
+
+    /// Examines the installation of this stack, in the account and region of the environment. `url` is where it is
+    /// reached, if that is not what the stack says.
+    pub async fn stack(&mut self, name: &str, url: Option<&str>, root_key: Option<&str>) {
+        let stack = match Stack::find(name).await {
+            Ok(stack) => stack,
+            Err(error) => return self.find("stack", Err(error.to_string())),
+        };
+        self.status(&stack);
+        let resources = match stack.resources().await {
+            Ok(resources) => resources,
+            Err(error) => return self.find("stack", Err(error.to_string())),
+        };
+        let drift = drift::faults(&stack).await;
+        self.find_all("template", drift, || "nothing was changed by hand".to_owned());
+        let permissions = permissions::faults(&stack, &resources).await;
+        self.find_all("permissions", permissions, || {
+            "the roles may do what their functions do, and no more".to_owned()
+        });
+        let (table, key) = (self.table(&stack).await, self.key(&stack).await);
+        if table && key {
+            let first = first_deployment(&stack.table(), &stack.key_provider(), name).await;
+            self.find("deployment", first);
+        }
+        let reached = functions::Reached {
+            url: url.unwrap_or(&stack.url),
+            root_key,
+            fix: "point the DNS of DomainName at the output DomainTarget, correct the parameter PublicUrl, or say with --url where it is reached from here".to_owned(),
+            log: functions::Log::OfStack(name),
+            sample: resources.contains_key("SampleRouteToSample"),
+        };
+        self.functions(&reached).await;
+    }
+
+    fn status(&mut self, stack: &Stack) {
+        let outcome = match &stack.status {
+            StackStatus::CreateComplete | StackStatus::UpdateComplete | StackStatus::ImportComplete => {
+                Ok(format!("{} is {}", stack.name, stack.status))
+            }
+            StackStatus::UpdateRollbackComplete => Err(format!(
+                "the last update of {0} failed and was taken back: see why with 'aws cloudformation describe-stack-events --stack-name {0}', and deploy again",
+                stack.name
+            )),
+            StackStatus::UpdateRollbackFailed | StackStatus::UpdateFailed => Err(format!(
+                "an update of {0} failed half-way ({1}): go on with 'aws cloudformation continue-update-rollback --stack-name {0}', and deploy again",
+                stack.name, stack.status
+            )),
+            status => Err(StackError::Busy(stack.name.clone(), status.clone()).to_string()),
+        };
+        self.find("stack", outcome);
+    }
+
+    /// Whether the table can be read.
+    async fn table(&mut self, stack: &Stack) -> bool {
+        let faults = match template::table_shape() {
+            Ok(shape) => {
+                let faults = stack.table().faults(&shape).await;
+                faults.map_err(|error| unknown("the table", "dynamodb:Describe*", &error))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let other = |fault: &TableFault| matches!(fault, TableFault::Missing(_) | TableFault::Keys(_));
+        let readable = faults.as_ref().is_ok_and(|faults| !faults.iter().any(other));
+        self.find_all("table", faults, || format!("{} is as this release needs it", stack.table_name));
+        readable
+    }
+
+    /// Whether the KMS key can be used.
+    async fn key(&mut self, stack: &Stack) -> bool {
+        let faults = stack.key_provider().faults().await;
+        let actions = "kms:DescribeKey and kms:GetKeyRotationStatus";
+        let faults = faults.map_err(|error| unknown("the KMS key", actions, &error));
+        let of_rotation = |fault: &KeyFault| matches!(fault, KeyFault::NotRotated(_));
+        let usable = faults.as_ref().is_ok_and(|faults| faults.iter().all(of_rotation));
+        self.find_all("key", faults, || format!("{} is enabled and rotated", stack.key_arn));
+        usable
+    }
+
+    async fn functions(&mut self, reached: &functions::Reached<'_>) {
+        for (function, outcome) in functions::probe(reached).await {
+            self.find(function, outcome);
+        }
+    }
+}
+
+/// The installation's first deployment, read as the functions read it when they start.
+async fn first_deployment<P: KeyProvider>(
+    table: &Table,
+    provider: &P,
+    stack: &str,
+) -> Result<String, String> {
+    let no_table = |error| unknown("the table", "dynamodb:Query and dynamodb:GetItem", &error);
+    let init = format!("run 'keyward init --stack {stack}'");
+    let peppers = table.peppers().await.map_err(no_table)?;
+    if peppers.is_empty() {
+        return Err(format!("the table holds no pepper, so no function can start: {init}"));
+    }
+    let keyring = unlock(provider, &peppers).await.map_err(|error| match error {
+        PepperError::Foreign(version) => format!(
+            "pepper {} was not made for the stack {stack}, so no function can start: let RestoredTable name a table that was restored from this stack's own",
+            version.0
+        ),
+        error => unknown("a pepper", "kms:Decrypt", &error),
+    })?;
+    match Store::new(table.clone(), keyring).first_deployment().await.map_err(no_table)? {
+        Some(deployment) => Ok(format!("{} is ready, with {} pepper(s)", deployment.id, peppers.len())),
+        None => Err(format!("the table holds no deployment, so no function can start: {init}")),
+    }
+}
+
+/// That something could not be examined.
+fn unknown(what: &str, actions: &str, error: &dyn std::fmt::Display) -> String {
+    format!("{what} cannot be examined ({error}): run this with credentials that permit {actions}")
+}

@@ -1,0 +1,74 @@
+//! What operators do to a deployed stack, on an emulator: `keyward doctor` finds what is broken there and says how to mend
+//! it, and the commands of the runbooks do what those say.
+//!
+//! Needs the environment that `infra/local/deploy` writes, and the AWS and SAM command lines on the PATH.
+
+mod doctor;
+mod runbooks;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// What `infra/local/deploy` calls its stack.
+const STACK: &str = "keyward";
+
+/// There is one stack: one test at a time changes it.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::const_new(());
+    assert!(
+        env::var("AWS_ENDPOINT_URL").is_ok_and(|url| url.starts_with("http://127.0.0.1:")),
+        "AWS_ENDPOINT_URL must name an emulator: these tests break what is deployed there"
+    );
+    ALONE.lock().await
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
+}
+
+/// This workspace's `keyward`.
+fn keyward() -> PathBuf {
+    // This test is in target/<profile>/deps.
+    let test = env::current_exe().expect("a path");
+    test.ancestors().nth(2).expect("a target folder").join("keyward")
+}
+
+/// Runs a line of shell as an operator does, at the top of the workspace.
+fn shell(line: &str) -> Output {
+    let path =
+        format!("{}:{}", keyward().parent().expect("a folder").display(), env::var("PATH").expect("a PATH"));
+    let run = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", line])
+        .current_dir(workspace())
+        .env("PATH", path)
+        .output();
+    run.expect("a shell")
+}
+
+/// What a line of shell prints, which must succeed.
+#[track_caller]
+fn run(line: &str) -> String {
+    let Output { status, stdout, stderr } = shell(line);
+    let told = String::from_utf8_lossy(&stdout);
+    assert!(status.success(), "{line}: {told}{}", String::from_utf8_lossy(&stderr));
+    told.trim().to_owned()
+}
+
+/// A value that the stack gives.
+#[track_caller]
+fn output(key: &str) -> String {
+    run(&format!(
+        "aws cloudformation describe-stacks --stack-name {STACK} --query \"Stacks[0].Outputs[?OutputKey=='{key}'].OutputValue\" --output text"
+    ))
+}
+
+/// The name in the account of what the template calls this.
+#[track_caller]
+fn physical(logical: &str) -> String {
+    run(&format!(
+        "aws cloudformation describe-stack-resource --stack-name {STACK} --logical-resource-id {logical} --query StackResourceDetail.PhysicalResourceId --output text"
+    ))
+}

@@ -1,0 +1,223 @@
+//! The commands of `docs/operations`, run: each command of a runbook, in its order, so that none can be added or changed
+//! that does not work.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keyward_tests::{Backend, check_body, scenario, text};
+use serde_json::json;
+
+use crate::{STACK, alone, output, run, workspace};
+
+/// The commands of a runbook.
+fn commands(runbook: &str) -> Vec<String> {
+    let page = fs::read_to_string(workspace().join("docs/operations").join(runbook)).expect("a runbook");
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in page.lines().map(str::trim) {
+        if line.starts_with("```") {
+            inside = !inside;
+        } else if inside {
+            commands.push(line.to_owned());
+        }
+    }
+    assert!(!commands.is_empty(), "{runbook} has no commands");
+    commands
+}
+
+/// A command as an operator of the emulator's stack types it, who has the values at hand for which it has names.
+fn typed(command: &str, values: &[(&str, &str)]) -> String {
+    let mut typed = command.replace("NAME", STACK);
+    for (name, value) in values {
+        typed = typed.replace(name, value);
+    }
+    if typed.starts_with("sam build") {
+        typed += " --parameter-overrides Architecture=$(uname -m | sed s/aarch64/arm64/)";
+    }
+    if typed.starts_with("sam deploy") {
+        // Whoever runs it there answers the question.
+        typed += " <<<y";
+    }
+    typed
+}
+
+fn backend() -> Backend {
+    let given = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    Backend::new(&given("KEYWARD_URL"), &given("KEYWARD_ROOT_KEY"), reqwest::Client::new())
+}
+
+/// Makes what is built differ from what is deployed, in nothing that matters.
+fn change_build(release: &str) {
+    for folder in fs::read_dir(workspace().join(".aws-sam/build")).expect("a build").flatten() {
+        if folder.path().is_dir() {
+            fs::write(folder.path().join("release"), release).expect("a file");
+        }
+    }
+}
+
+/// Upgrades and goes back while requests are made: each is answered, and each check is in the audit log.
+#[tokio::test(flavor = "multi_thread")]
+async fn upgrade_and_rollback_lose_nothing() {
+    let _alone = alone().await;
+    let backend = backend();
+    let slug = scenario::unique("upgrade");
+    backend.create_app(&slug).await;
+    let key = backend.create_key(&slug, json!({"name": "busy"})).await;
+    let secret = text(&key["secret"]);
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let mut callers = Vec::new();
+    for _ in 0..2 {
+        let (backend, secret, slug, done) = (backend.clone(), secret.clone(), slug.clone(), done.clone());
+        callers.push(tokio::spawn(async move {
+            let mut checks = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(backend.post("/v1/authz/check", check_body(&secret)).await.ok()["allowed"], true);
+                backend.get(&format!("/api-auth/apps/{slug}")).await.ok();
+                checks += 1;
+            }
+            checks
+        }));
+    }
+    for (runbook, release) in [("upgrade.md", "next"), ("rollback.md", "last")] {
+        for command in commands(runbook) {
+            let command = typed(&command, &[("RELEASE", "HEAD")]);
+            let building = command.starts_with("sam build");
+            tokio::task::spawn_blocking(move || run(&command)).await.expect("success");
+            if building {
+                change_build(release);
+            }
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut checks = 0;
+    for caller in callers {
+        checks += caller.await.expect("no request was lost");
+    }
+    let figures = backend.get(&format!("/api-auth/apps/{slug}/audit/analytics")).await.ok();
+    assert_eq!(figures["total_requests"], checks);
+    assert!(checks > 50, "{checks} checks are not much of a load");
+    println!(
+        "{checks} checks and as many reads during two updates: all answered, all checks in the audit log"
+    );
+    backend.delete(&format!("/api-auth/apps/{slug}")).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_that_leaked() {
+    let _alone = alone().await;
+    let backend = backend();
+    let slug = scenario::unique("leak");
+    let leaked = run(&format!("keyward root-key create --stack {STACK} --name Leaked"));
+    let thief = Backend::new(&backend.url, &leaked, backend.http.clone());
+    thief.create_app(&slug).await;
+    let listed = run(&format!("keyward root-key list --stack {STACK}"));
+    let id = listed.lines().find(|line| line.ends_with("  Leaked")).and_then(|line| line.split(' ').next());
+    let id = id.expect("its id").to_owned();
+    let mut told = String::new();
+    let mut new_root_key = String::new();
+    for command in commands("root-key-leak.md") {
+        let values = [
+            (" ID", format!(" {id}")),
+            ("SLUG", slug.clone()),
+            ("$URL", backend.url.replace('$', "\\$")),
+            ("$NEW_ROOT_KEY", new_root_key.clone()),
+        ];
+        let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        told = run(&typed(&command, &values));
+        if command.contains("root-key create") {
+            new_root_key.clone_from(&told);
+        }
+    }
+    let log: serde_json::Value = serde_json::from_str(&told).expect("the audit log");
+    assert_eq!(log["data"][0]["actor"]["id"], id.as_str(), "{log}");
+    thief.get("/api-auth/apps").await.is_error(401, "invalid_root_key");
+    let heir = Backend::new(&backend.url, &new_root_key, backend.http.clone());
+    heir.delete(&format!("/api-auth/apps/{slug}")).await.ok();
+}
+
+/// Restores the table to another, on which keys still open; and goes back to the stack's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_table() {
+    let _alone = alone().await;
+    let backend = backend();
+    let slug = scenario::unique("restore");
+    backend.create_app(&slug).await;
+    let key = backend.create_key(&slug, json!({"name": "kept"})).await;
+    let table = output("TableName");
+    for command in commands("restore.md") {
+        run(&typed(&command, &[("TABLE", &table)]));
+        if command.contains("RestoredTable=TABLE") {
+            assert_eq!(output("TableName"), format!("{table}-restored"));
+            assert_eq!(
+                backend.post("/v1/authz/check", check_body(&text(&key["secret"]))).await.ok()["allowed"],
+                true
+            );
+        }
+    }
+    assert_eq!(output("TableName"), table);
+    backend.delete(&format!("/api-auth/apps/{slug}")).await.ok();
+}
+
+#[tokio::test]
+async fn limits() {
+    let _alone = alone().await;
+    let table = output("TableName");
+    for command in commands("limits.md") {
+        run(&typed(&command, &[("TABLE", &table)]));
+    }
+    run(&typed(
+        "sam deploy --stack-name NAME --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --resolve-s3 --parameter-overrides 'VerifyReservedConcurrency=\"\"'",
+        &[],
+    ));
+}
+
+/// As whoever deploys for the first time types it, who takes each default but the processor.
+#[tokio::test]
+async fn a_first_deployment() {
+    let _alone = alone().await;
+    let config = tempfile::tempdir().expect("a folder");
+    let config = config.path().join("samconfig.toml");
+    let mut values = vec![("$URL", String::new()), ("$ROOT_KEY", String::new())];
+    for command in commands("first-deployment.md") {
+        let borrowed: Vec<(&str, &str)> =
+            values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut line = typed(&command.replace("NAME", "guided"), &borrowed);
+        if command == "sam deploy --guided" {
+            line = guided(&config.display().to_string());
+        }
+        let told = run(&line);
+        if let Some(root_key) = told.lines().find_map(|line| line.strip_prefix("root key")) {
+            values[1].1 = root_key.trim().to_owned();
+            let api = run(
+                "aws cloudformation describe-stacks --stack-name guided --query \"Stacks[0].Outputs[?OutputKey=='ApiId'].OutputValue\" --output text",
+            );
+            let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("an endpoint");
+            values[0].1 = format!("{endpoint}/_aws/execute-api/{api}/\\$default");
+        }
+        if command.contains("/api-auth/apps") {
+            assert!(told.contains(r#""apps":[]"#), "{told}");
+        }
+    }
+    run(
+        "aws cloudformation delete-stack --stack-name guided && aws cloudformation wait stack-delete-complete --stack-name guided",
+    );
+}
+
+/// `sam deploy --guided`, answered.
+fn guided(config: &str) -> String {
+    let template = fs::read_to_string(workspace().join("template.yaml")).expect("a template");
+    let parameters =
+        template.split("\nParameters:\n").nth(1).and_then(|rest| rest.split("\nRules:\n").next());
+    let parameters = parameters.expect("parameters").lines();
+    let parameters: Vec<&str> =
+        parameters.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).collect();
+    let mut answers = vec!["guided", ""];
+    answers
+        .extend(parameters.iter().map(|name| if *name == "  Architecture:" { "ARCHITECTURE" } else { "" }));
+    // Confirm changes, let SAM make roles, keep the rollback; save, where, as which environment; deploy.
+    answers.extend(["y", "y", "n", "y", config, "", "y"]);
+    format!(
+        "printf '%s\\n' {} | sed s/ARCHITECTURE/$(uname -m | sed s/aarch64/arm64/)/ | sam deploy --guided",
+        answers.iter().map(|answer| format!("'{answer}'")).collect::<Vec<_>>().join(" ")
+    )
+}
