@@ -123,7 +123,7 @@ async fn every_item_has_the_key_that_the_data_model_says() {
 
     let keyward = Keyward::start().await;
     use_everything(&keyward).await;
-    let client = Client::new(&keyward.sdk_config().await);
+    let client = Client::new(keyward.sdk_config());
     let scan = client.scan().table_name(TABLE).send().await.unwrap();
     assert!(scan.last_evaluated_key.is_none());
     let mut seen = BTreeSet::new();

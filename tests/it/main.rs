@@ -11,6 +11,7 @@ mod documented_forms;
 mod lists;
 mod main_job;
 mod permissions;
+mod price;
 mod races;
 mod root_keys;
 mod sessions;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyward_cli::dev::DevJson;
-use keyward_tests::{Answer, Backend, scenario};
+use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, scenario};
 use reqwest::Method;
 
 /// How long the emulator may take to build a function that is asked for the first time.
@@ -104,7 +104,9 @@ async fn the_main_job_on_lambda_functions() {
     let secrets = scenario::main_job(&backend).await;
     drop(watch);
     let log = log();
-    assert!(log.contains("keyward::request"), "{log}");
+    let is_check = |line: &&str| line.contains("keyward::request") && line.contains("/v1/authz/check");
+    let longest = log.lines().filter(is_check).map(str::len).max();
+    assert!(longest.is_some_and(|bytes| bytes <= REQUEST_LOG_BYTES), "{longest:?}: {log}");
     for secret in secrets {
         assert!(!log.contains(&secret), "a secret is in the log");
     }

@@ -15,7 +15,7 @@ fn commands(runbook: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut inside = false;
     for line in page.lines().map(str::trim) {
-        if line.starts_with("```") {
+        if line == "```" {
             inside = !inside;
         } else if inside {
             commands.push(line.to_owned());

@@ -6,10 +6,13 @@ mod browser;
 mod calls;
 pub mod scenario;
 
+use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use aws_config::{Region, SdkConfig};
+use aws_sdk_dynamodb::config::Credentials;
 use axum::Router;
 use chrono::{TimeDelta, Utc};
 use keyward_audit::Recorder;
@@ -94,13 +97,12 @@ impl Keyward {
     }
 
     pub async fn start_with(verify_auth: VerifyAuth) -> Self {
-        let options = Options { port: 0, data_dir: None, ephemeral: true };
-        let installation = Installation::open(&options, 0).await.expect("an installation");
+        let installation = installation().await;
         let shift_ms = Arc::new(AtomicI64::new(0));
         let shift = shift_ms.clone();
         let clock = Clock::new(move || Utc::now() + TimeDelta::milliseconds(shift.load(Ordering::SeqCst)));
         let calls = Calls::default();
-        let plain = dynamodb_client(&installation.sdk_config().await);
+        let plain = dynamodb_client(installation.sdk_config());
         let start = async |calls: Calls, settings: Settings| {
             let config = plain.config().to_builder().interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
@@ -170,8 +172,8 @@ impl Keyward {
     }
 
     /// The configuration with which the AWS SDK reaches its DynamoDB.
-    pub async fn sdk_config(&self) -> aws_config::SdkConfig {
-        self.installation.sdk_config().await
+    pub fn sdk_config(&self) -> &SdkConfig {
+        self.installation.sdk_config()
     }
 
     /// Waits until what was decided is in the log.
@@ -181,6 +183,32 @@ impl Keyward {
         }
     }
 }
+
+/// On an embedded DynamoDB or, if `AWS_ENDPOINT_URL_DYNAMODB` names an emulator, there, in an account of its own.
+async fn installation() -> Installation {
+    let made = match env::var("AWS_ENDPOINT_URL_DYNAMODB") {
+        Err(_) => {
+            let options = Options { port: 0, data_dir: None, ephemeral: true };
+            Installation::open(&options, 0).await
+        }
+        Ok(url) => {
+            assert!(url.starts_with("http://127.0.0.1:") || url.starts_with("http://localhost:"), "an emulator: {url}");
+            // Emulators take a name of this form for the account's id.
+            let number = u64::from_be_bytes(keyward_store::random().expect("randomness"));
+            let account = format!("{:012}", number % 1_000_000_000_000);
+            let credentials = Credentials::new(account, "test", None, None, "emulator");
+            let config = keyward_http::sdk_config()
+                .endpoint_url(url)
+                .region(Region::from_static("us-east-1"))
+                .credentials_provider(credentials);
+            Installation::elsewhere(config.load().await).await
+        }
+    };
+    made.expect("an installation")
+}
+
+/// The longest line that a function logs for a check, in bytes.
+pub const REQUEST_LOG_BYTES: usize = 400;
 
 pub fn check_body(key: &str) -> Value {
     serde_json::json!({

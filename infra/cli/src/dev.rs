@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
 use keyward_core::Clock;
 use keyward_core::InvalidField;
@@ -104,10 +105,12 @@ impl From<SettingsError> for DevError {
     }
 }
 
-/// An embedded DynamoDB that holds an installation: the table, a pepper, a deployment, a root key and a demo app.
+/// A DynamoDB that holds an installation: the table, a pepper, a deployment, a root key and a demo app.
 #[derive(Debug)]
 pub struct Installation {
-    dynamodb: EmbeddedDynamoDb,
+    config: SdkConfig,
+    /// The embedded one, if that holds it.
+    dynamodb: Option<EmbeddedDynamoDb>,
     table: Table,
     provider: LocalKeyProvider,
     deployment: DeploymentId,
@@ -134,11 +137,33 @@ impl Installation {
         let database = EmbeddedDynamoDb::open(file.as_deref()).map_err(damaged)?;
         let dynamodb = EmbeddedDynamoDb::serve(database, port).await;
         let dynamodb = dynamodb.map_err(|error| DevError::Port(port, error))?;
-        let client = dynamodb_client(&dynamodb.sdk_config().await);
-        let table = Table::new(client, TABLE, Clock::new(Utc::now));
+        let config = dynamodb.sdk_config().await;
+        Self::set_up(config, Some(dynamodb), folder, options.ephemeral).await
+    }
+
+    /// Makes an installation in the DynamoDB that this configuration reaches, with a key that is kept nowhere: for tests
+    /// on an emulator.
+    ///
+    /// # Errors
+    /// [`DevError`].
+    pub async fn elsewhere(config: SdkConfig) -> Result<Self, DevError> {
+        Self::set_up(config, None, None, true).await
+    }
+
+    async fn set_up(
+        config: SdkConfig,
+        dynamodb: Option<EmbeddedDynamoDb>,
+        folder: Option<DataDir>,
+        ephemeral: bool,
+    ) -> Result<Self, DevError> {
+        let kept = folder.as_ref().filter(|_| !ephemeral);
+        let table = Table::new(dynamodb_client(&config), TABLE, Clock::new(Utc::now));
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
-        table.create(&shape).await.map_err(|error| damaged(error.to_string()))?;
-        let key_file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::key_file);
+        table.create(&shape).await.map_err(|error| match kept {
+            Some(folder) => DevError::Damaged(folder.database(), error.to_string()),
+            None => error.into(),
+        })?;
+        let key_file = kept.map(DataDir::key_file);
         let provider = key_provider(&table, key_file.as_deref()).await?;
         let keyring = set_up::keyring(&table, &provider).await.map_err(|error| match (error, &key_file) {
             (SetUpError::Pepper(error), Some(key_file)) => DevError::KeyFile(key_file.clone(), error),
@@ -153,17 +178,17 @@ impl Installation {
                 (deployment.id, root_key(&store, deployment.id, last).await?)
             }
         };
-        Ok(Self { dynamodb, table, provider, deployment, root_key, folder, ephemeral: options.ephemeral })
+        Ok(Self { config, dynamodb, table, provider, deployment, root_key, folder, ephemeral })
     }
 
-    /// Where the embedded DynamoDB is reached.
-    pub fn store_url(&self) -> String {
-        self.dynamodb.url()
+    /// Where its DynamoDB is reached.
+    pub fn store_url(&self) -> &str {
+        self.config.endpoint_url().unwrap_or_default()
     }
 
-    /// The configuration with which the AWS SDK reaches it.
-    pub async fn sdk_config(&self) -> aws_config::SdkConfig {
-        self.dynamodb.sdk_config().await
+    /// The configuration with which the AWS SDK reaches its DynamoDB.
+    pub fn sdk_config(&self) -> &SdkConfig {
+        &self.config
     }
 
     /// The key provider that wraps its peppers.
@@ -254,7 +279,7 @@ impl Installation {
         let key_file =
             std::path::absolute(folder.key_file()).map_err(|error| DevError::Start(error.to_string()))?;
         let lines = [
-            ("AWS_ENDPOINT_URL_DYNAMODB", self.store_url()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.store_url().to_owned()),
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
@@ -276,7 +301,9 @@ impl Installation {
         {
             folder.remove_dev_json();
         }
-        self.dynamodb.stop().await;
+        if let Some(dynamodb) = self.dynamodb {
+            dynamodb.stop().await;
+        }
     }
 }
 

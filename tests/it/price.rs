@@ -1,0 +1,122 @@
+//! The cost table of the README: derived from `docs/prices.toml` and from what is counted here.
+
+use std::collections::BTreeMap;
+
+use keyward_http::VerifyAuth;
+use keyward_tests::{Keyward, REQUEST_LOG_BYTES, check_body, text};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+struct Price {
+    price: f64,
+    page: String,
+    told: String,
+}
+
+/// The size of an item as DynamoDB counts it, and at most a few bytes more.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
+fn size(attributes: &Value) -> usize {
+    let of_value = |value: &Value| match value.as_object().and_then(|kinds| kinds.iter().next()) {
+        Some((kind, Value::String(text))) if kind == "N" => text.len() / 2 + 2,
+        Some((kind, Value::String(text))) if kind == "S" => text.len(),
+        Some((kind, Value::Object(_))) if kind == "M" => 3 + size(&value["M"]),
+        Some((_, Value::Bool(_))) => 1,
+        _ => panic!("not measured: {value}"),
+    };
+    let attributes = attributes.as_object().expect("attributes");
+    attributes.iter().map(|(name, value)| name.len() + 1 + of_value(value)).sum()
+}
+
+/// The longest line that the API's log has for a check.
+fn access_log_bytes(template: &Value) -> usize {
+    let stage = template["Resources"].as_object().unwrap().values().find(|of| of["Type"] == "AWS::ApiGatewayV2::Stage");
+    let format = stage.unwrap()["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap();
+    let line = [
+        ("$context.requestId", "JKJaXmPLvHcESHA="),
+        ("$context.identity.sourceIp", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"),
+        ("$context.routeKey", "POST /v1/authz/check"),
+        ("$context.status", "200"),
+        ("$context.responseLatency", "1000"),
+        ("$context.integration.status", "200"),
+        ("$context.integrationErrorMessage", "-"),
+        ("$context.authorizer.code", "-"),
+    ];
+    let line = line.iter().fold(format.to_owned(), |line, (name, value)| line.replace(name, value));
+    assert!(!line.contains('$'), "{line}");
+    line.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cost_table_is_derived() {
+    let prices: BTreeMap<String, Price> = toml::from_str(include_str!("../../docs/prices.toml")).unwrap();
+    assert!(prices.values().all(|of| of.page.starts_with("https://aws.amazon.com/") && of.told.len() == 10));
+    let price = |name: &str| prices[name].price;
+    let template: Value = serde_saphyr::from_str(include_str!("../../template.yaml")).unwrap();
+    let count = |kind: &str| {
+        let resources = template["Resources"].as_object().unwrap();
+        resources.values().filter(|of| of["Type"] == kind).count() as f64
+    };
+
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    let key = backend.create_key("acme", json!({"permissions": ["users:read"]})).await;
+    let body = json!({
+        "client_ip": "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff", "user_agent": "u".repeat(120), "resource": format!("/v1/{}", "r".repeat(60)),
+        "required_permissions": ["users:read"],
+    });
+    let mut asked = check_body(&text(&key["secret"]));
+    asked.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    let check = async || assert_eq!(backend.post("/v1/authz/check", asked.clone()).await.ok()["allowed"], true);
+    // The first use of a key is noted, and then one a minute.
+    check().await;
+    keyward.settle().await;
+    keyward.calls.take();
+    keyward.calls.take_units();
+    check().await;
+    keyward.settle().await;
+    let read: f64 = keyward.calls.take_units().iter().sum();
+    let calls = keyward.calls.take();
+    let [batch] = calls.iter().filter(|call| call.operation != "BatchGetItem").collect::<Vec<_>>()[..] else {
+        panic!("{calls:#?}");
+    };
+    let [event] = &batch.sent["RequestItems"]["keyward"].as_array().unwrap()[..] else { panic!("{batch:?}") };
+    let event_bytes = size(&event["PutRequest"]["Item"]);
+    let written = event_bytes.div_ceil(1024) as f64;
+    let logged = (REQUEST_LOG_BYTES + access_log_bytes(&template)).next_multiple_of(100) as f64;
+
+    let memory = template["Parameters"]["VerifyMemorySize"]["Default"].as_f64().unwrap();
+    let gb_seconds = memory / 1024.0 * 0.010;
+    let idle = [
+        ("KMS key", count("AWS::KMS::Key"), price("kms_key")),
+        ("CloudWatch alarms (an account's first 10 are free)", count("AWS::CloudWatch::Alarm"), price("cloudwatch_alarm")),
+        ("CloudWatch dashboard (an account's first 3 are free)", count("AWS::CloudWatch::Dashboard"), price("cloudwatch_dashboard")),
+    ];
+    let mut rows: Vec<String> =
+        idle.iter().map(|(what, number, price)| format!("| {what} | {number} | ${price:.2} | ${:.2} |", number * price)).collect();
+    rows.push(format!("| **a month** | | | **${:.2}** |", idle.iter().map(|(_, number, price)| number * price).sum::<f64>()));
+    let busy = [
+        ("HTTP API requests", 1.0, "a million", price("http_api"), 1.0),
+        ("Lambda requests", 1.0, "a million", price("lambda_requests"), 1.0),
+        ("Lambda GB-seconds, if a check takes 10 ms", gb_seconds, "a million", price("lambda_duration"), 1.0),
+        ("DynamoDB read units", read, "a million", price("dynamodb_reads"), 1.0),
+        ("DynamoDB write units, for the audit event", written, "a million", price("dynamodb_writes"), 1.0),
+        ("bytes of logs, at most", logged, "a GB", price("cloudwatch_logs"), 1e-3),
+    ];
+    for (what, number, per, price, millions) in busy {
+        rows.push(format!("| {what} | {number} | ${price} {per} | ${:.2} |", number * price * millions));
+    }
+    let total: f64 = busy.iter().map(|(_, number, _, price, millions)| number * price * millions).sum();
+    rows.push(format!("| **a million checks** | | | **${total:.2}** |"));
+    let kept = event_bytes as f64 / 1e3;
+    let price = price("dynamodb_storage") + price("dynamodb_recovery");
+    rows.push(format!(
+        "| a million audit events, for each month that they are kept | {kept} GB | ${price:.2} a GB | ${:.2} |",
+        kept * price
+    ));
+    let readme = include_str!("../../README.md");
+    for row in &rows {
+        assert!(readme.contains(row), "the README lacks this:\n{}", rows.join("\n"));
+    }
+}

@@ -1,0 +1,59 @@
+//! The suites that need DynamoDB or KMS, against LocalStack in a container that this starts and removes.
+//!
+//! Needs a Docker engine. `LOCALSTACK_IMAGE` names another image than the last one that starts without an account; those
+//! after it want `LOCALSTACK_AUTH_TOKEN`, which is passed on.
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use testcontainers::core::IntoContainerPort;
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{GenericImage, ImageExt};
+
+const IMAGE: &str = "localstack/localstack:4.14.0";
+const PORT: u16 = 4566;
+const TOKEN: &str = "LOCALSTACK_AUTH_TOKEN";
+/// How long it may take to start, in seconds.
+const PATIENCE: u32 = 120;
+
+#[tokio::test]
+async fn store_kms_and_scenarios() {
+    let image = env::var("LOCALSTACK_IMAGE").unwrap_or_else(|_| IMAGE.to_owned());
+    let (name, tag) = image.rsplit_once(':').expect("LOCALSTACK_IMAGE is an image with its tag");
+    let mut request = GenericImage::new(name, tag)
+        .with_exposed_port(PORT.tcp())
+        .with_env_var("SERVICES", "dynamodb,kms")
+        .with_env_var("EAGER_SERVICE_LOADING", "1");
+    if let Some(token) = env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
+        request = request.with_env_var(TOKEN, token);
+    }
+    let container = request.start().await.expect("a container: start a Docker engine, and let it have the image");
+    let port = container.get_host_port_ipv4(PORT).await.expect("a port");
+    let url = format!("http://127.0.0.1:{port}");
+    wait_for(&format!("{url}/_localstack/health")).await;
+
+    let suites = Command::new(env!("CARGO"))
+        .args(["test", "--no-fail-fast", "--test", "it", "--test", "kms", "--test", "scenarios"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .env("AWS_ENDPOINT_URL_DYNAMODB", &url)
+        .env("AWS_ENDPOINT_URL_KMS", &url)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
+        .env_remove("KEYWARD_URL")
+        .env_remove("KEYWARD_ROOT_KEY")
+        .status();
+    assert!(suites.is_ok_and(|status| status.success()), "a suite fails on {image}");
+}
+
+async fn wait_for(url: &str) {
+    for _ in 0..PATIENCE {
+        if reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("{url} does not answer");
+}
