@@ -30,7 +30,11 @@ fn size(attributes: &Value) -> usize {
 
 /// The longest line that the API's log has for a check.
 fn access_log_bytes(template: &Value) -> usize {
-    let stage = template["Resources"].as_object().unwrap().values().find(|of| of["Type"] == "AWS::ApiGatewayV2::Stage");
+    let stage = template["Resources"]
+        .as_object()
+        .unwrap()
+        .values()
+        .find(|of| of["Type"] == "AWS::ApiGatewayV2::Stage");
     let format = stage.unwrap()["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap();
     let line = [
         ("$context.requestId", "JKJaXmPLvHcESHA="),
@@ -68,7 +72,8 @@ async fn the_cost_table_is_derived() {
     });
     let mut asked = check_body(&text(&key["secret"]));
     asked.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
-    let check = async || assert_eq!(backend.post("/v1/authz/check", asked.clone()).await.ok()["allowed"], true);
+    let check =
+        async || assert_eq!(backend.post("/v1/authz/check", asked.clone()).await.ok()["allowed"], true);
     // The first use of a key is noted, and then one a minute.
     check().await;
     keyward.settle().await;
@@ -90,12 +95,25 @@ async fn the_cost_table_is_derived() {
     let gb_seconds = memory / 1024.0 * 0.010;
     let idle = [
         ("KMS key", count("AWS::KMS::Key"), price("kms_key")),
-        ("CloudWatch alarms (an account's first 10 are free)", count("AWS::CloudWatch::Alarm"), price("cloudwatch_alarm")),
-        ("CloudWatch dashboard (an account's first 3 are free)", count("AWS::CloudWatch::Dashboard"), price("cloudwatch_dashboard")),
+        (
+            "CloudWatch alarms (an account's first 10 are free)",
+            count("AWS::CloudWatch::Alarm"),
+            price("cloudwatch_alarm"),
+        ),
+        (
+            "CloudWatch dashboard (an account's first 3 are free)",
+            count("AWS::CloudWatch::Dashboard"),
+            price("cloudwatch_dashboard"),
+        ),
     ];
-    let mut rows: Vec<String> =
-        idle.iter().map(|(what, number, price)| format!("| {what} | {number} | ${price:.2} | ${:.2} |", number * price)).collect();
-    rows.push(format!("| **a month** | | | **${:.2}** |", idle.iter().map(|(_, number, price)| number * price).sum::<f64>()));
+    let mut rows: Vec<String> = idle
+        .iter()
+        .map(|(what, number, price)| format!("| {what} | {number} | ${price:.2} | ${:.2} |", number * price))
+        .collect();
+    rows.push(format!(
+        "| **a month** | | | **${:.2}** |",
+        idle.iter().map(|(_, number, price)| number * price).sum::<f64>()
+    ));
     let busy = [
         ("HTTP API requests", 1.0, "a million", price("http_api"), 1.0),
         ("Lambda requests", 1.0, "a million", price("lambda_requests"), 1.0),

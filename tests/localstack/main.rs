@@ -29,7 +29,8 @@ async fn store_kms_and_scenarios() {
     if let Some(token) = env::var(TOKEN).ok().filter(|token| !token.is_empty()) {
         request = request.with_env_var(TOKEN, token);
     }
-    let container = request.start().await.expect("a container: start a Docker engine, and let it have the image");
+    let container =
+        request.start().await.expect("a container: start a Docker engine, and let it have the image");
     let port = container.get_host_port_ipv4(PORT).await.expect("a port");
     let url = format!("http://127.0.0.1:{port}");
     wait_for(&format!("{url}/_localstack/health")).await;

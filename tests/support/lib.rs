@@ -192,7 +192,10 @@ async fn installation() -> Installation {
             Installation::open(&options, 0).await
         }
         Ok(url) => {
-            assert!(url.starts_with("http://127.0.0.1:") || url.starts_with("http://localhost:"), "an emulator: {url}");
+            assert!(
+                url.starts_with("http://127.0.0.1:") || url.starts_with("http://localhost:"),
+                "an emulator: {url}"
+            );
             // Emulators take a name of this form for the account's id.
             let number = u64::from_be_bytes(keyward_store::random().expect("randomness"));
             let account = format!("{:012}", number % 1_000_000_000_000);
