@@ -105,6 +105,71 @@ async fn a_denied_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_required_may_be_an_expression() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let made = backend.create_key("acme", json!({"permissions": ["users:*", "audit:read"]})).await;
+    let secret = text(&made["secret"]);
+    let asking = |required: Value| {
+        let mut body = check_body(&secret);
+        body["required_permissions"] = required;
+        keyward.check_with(body)
+    };
+    for (required, allowed) in [
+        (json!(["users:read AND audit:read"]), true),
+        (json!(["users:read, audit:read"]), true),
+        (json!(["admin OR users:read"]), true),
+        (json!(["admin OR (users:read AND audit:write)"]), false),
+        (json!(["users:read", "admin OR audit:read", " "]), true),
+        (json!(["users:read", "admin"]), false),
+    ] {
+        assert_eq!(asking(required.clone()).await.ok()["allowed"], allowed, "{required}");
+    }
+    let wrong = asking(json!(["users:read", "(audit:read OR"])).await;
+    let message = wrong.is_error(400, "invalid_field").body["message"].clone();
+    assert_eq!(message, "required_permissions[1] is wrong at character 15: expected a permission or '('");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_bounds_which_paths_its_keys_reach() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let app = json!({"app_slug": "acme", "name": "Acme", "key_prefix": "sk_test", "resources": ["users/*", "/v1/health"]});
+    backend.post("/api-auth/apps", app).await.ok();
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let asking = |resource: &str| {
+        let mut body = check_body(&secret);
+        body["resource"] = resource.into();
+        keyward.check_with(body)
+    };
+    for reached in
+        ["/users/1", "users/1/keys?page=2", "/Users//1", "/v1/health/", "/%75sers/1", "/admin/../users/1"]
+    {
+        assert_eq!(asking(reached).await.ok()["allowed"], true, "{reached}");
+    }
+    for out_of_bounds in [
+        "/users",
+        "/admin",
+        "/users/../admin",
+        "/users/%2e%2e/admin",
+        "/users/%252e%252e%252fadmin",
+        "/v1/health/x",
+    ] {
+        let answer = asking(out_of_bounds).await.ok();
+        assert_eq!(answer["allowed"], false, "{out_of_bounds}");
+        assert_eq!(answer["reason"], "permission_denied");
+        assert_eq!(answer["blocked_rule"], "permission_denied");
+    }
+    // Changed bounds hold for the very next check.
+    backend.patch("/api-auth/apps/acme", json!({"resources": []})).await.ok();
+    assert_eq!(asking("/admin").await.ok()["allowed"], true);
+    for wrong in ["a b", "", "/a?b"] {
+        let refused = backend.patch("/api-auth/apps/acme", json!({"resources": [wrong]})).await;
+        refused.is_error(400, "invalid_field");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nulls_and_header_text_that_is_not_legal() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
@@ -188,7 +253,10 @@ async fn what_is_asked_must_make_sense() {
         (with("resource", "  ".into()), 400, "invalid_field"),
         (with("resource", "?x".into()), 400, "invalid_field"),
         (with("method", Value::Null), 422, "invalid_body"),
+        (with("resource", "/a%00".into()), 400, "invalid_field"),
         (with("required_permissions", json!([1])), 422, "invalid_body"),
+        (with("required_permissions", json!(["users:read AND"])), 400, "invalid_field"),
+        (with("required_permissions", json!(["a b"])), 400, "invalid_field"),
         (with("principal", json!({"type": "m2m", "value": secret})), 422, "invalid_body"),
         (
             with("principal", json!({"type": "oauth_access_token", "value": "x"})),

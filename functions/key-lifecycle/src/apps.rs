@@ -3,8 +3,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use keyward_core::InvalidField;
+use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
-use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, page_limit};
 use keyward_store::{AppChanges, ListApps, NewApp};
 use serde::Deserialize;
@@ -175,8 +176,8 @@ pub(crate) fn permissions(texts: Option<Vec<String>>) -> Result<Vec<Permission>,
     distinct(texts, |text| Permission::parse("permissions", text))
 }
 
-fn resources(texts: Option<Vec<String>>) -> Result<Vec<ResourcePattern>, InvalidField> {
-    distinct(texts, |text| ResourcePattern::parse("resources", text))
+fn resources(texts: Option<Vec<String>>) -> Result<Vec<PathPattern>, InvalidField> {
+    distinct(texts, |text| PathPattern::parse("resources", text))
 }
 
 fn distinct<T: PartialEq>(

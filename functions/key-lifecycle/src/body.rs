@@ -3,9 +3,10 @@
 use chrono::{DateTime, Utc};
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::key::Owner;
+use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules};
-use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, ResourcePattern, Slug};
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
 use keyward_store::{AppAccess, Scheme};
@@ -29,7 +30,7 @@ pub(crate) struct AppBody {
     is_active: bool,
     key_prefix: KeyPrefix,
     permissions: Vec<Permission>,
-    resources: Vec<ResourcePattern>,
+    resources: Vec<PathPattern>,
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,

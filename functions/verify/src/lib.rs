@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
 use keyward_core::decision::Target;
+use keyward_core::requirement::Requirement;
 use keyward_http::{ApiError, Data, Json, Services, VerifyAuth, backend, invalid_root_key, origin, root_key};
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
@@ -69,6 +70,8 @@ async fn decide(
     };
     let Json(request) = request?;
     let target = Target::parse(&request.method, &request.resource)?;
+    let required = request.required_permissions.unwrap_or_default();
+    let required = Requirement::parse_all("required_permissions", &required)?;
     if request.principal.kind == PrincipalType::OauthAccessToken {
         return Err(ApiError::unauthorized(
             "unsupported_principal",
@@ -82,7 +85,7 @@ async fn decide(
     let check = Check {
         presented: &request.principal.value,
         target,
-        required_permissions: request.required_permissions.as_deref().unwrap_or_default(),
+        required_permissions: &required,
         client_ip: client_ip.unwrap_or(&peer.client_ip),
         user_agent: user_agent.or(peer.user_agent.as_deref()),
         caller: caller.as_ref(),

@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AppNumber, DeploymentId};
+use crate::path::PathPattern;
 use crate::permission::Permission;
-use crate::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
+use crate::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 
 /// An API auth app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +29,9 @@ pub struct App {
     /// What its keys may be granted; anything where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
-    /// Which paths its keys are meant for. Stored and shown; checks do not enforce it yet.
+    /// Which paths its keys may reach; any where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub resources: Vec<ResourcePattern>,
+    pub resources: Vec<PathPattern>,
     /// The scheme that limits its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_scheme_slug: Option<Slug>,

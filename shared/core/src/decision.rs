@@ -4,7 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use crate::path::{NormalPath, without_query};
 use crate::permission::{self, Permission};
+use crate::requirement::Requirement;
 use crate::text::InvalidField;
 use crate::{ApiKey, App};
 
@@ -14,34 +16,37 @@ const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     method: &'static str,
-    path: String,
+    /// As it was asked for, which people recognise.
+    asked: String,
+    /// As it is compared.
+    path: NormalPath,
 }
 
 impl Target {
     /// Parses the `method` and `resource` of a check.
     ///
     /// # Errors
-    /// An unknown method; a path that is blank, or longer than 2,048 bytes.
+    /// An unknown method; a path that [`NormalPath::parse`] refuses.
     pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
         let method = METHODS
             .into_iter()
             .find(|known| known.eq_ignore_ascii_case(method.trim()))
             .ok_or_else(|| InvalidField::new("method", format!("must be one of {}", METHODS.join(", "))))?;
-        let path = resource.trim().split(['?', '#']).next().unwrap_or_default();
-        if path.is_empty() {
-            return Err(InvalidField::new("resource", "must be a path"));
-        }
-        if path.len() > 2_048 || path.chars().any(char::is_control) {
-            return Err(InvalidField::new("resource", "must be at most 2048 bytes of printable text"));
-        }
-        let slash = if path.starts_with('/') { "" } else { "/" };
-        Ok(Self { method, path: format!("{slash}{path}") })
+        let path = NormalPath::parse("resource", resource)?;
+        let asked = without_query(resource);
+        let slash = if asked.starts_with('/') { "" } else { "/" };
+        Ok(Self { method, asked: format!("{slash}{asked}"), path })
+    }
+
+    /// The path in its one form.
+    pub fn path(&self) -> &NormalPath {
+        &self.path
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path)
+        write!(f, "{} {}", self.method, self.asked)
     }
 }
 
@@ -83,14 +88,15 @@ pub struct Verdict {
     pub permissions: Vec<Permission>,
 }
 
-/// Decides in this order: the state of key and app, expiry, permissions.
+/// Decides in this order: the state of key and app, expiry, the app's resources, permissions.
 ///
 /// # Errors
 /// The key is refused whatever it asks for.
-pub fn decide<S: AsRef<str>>(
+pub fn decide(
     app: &App,
     key: &ApiKey,
-    required: &[S],
+    target: &Target,
+    required: &[Requirement],
     now: DateTime<Utc>,
 ) -> Result<Verdict, Refusal> {
     if !key.is_active() {
@@ -105,9 +111,10 @@ pub fn decide<S: AsRef<str>>(
     if key.is_expired(now) {
         return Err(Refusal::KeyExpired);
     }
+    let reaches = app.resources.is_empty() || app.resources.iter().any(|of| of.matches(&target.path));
     let effective = permission::effective(&key.permissions, &app.permissions);
     Ok(Verdict {
-        allowed: permission::all_hold(&effective, required),
+        allowed: reaches && required.iter().all(|requirement| requirement.holds(&effective)),
         permissions: effective.into_iter().cloned().collect(),
     })
 }
@@ -126,5 +133,7 @@ mod tests {
             assert!(target(method, resource).is_err(), "{method} {resource:?}");
         }
         assert!(target("GET", &"a".repeat(2_049)).is_err());
+        assert_eq!(target("GET", "/Users//%31").unwrap(), "GET /Users//%31", "as it was asked for");
+        assert_eq!(Target::parse("GET", "/Users//%31").unwrap().path().as_str(), "/users/1");
     }
 }

@@ -135,17 +135,6 @@ text!(
         Ok(text)
     }
 );
-text!(
-    /// A path that an app's keys may reach, such as `users/*`: 1 to 128 printable characters without white space.
-    ResourcePattern, "resource", |value| {
-        printable(value, 128)?;
-        if value.chars().any(char::is_whitespace) {
-            return Err("must not contain white space".into());
-        }
-        Ok(value)
-    }
-);
-
 fn printable(value: &str, longest: usize) -> Result<(), String> {
     if value.trim().is_empty() {
         return Err("must not be blank".into());
@@ -187,7 +176,6 @@ mod tests {
             assert!(Name::parse("name", name).is_err(), "{name:?}");
         }
         assert!(Reason::parse("reason", &"é".repeat(300)).is_err(), "600 bytes");
-        assert!(ResourcePattern::parse("resources", "a b").is_err());
     }
 
     #[test]

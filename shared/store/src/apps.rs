@@ -6,9 +6,10 @@ use keyward_core::App;
 use keyward_core::InvalidField;
 use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
+use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
-use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, ResourcePattern, Slug};
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{about_app, capabilities};
@@ -30,7 +31,7 @@ pub struct NewApp {
     /// See [`App::permissions`].
     pub permissions: Vec<Permission>,
     /// See [`App::resources`].
-    pub resources: Vec<ResourcePattern>,
+    pub resources: Vec<PathPattern>,
     /// See [`App::rate_limit_scheme_slug`].
     pub rate_limit_scheme_slug: Option<Slug>,
     /// See [`App::user_id`].
@@ -53,7 +54,7 @@ pub struct AppChanges {
     /// See [`App::permissions`].
     pub permissions: Option<Vec<Permission>>,
     /// See [`App::resources`].
-    pub resources: Option<Vec<ResourcePattern>>,
+    pub resources: Option<Vec<PathPattern>>,
     /// See [`App::description`].
     pub description: Option<Option<Description>>,
     /// See [`App::rate_limit_scheme_slug`].
@@ -118,7 +119,7 @@ fn size_checked(app: &App) -> Result<(), Error> {
         .into_iter()
         .chain(app.description.as_ref().map(Description::as_str))
         .chain(app.permissions.iter().map(Permission::as_str))
-        .chain(app.resources.iter().map(ResourcePattern::as_str))
+        .chain(app.resources.iter().map(PathPattern::as_str))
         .chain(
             [&app.user_id, &app.organization_id, &app.workspace_id]
                 .into_iter()

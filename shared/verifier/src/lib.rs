@@ -11,6 +11,7 @@ use keyward_core::ApiKey;
 use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
 use keyward_core::decision::{self, Refusal, Target};
 use keyward_core::permission::Permission;
+use keyward_core::requirement::Requirement;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_store::{Error, KeyToCheck, Store, random};
 
@@ -20,8 +21,8 @@ pub struct Check<'a> {
     pub presented: &'a str,
     /// What it asks for.
     pub target: Target,
-    /// Permissions that must all hold.
-    pub required_permissions: &'a [String],
+    /// What it needs: all of it must hold.
+    pub required_permissions: &'a [Requirement],
     /// The client's address, if it is known.
     pub client_ip: &'a str,
     /// The client's `User-Agent`, if it is known.
@@ -94,7 +95,7 @@ impl Verifier {
         let KeyToCheck { key, app, .. } = found.ok_or(CheckError::InvalidKey)?;
         let now = self.store.clock().now();
         let request_id = EventId::mint(now, u128::from_be_bytes(random()?));
-        let verdict = decision::decide(&app, &key, check.required_permissions, now);
+        let verdict = decision::decide(&app, &key, &check.target, check.required_permissions, now);
         let blocked_by_rule = match &verdict {
             Ok(verdict) if verdict.allowed => None,
             Ok(_) => Some("permission_denied"),
