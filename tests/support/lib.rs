@@ -10,9 +10,11 @@ use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use axum::Router;
 use chrono::{TimeDelta, Utc};
 use keyward_audit::Recorder;
@@ -104,7 +106,9 @@ impl Keyward {
         let calls = Calls::default();
         let plain = dynamodb_client(installation.sdk_config());
         let start = async |calls: Calls, settings: Settings| {
-            let config = plain.config().to_builder().interceptor(calls).build();
+            // A machine that is busy with other tests is no store that fails.
+            let patient = TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build();
+            let config = plain.config().to_builder().timeout_config(patient).interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
             let table = Table::new(client, TABLE, clock.clone());
             Services::start(table, installation.provider(), settings).await.expect("services")
