@@ -272,6 +272,104 @@ async fn what_is_asked_must_make_sense() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_as_each_check_alone() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let other =
+        json!({"app_slug": "other", "name": "Other", "key_prefix": "sk_test", "resources": ["users/*"]});
+    backend.post("/api-auth/apps", other).await.ok();
+    let reader = text(&backend.create_key("acme", json!({"permissions": ["users:read"]})).await["secret"]);
+    let bounded = text(&backend.create_key("other", json!({})).await["secret"]);
+    let revoked = backend.create_key("acme", json!({})).await;
+    backend.revoke("acme", &text(&revoked["id"])).await.ok();
+    let with = |secret: &str, member: &str, value: Value| {
+        let mut body = check_body(secret);
+        body[member] = value;
+        body
+    };
+    let checks = [
+        with(&reader, "required_permissions", json!(["users:read"])),
+        with(&reader, "required_permissions", json!(["users:write"])),
+        check_body("garbage"),
+        check_body(&text(&revoked["secret"])),
+        with(&bounded, "resource", "/users/1".into()),
+        with(&bounded, "resource", "/admin".into()),
+        with(&reader, "method", "TRACE".into()),
+        with(&reader, "required_permissions", json!(["users:read OR"])),
+        with("x", "principal", json!({"type": "oauth_access_token", "value": "x"})),
+        with(&reader, "required_permissions", json!(["users:read"])),
+    ];
+    keyward.calls.take();
+    let answer = backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    let reads = keyward.calls.take();
+    assert_eq!(reads.iter().filter(|call| call.operation == "BatchGetItem").count(), 1, "{reads:?}");
+    let results = answer["results"].as_array().unwrap();
+    let statuses: Vec<u64> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 200, 401, 403, 200, 200, 400, 400, 401, 200]);
+    for (check, result) in checks.iter().zip(results) {
+        let mut alone = keyward.check_with(check.clone()).await.body;
+        let mut result = result.clone();
+        for body in [&mut alone, &mut result] {
+            let members = body.as_object_mut().unwrap();
+            members.remove("request_id");
+            members.remove("status");
+        }
+        assert_eq!(result, alone, "{check}");
+    }
+    assert_eq!(results[0]["allowed"], true);
+    assert_eq!(results[5]["blocked_rule"], "permission_denied");
+    // Each has an event of its own.
+    keyward.settle().await;
+    let log = backend.get("/api-auth/apps/acme/audit/logs?limit=100").await.ok();
+    for result in [&results[0], &results[1], &results[3], &results[9]] {
+        let rows = log["data"].as_array().unwrap().iter();
+        assert_eq!(rows.filter(|row| row["request_id"] == result["request_id"]).count(), 1, "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_1_to_100_checks_of_one_root_key() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let backend = keyward.backend();
+    let mut secrets = vec![];
+    for n in 0..60 {
+        let slug = format!("app-{n}");
+        backend.create_app(&slug).await;
+        secrets.push(text(&backend.create_key(&slug, json!({})).await["secret"]));
+    }
+    let batch = |count: usize| {
+        let checks: Vec<Value> =
+            secrets.iter().cycle().take(count).map(|secret| check_body(secret)).collect();
+        json!({"checks": checks})
+    };
+    keyward.calls.take();
+    keyward.calls.take_units();
+    let answer = backend.post("/v1/authz/check/batch", batch(100)).await.ok();
+    let results = answer["results"].as_array().unwrap();
+    assert!(results.len() == 100 && results.iter().all(|result| result["allowed"] == true));
+    let slugs: Vec<&Value> = results.iter().map(|result| &result["identity"]["app_slug"]).collect();
+    assert!(slugs.iter().enumerate().all(|(n, slug)| **slug == format!("app-{}", n % 60)), "{slugs:?}");
+    // 60 keys, 60 apps and the root key, each once.
+    assert_eq!(keyward.calls.take_units().iter().sum::<f64>(), 121.0);
+    for count in [0, 101] {
+        backend.post("/v1/authz/check/batch", batch(count)).await.is_error(400, "invalid_field");
+    }
+    let wrong = json!({"checks": [check_body(&secrets[0]), {"principal": {}}]});
+    backend.post("/v1/authz/check/batch", wrong).await.is_error(422, "invalid_body");
+    let lacking = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
+    lacking.post("/v1/authz/check/batch", batch(2)).await.is_error(403, "forbidden");
+    let nobody = Backend::new(&backend.url, "kw_root_x", backend.http.clone());
+    assert_eq!(nobody.post("/v1/authz/check/batch", batch(2)).await.status, 401);
+    // Keys of another deployment are no keys here.
+    let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
+    let answer = other.post("/v1/authz/check/batch", batch(2)).await.ok();
+    assert!(answer["results"].as_array().unwrap().iter().all(|result| result["code"] == "invalid_api_key"));
+    let garbage = json!({"checks": [check_body("garbage")]});
+    let answer = backend.post("/v1/authz/check/batch", garbage).await.ok();
+    assert_eq!(answer["results"][0]["status"], 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_where_one_is_required() {
     let keyward = Keyward::start_with(VerifyAuth::Required).await;
     let backend = acme(&keyward).await;

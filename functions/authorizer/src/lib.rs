@@ -35,14 +35,13 @@ pub async fn authorize(
     };
     let check = Check {
         presented,
-        target,
+        target: &target,
         required_permissions: &[],
         client_ip: http.source_ip.as_deref().unwrap_or_default(),
         user_agent: http.user_agent.as_deref(),
-        caller: None,
     };
     let verifier = Verifier::new(services.store.clone(), services.recorder.clone());
-    let decided = verifier.check(check).await;
+    let decided = verifier.check(&check, None).await;
     // The process may be frozen as soon as it has answered.
     services.recorder.flush().await;
     match decided {

@@ -32,6 +32,41 @@ pub(crate) struct Answer {
     headers: BTreeMap<&'static str, String>,
 }
 
+/// The answers to a batch, in the order of its checks.
+#[derive(Serialize)]
+pub(crate) struct Results {
+    pub(crate) results: Vec<BatchResult>,
+}
+
+/// What the check would have been answered with alone.
+#[derive(Serialize)]
+pub(crate) struct BatchResult {
+    /// The status.
+    status: u16,
+    /// The members of the body.
+    #[serde(flatten)]
+    body: Body,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Body {
+    Answer(Box<Answer>),
+    Error(Map<String, Value>),
+}
+
+impl From<Result<Answer, ApiError>> for BatchResult {
+    fn from(decided: Result<Answer, ApiError>) -> Self {
+        match decided {
+            Ok(answer) => Self { status: 200, body: Body::Answer(Box::new(answer)) },
+            Err(error) => {
+                let error = no_decision(error);
+                Self { status: error.status.as_u16(), body: Body::Error(error.into_body()) }
+            }
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Identity {
     principal_type: &'static str,

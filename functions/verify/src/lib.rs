@@ -1,4 +1,4 @@
-//! `POST /v1/authz/check`: whether a request that came with an API key may go through.
+//! `POST /v1/authz/check`: whether a request that came with an API key may go through; and the same of several at once.
 
 mod answer;
 
@@ -6,18 +6,29 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
+use keyward_core::InvalidField;
 use keyward_core::decision::Target;
 use keyward_core::requirement::Requirement;
+use keyward_core::token::{RootKey, Token};
 use keyward_http::{ApiError, Data, Json, Services, VerifyAuth, backend, invalid_root_key, origin, root_key};
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
 use serde::Deserialize;
 
-use crate::answer::{Answer, no_decision};
+use crate::answer::{Answer, BatchResult, Results, no_decision};
 
 /// The routes of this function.
 pub fn routes(_services: &Services) -> Router<Services> {
-    backend(Router::new().route("/v1/authz/check", post(check)))
+    let routes = Router::new().route("/v1/authz/check", post(check));
+    backend(routes.route("/v1/authz/check/batch", post(check_batch)))
+}
+
+/// How many requests one call decides on.
+const LONGEST_BATCH: usize = 100;
+
+#[derive(Debug, Deserialize)]
+struct Batch {
+    checks: Vec<Request>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,44 +67,102 @@ async fn check(
     request: Result<Json<Request>, ApiError>,
 ) -> Result<Data<Answer>, ApiError> {
     let decided = decide(&services, &parts, request).await;
-    decided.map_err(no_decision)
+    decided.map(Data).map_err(no_decision)
 }
 
 async fn decide(
     services: &Services,
     parts: &Parts,
     request: Result<Json<Request>, ApiError>,
-) -> Result<Data<Answer>, ApiError> {
-    let caller = match services.settings.verify_auth {
-        VerifyAuth::Required => Some(root_key(parts)?),
-        VerifyAuth::Open => None,
-    };
+) -> Result<Answer, ApiError> {
+    let caller = caller(services, parts)?;
     let Json(request) = request?;
-    let target = Target::parse(&request.method, &request.resource)?;
-    let required = request.required_permissions.unwrap_or_default();
-    let required = Requirement::parse_all("required_permissions", &required)?;
-    if request.principal.kind == PrincipalType::OauthAccessToken {
-        return Err(ApiError::unauthorized(
-            "unsupported_principal",
-            "OAuth access tokens are not issued here: send an API key as a principal of type 'api_key'",
-        ));
+    let asked = Asked::parse(request)?;
+    let decided = verifier(services).check(&asked.check(&Peer::of(parts)), caller.as_ref()).await;
+    decided.map(Answer::new).map_err(refused)
+}
+
+async fn check_batch(
+    State(services): State<Services>,
+    parts: Parts,
+    batch: Result<Json<Batch>, ApiError>,
+) -> Result<Data<Results>, ApiError> {
+    let caller = caller(&services, &parts)?;
+    let Json(batch) = batch?;
+    if !(1..=LONGEST_BATCH).contains(&batch.checks.len()) {
+        return Err(InvalidField::new("checks", format!("must be 1 to {LONGEST_BATCH}")).into());
     }
-    let peer = origin(parts);
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let client_ip = request.client_ip.as_deref().or_else(|| header("x-original-client-ip"));
-    let user_agent = request.user_agent.as_deref().or_else(|| header("x-original-user-agent"));
-    let check = Check {
-        presented: &request.principal.value,
-        target,
-        required_permissions: &required,
-        client_ip: client_ip.unwrap_or(&peer.client_ip),
-        user_agent: user_agent.or(peer.user_agent.as_deref()),
-        caller: caller.as_ref(),
-    };
-    let verifier = Verifier::new(services.store.clone(), services.recorder.clone());
-    match verifier.check(check).await {
-        Ok(decision) => Ok(Data(Answer::new(decision))),
-        Err(error) => Err(refused(error)),
+    let peer = Peer::of(&parts);
+    let asked: Vec<Result<Asked, ApiError>> = batch.checks.into_iter().map(Asked::parse).collect();
+    let checks: Vec<Check<'_>> = asked.iter().flatten().map(|asked| asked.check(&peer)).collect();
+    let decided = verifier(&services).check_all(&checks, caller.as_ref()).await;
+    let mut decided = decided.map_err(|error| refused(error.into()))?.into_iter();
+    let results = asked.iter().filter_map(|asked| match asked {
+        Ok(_) => decided.next().map(|decided| decided.map(Answer::new).map_err(refused)),
+        Err(wrong) => Some(Err(wrong.clone())),
+    });
+    Ok(Data(Results { results: results.map(BatchResult::from).collect() }))
+}
+
+/// The root key of whoever asks, where the installation wants one.
+fn caller(services: &Services, parts: &Parts) -> Result<Option<Token<RootKey>>, ApiError> {
+    match services.settings.verify_auth {
+        VerifyAuth::Required => root_key(parts).map(Some),
+        VerifyAuth::Open => Ok(None),
+    }
+}
+
+fn verifier(services: &Services) -> Verifier {
+    Verifier::new(services.store.clone(), services.recorder.clone())
+}
+
+/// What is asked of one request, parsed.
+struct Asked {
+    request: Request,
+    target: Target,
+    required: Vec<Requirement>,
+}
+
+impl Asked {
+    fn parse(request: Request) -> Result<Self, ApiError> {
+        let target = Target::parse(&request.method, &request.resource)?;
+        let required = request.required_permissions.as_deref().unwrap_or_default();
+        let required = Requirement::parse_all("required_permissions", required)?;
+        if request.principal.kind == PrincipalType::OauthAccessToken {
+            return Err(ApiError::unauthorized(
+                "unsupported_principal",
+                "OAuth access tokens are not issued here: send an API key as a principal of type 'api_key'",
+            ));
+        }
+        Ok(Self { request, target, required })
+    }
+
+    /// `peer` is taken for the client where the request names none.
+    fn check<'a>(&'a self, peer: &'a Peer) -> Check<'a> {
+        Check {
+            presented: &self.request.principal.value,
+            target: &self.target,
+            required_permissions: &self.required,
+            client_ip: self.request.client_ip.as_deref().unwrap_or(&peer.client_ip),
+            user_agent: self.request.user_agent.as_deref().or(peer.user_agent.as_deref()),
+        }
+    }
+}
+
+/// The client as whoever asks passes it on in headers, or else whoever asks.
+struct Peer {
+    client_ip: String,
+    user_agent: Option<String>,
+}
+
+impl Peer {
+    fn of(parts: &Parts) -> Self {
+        let peer = origin(parts);
+        let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        Self {
+            client_ip: header("x-original-client-ip").map_or(peer.client_ip, str::to_owned),
+            user_agent: header("x-original-user-agent").map(str::to_owned).or(peer.user_agent),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use keyward_core::InvalidField;
 use keyward_core::metric::Metric;
 use keyward_store::Error;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// A request that was not carried out.
 #[derive(Debug, Clone)]
@@ -44,6 +44,16 @@ impl ApiError {
     /// 403: the credential does not extend to this.
     pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
+    /// As backends read it: `{code, message, errors: [{code, message}]}`, where the inner `code` is the status, with its
+    /// further members.
+    pub fn into_body(self) -> Map<String, Value> {
+        let mut body = self.members;
+        body.insert("code".to_owned(), self.code.into());
+        body.insert("errors".to_owned(), json!([{"code": self.status.as_u16(), "message": self.message}]));
+        body.insert("message".to_owned(), self.message.into());
+        body
     }
 
     fn with_detail(self, detail: String) -> Self {

@@ -9,8 +9,8 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
 
 use crate::extract::receive;
 use crate::frontend::preflight;
@@ -36,8 +36,7 @@ impl<T: Serialize> IntoResponse for Data<T> {
     }
 }
 
-/// Puts routes on the plane of backends: bare values, and errors as `{code, message, errors: [{code, message}]}`, where
-/// the inner `code` is the status.
+/// Puts routes on the plane of backends: bare values, and errors as [`ApiError::into_body`] gives them.
 pub fn backend(routes: Router<Services>) -> Router<Services> {
     routes.layer(map_response(render))
 }
@@ -47,14 +46,7 @@ async fn render(mut response: Response) -> Response {
         return answer(response, value.get().to_owned());
     }
     match error_of(&mut response) {
-        Some(error) => {
-            let status = error.status.as_u16();
-            let mut body = error.members;
-            body.insert("code".to_owned(), error.code.into());
-            body.insert("errors".to_owned(), json!([{"code": status, "message": error.message}]));
-            body.insert("message".to_owned(), error.message.into());
-            answer(response, Value::from(body).to_string())
-        }
+        Some(error) => answer(response, Value::from(error.into_body()).to_string()),
         None => response,
     }
 }

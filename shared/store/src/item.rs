@@ -353,17 +353,21 @@ impl Table {
         Err(Error::Unavailable("a batch of reads was not answered whole".into()))
     }
 
-    /// Reads any number of items, four batches at a time, in the order of `keys`; what is missing is left out.
-    pub(crate) async fn get_many(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+    /// Reads any number of different items, four batches at a time; what is missing is left out.
+    pub(crate) async fn get_all(&self, keys: &[Key]) -> Result<HashMap<Key, Item>, Error> {
         let chunks: Vec<Vec<Key>> = keys.chunks(100).map(<[Key]>::to_vec).collect();
         let batches: Vec<Vec<Item>> = stream::iter(chunks)
             .map(|chunk| async move { self.get_batch(&chunk).await })
             .buffered(4)
             .try_collect()
             .await?;
-        let mut found: HashMap<Option<Key>, Item> =
-            batches.into_iter().flatten().map(|item| (key_of(&item), item)).collect();
-        Ok(keys.iter().filter_map(|key| found.remove(&Some(key.clone()))).collect())
+        Ok(batches.into_iter().flatten().filter_map(|item| Some((key_of(&item)?, item))).collect())
+    }
+
+    /// As [`Self::get_all`], in the order of `keys`.
+    pub(crate) async fn get_many(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
+        let mut found = self.get_all(keys).await?;
+        Ok(keys.iter().filter_map(|key| found.remove(key)).collect())
     }
 
     /// Writes any number of items, 25 in a request, trying what was not taken again. Returns what could not be written.

@@ -1,7 +1,7 @@
 //! API keys: `KEY#<id>` / `KEY`, with a tag, and listed through `APP#<number>#KEYS#ACTIVE|REVOKED` / `<id>`, an entry
 //! in exactly one of the two. A verification reads the key and its app in one batch.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use keyward_core::audit::{Action, Origin};
@@ -15,7 +15,7 @@ use keyward_core::token::{ApiKeyToken, RootKey, Secret, Token};
 use keyward_core::{ApiKey, App, InvalidField};
 
 use crate::item::{
-    Commit, Expression, Key, Transaction, body, check_size, entry, instant, item, made, number, string,
+    Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made, number, string,
     tag_of, tag_value, with_tag,
 };
 use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys};
@@ -69,6 +69,24 @@ pub struct KeyToCheck {
 
 /// How often a revocation that lost to another change of the key is decided anew.
 const REVOCATIONS: u32 = 5;
+
+/// What was found of the key that a token names, if it and its app are there and belong together.
+fn to_check(
+    found: &HashMap<Key, Item>,
+    token: &ApiKeyToken,
+    only: Option<DeploymentId>,
+) -> Result<Option<KeyToCheck>, Error> {
+    let (Some(item), Some(app)) = (found.get(&key(token.id)), found.get(&apps::key(token.app))) else {
+        return Ok(None);
+    };
+    let tag = tag_of(item)?;
+    let (key, app) = (body::<ApiKey>(item.clone())?, body::<App>(app.clone())?);
+    let together = key.app == app.number
+        && key.deployment_id == app.deployment_id
+        && key.key_prefix == token.prefix
+        && only.is_none_or(|only| key.deployment_id == only);
+    Ok(together.then_some(KeyToCheck { key, app, tag }))
+}
 
 pub(crate) fn key(id: KeyId) -> Key {
     Key::new(format!("KEY#{}", id.base62()), "KEY")
@@ -302,39 +320,33 @@ impl Store {
         token: &ApiKeyToken,
         caller: Option<&Token<RootKey>>,
     ) -> Result<Option<KeyToCheck>, Error> {
-        let mut wanted = vec![key(token.id), apps::key(token.app)];
-        wanted.extend(caller.map(|caller| root_keys::key(caller.id)));
-        let (mut found_key, mut found_app, mut found_root) = (None, None, None);
-        for item in self.table.get_batch(&wanted).await? {
-            match item.get("type").and_then(|kind| kind.as_s().ok()).map(String::as_str) {
-                Some("key") => {
-                    let tag = tag_of(&item)?;
-                    found_key = Some((body::<ApiKey>(item)?, tag));
-                }
-                Some("app") => found_app = Some(body::<App>(item)?),
-                Some("root_key") => found_root = Some(item),
-                _ => {}
-            }
-        }
+        Ok(self.find_keys(&[token], caller).await?.pop().flatten())
+    }
+
+    /// As [`Self::find_key`] for each of these tokens, in their order. Each item is read once, a hundred in a request.
+    ///
+    /// # Errors
+    /// As [`Self::find_key`].
+    pub async fn find_keys(
+        &self,
+        tokens: &[&ApiKeyToken],
+        caller: Option<&Token<RootKey>>,
+    ) -> Result<Vec<Option<KeyToCheck>>, Error> {
+        let places = tokens.iter().flat_map(|token| [key(token.id), apps::key(token.app)]);
+        let places = places.chain(caller.map(|caller| root_keys::key(caller.id)));
+        let mut seen = HashSet::new();
+        let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
+        let mut found = self.table.get_all(&wanted).await?;
         let only = match caller {
             None => None,
             Some(caller) => {
-                let access = self.root_access(found_root, caller, Origin::default())?;
+                let item = found.remove(&root_keys::key(caller.id));
+                let access = self.root_access(item, caller, Origin::default())?;
                 access.require(Scope::Verify)?;
                 Some(access.deployment_id)
             }
         };
-        match (found_key, found_app) {
-            (Some((key, tag)), Some(app))
-                if key.app == app.number
-                    && key.deployment_id == app.deployment_id
-                    && key.key_prefix == token.prefix
-                    && only.is_none_or(|only| key.deployment_id == only) =>
-            {
-                Ok(Some(KeyToCheck { key, app, tag }))
-            }
-            _ => Ok(None),
-        }
+        tokens.iter().map(|token| to_check(&found, token, only)).collect()
     }
 
     /// Whether a token's secret is that of the key which was found for it. Costs one HMAC, also for nothing found.
@@ -394,7 +406,7 @@ impl Store {
         key: &ApiKey,
         action: Action,
         reason: Option<Reason>,
-    ) -> Result<crate::item::Item, Error> {
+    ) -> Result<Item, Error> {
         let mut event = self.app_event(access, action)?;
         event.key_id = Some(key.id);
         event.key_name = Some(key.name.clone());

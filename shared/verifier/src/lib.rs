@@ -20,15 +20,13 @@ pub struct Check<'a> {
     /// What was presented as the key.
     pub presented: &'a str,
     /// What it asks for.
-    pub target: Target,
+    pub target: &'a Target,
     /// What it needs: all of it must hold.
     pub required_permissions: &'a [Requirement],
     /// The client's address, if it is known.
     pub client_ip: &'a str,
     /// The client's `User-Agent`, if it is known.
     pub user_agent: Option<&'a str>,
-    /// The root key of whoever asks, where the installation wants one: only keys of its deployment are accepted.
-    pub caller: Option<&'a Token<RootKey>>,
 }
 
 impl fmt::Debug for Check<'_> {
@@ -82,20 +80,63 @@ impl Verifier {
         Self { store, recorder }
     }
 
-    /// Decides on a request, and records the decision if the key's secret matched.
+    /// Decides on a request, and records the decision if the key's secret matched. `caller` is the root key of whoever
+    /// asks, where the installation wants one: only keys of its deployment are accepted.
     ///
     /// # Errors
     /// [`CheckError`]; never an "allowed" when the store fails.
-    pub async fn check(&self, check: Check<'_>) -> Result<Decision, CheckError> {
+    pub async fn check(
+        &self,
+        check: &Check<'_>,
+        caller: Option<&Token<RootKey>>,
+    ) -> Result<Decision, CheckError> {
         let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
-        let found = self.store.find_key(&token, check.caller).await?;
-        if !self.store.secret_matches(&token, found.as_ref())? {
+        let found = self.store.find_key(&token, caller).await?;
+        self.decide(&token, found, check).await
+    }
+
+    /// Decides on each of these requests as [`Self::check`] does, in their order. What several of them need is read once.
+    ///
+    /// # Errors
+    /// The store could not tell, or the root key is not valid: then nothing was decided.
+    pub async fn check_all(
+        &self,
+        checks: &[Check<'_>],
+        caller: Option<&Token<RootKey>>,
+    ) -> Result<Vec<Result<Decision, CheckError>>, Error> {
+        let tokens: Vec<Option<ApiKeyToken>> =
+            checks.iter().map(|check| ApiKeyToken::parse(check.presented).ok()).collect();
+        let parsed: Vec<&ApiKeyToken> = tokens.iter().flatten().collect();
+        if parsed.is_empty() {
+            return Ok(checks.iter().map(|_| Err(CheckError::InvalidKey)).collect());
+        }
+        let mut found = self.store.find_keys(&parsed, caller).await?.into_iter();
+        let mut decided = Vec::with_capacity(checks.len());
+        for (check, token) in checks.iter().zip(&tokens) {
+            decided.push(match token {
+                None => Err(CheckError::InvalidKey),
+                Some(token) => match self.decide(token, found.next().flatten(), check).await {
+                    Err(CheckError::Store(error)) => return Err(error),
+                    decided => decided,
+                },
+            });
+        }
+        Ok(decided)
+    }
+
+    async fn decide(
+        &self,
+        token: &ApiKeyToken,
+        found: Option<KeyToCheck>,
+        check: &Check<'_>,
+    ) -> Result<Decision, CheckError> {
+        if !self.store.secret_matches(token, found.as_ref())? {
             return Err(CheckError::InvalidKey);
         }
         let KeyToCheck { key, app, .. } = found.ok_or(CheckError::InvalidKey)?;
         let now = self.store.clock().now();
         let request_id = EventId::mint(now, u128::from_be_bytes(random()?));
-        let verdict = decision::decide(&app, &key, &check.target, check.required_permissions, now);
+        let verdict = decision::decide(&app, &key, check.target, check.required_permissions, now);
         let blocked_by_rule = match &verdict {
             Ok(verdict) if verdict.allowed => None,
             Ok(_) => Some("permission_denied"),
