@@ -256,6 +256,8 @@ async fn paths_and_queries() {
     }
     let wrong_method = backend.send(Method::PUT, "/api-auth/apps", None).await;
     wrong_method.is_error(405, "method_not_allowed");
+    let allowed = wrong_method.header("allow").unwrap_or_default();
+    assert!(allowed.contains("GET") && allowed.contains("POST"), "{allowed}");
     backend.post("/api-auth/apps/acme/keys/x/revoke", json!({})).await.is_error(400, "invalid_key_id");
     backend.revoke("acme", "12345").await.is_error(404, "not_found");
     backend.revoke("acme", "9223372036854775808").await.is_error(400, "invalid_key_id");

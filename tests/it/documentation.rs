@@ -46,8 +46,21 @@ fn every_error_code_is_described_and_every_described_one_exists() {
     made.extend(all_of(r#"Self::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
     made.extend(all_of(r#"Self::\w+ => "(\w+)","#, &read("shared/core/src/decision.rs")));
     assert!(made.len() > 30, "{made:?}");
-    let described = all_of(r"(?m)^\| `([a-z_]+)` \|", &read("docs/errors.md"));
+    let listed = all_of(r"(?m)^\| \[`([a-z_]+)`\]\([a-z_]+\.md\) \|", &read("docs/errors/README.md"));
+    assert_eq!(listed, made);
+    let pages = fs::read_dir(root().join("docs/errors")).unwrap();
+    let pages = pages.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let described: BTreeSet<String> = pages
+        .filter_map(|page| page.strip_suffix(".md").filter(|code| *code != "README").map(str::to_owned))
+        .collect();
     assert_eq!(described, made);
+    for code in made {
+        let page = read(&format!("docs/errors/{code}.md"));
+        assert!(
+            page.starts_with(&format!("# `{code}`\n\nStatus: ")) && page.contains("\n## What to do\n"),
+            "{page}"
+        );
+    }
 }
 
 #[test]
