@@ -2,8 +2,8 @@
 //! a permission; and patterns that stand for several.
 //!
 //! Syntax-based normalization as in RFC 3986 (6.2.2), and further, as servers differ in what they take for the same: every
-//! percent-encoding is resolved, also one of an encoding; a backslash is a slash; empty and dot segments go, and with them
-//! a slash at the end; capital letters are small ones.
+//! percent-encoding is resolved, also one of an encoding; a backslash is a slash; white space around a segment, empty and dot
+//! segments go, and with them a slash at the end; capital letters are small ones.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ impl NormalPath {
         }
         let mut segments: Vec<&str> = Vec::new();
         for segment in plain.split(['/', '\\']) {
-            match segment {
+            match segment.trim() {
                 "" | "." => {}
                 ".." => {
                     segments.pop();
@@ -67,7 +67,7 @@ impl fmt::Display for NormalPath {
 
 /// The path of a text that may have white space around it, a query and a fragment.
 pub(crate) fn without_query(text: &str) -> &str {
-    text.trim().split(['?', '#']).next().unwrap_or_default()
+    text.split(['?', '#']).next().unwrap_or_default().trim()
 }
 
 /// Without percent-encodings, also those of encodings. What is no UTF-8 is U+FFFD. None if it is encoded too often.
@@ -212,6 +212,10 @@ mod tests {
             ("/%zz", "/%zz"),
             ("/caf%C3%A9", "/café"),
             ("/CAFÉ", "/café"),
+            ("/v1/users ?x", "/v1/users"),
+            ("/v1/users%20", "/v1/users"),
+            ("/v1/admin/..%20/users", "/v1/users"),
+            ("/a b", "/a b"),
             ("/%ff", "/\u{fffd}"),
         ] {
             assert_eq!(normal(text), form, "{text}");

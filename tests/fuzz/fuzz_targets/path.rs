@@ -1,4 +1,4 @@
-//! Whatever is sent as a path has one form or is refused, and a pattern that is that form matches it.
+//! Whatever is sent as a path has one form, which is its own, or is refused; and a pattern that is that form matches it.
 #![no_main]
 
 use keyward_core::path::{NormalPath, PathPattern};
@@ -9,6 +9,9 @@ fuzz_target!(|text: &str| {
     let form = path.as_str();
     assert!(form.starts_with('/') && !form.contains("//") && !form.contains('\\'));
     assert!(form.split('/').all(|segment| segment != "." && segment != ".."));
+    if let Ok(again) = NormalPath::parse("resource", &form.replace('?', "%3f").replace('#', "%23")) {
+        assert_eq!(again, path);
+    }
     if let Ok(pattern) = PathPattern::parse("endpoints", form) {
         assert!(pattern.matches(&path), "{form}");
     }
