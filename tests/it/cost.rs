@@ -153,6 +153,23 @@ async fn a_failing_store_is_an_error_and_never_an_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_reads_each_item_once() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let backend = keyward.backend();
+    let mut secrets = vec![];
+    for slug in ["acme", "other"] {
+        backend.create_app(slug).await;
+        for _ in 0..2 {
+            secrets.push(text(&backend.create_key(slug, json!({})).await["secret"]));
+        }
+    }
+    let checks: Vec<_> = secrets.iter().cycle().take(100).map(|secret| check_body(secret)).collect();
+    keyward.calls.take_units();
+    backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    assert_eq!(keyward.calls.take_units(), [7.0], "four keys, two apps and the root key, in one request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_that_is_required_comes_in_the_same_read() {
     let keyward = Keyward::start_with(VerifyAuth::Required).await;
     let backend = keyward.backend();
