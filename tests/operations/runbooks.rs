@@ -177,7 +177,7 @@ async fn a_first_deployment() {
     let _alone = alone().await;
     let config = tempfile::tempdir().expect("a folder");
     let config = config.path().join("samconfig.toml");
-    let mut values = vec![("$URL", String::new()), ("$ROOT_KEY", String::new())];
+    let mut values = [("$URL", String::new()), ("$ROOT_KEY", String::new())];
     for command in commands("first-deployment.md") {
         let borrowed: Vec<(&str, &str)> =
             values.iter().map(|(name, value)| (*name, value.as_str())).collect();
