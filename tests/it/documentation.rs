@@ -96,12 +96,18 @@ fn every_decision_is_listed() {
 /// Makes at least one item of each type.
 async fn use_everything(keyward: &Keyward) {
     let backend = keyward.backend();
-    let rules = json!([{"unit": "day", "duration": 1, "max_requests": 1}]);
+    let rule =
+        |mode: &str, max: u32| json!({"unit": "second", "duration": 1, "max_requests": max, "mode": mode});
+    let rules = json!([
+        rule("per_key", 100), rule("per_app", 100), rule("per_key_and_ip", 100), rule("per_app_and_ip", 100),
+        {"unit": "millisecond", "duration": 500, "max_requests": 1_000, "mode": "per_key"},
+    ]);
     let scheme = json!({"slug": "scheme", "name": "Scheme", "rules": rules});
     backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
     for slug in ["acme", "inactive"] {
         backend.create_app(slug).await;
     }
+    backend.patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": "scheme"})).await.ok();
     backend.patch("/api-auth/apps/inactive", json!({"is_active": false})).await.ok();
     let kept = backend.create_key("acme", json!({})).await;
     let revoked = backend.create_key("acme", json!({})).await;

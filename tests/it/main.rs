@@ -13,6 +13,7 @@ mod main_job;
 mod permissions;
 mod price;
 mod races;
+mod rate_limits;
 mod root_keys;
 mod sessions;
 mod tenancy;

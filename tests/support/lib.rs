@@ -9,14 +9,14 @@ pub mod scenario;
 use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use axum::Router;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyward_audit::Recorder;
 use keyward_cli::FUNCTIONS;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
@@ -48,6 +48,7 @@ pub struct Keyward {
     pub described: DevJson,
     pub http: reqwest::Client,
     shift_ms: Arc<AtomicI64>,
+    frozen: Arc<AtomicBool>,
     recorders: Vec<Recorder>,
 }
 
@@ -101,13 +102,21 @@ impl Keyward {
     pub async fn start_with(verify_auth: VerifyAuth) -> Self {
         let installation = installation().await;
         let shift_ms = Arc::new(AtomicI64::new(0));
-        let shift = shift_ms.clone();
-        let clock = Clock::new(move || Utc::now() + TimeDelta::milliseconds(shift.load(Ordering::SeqCst)));
+        let frozen = Arc::new(AtomicBool::new(false));
+        let (shift, standing) = (shift_ms.clone(), frozen.clone());
+        let clock = Clock::new(move || {
+            let origin = if standing.load(Ordering::SeqCst) { DateTime::UNIX_EPOCH } else { Utc::now() };
+            origin + TimeDelta::milliseconds(shift.load(Ordering::SeqCst))
+        });
         let calls = Calls::default();
         let plain = dynamodb_client(installation.sdk_config());
         let start = async |calls: Calls, settings: Settings| {
             // A machine that is busy with other tests is no store that fails.
-            let patient = TimeoutConfig::builder().operation_timeout(Duration::from_secs(30)).build();
+            let patience = Duration::from_secs(30);
+            let patient = TimeoutConfig::builder()
+                .operation_timeout(patience)
+                .operation_attempt_timeout(patience)
+                .build();
             let config = plain.config().to_builder().timeout_config(patient).interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
             let table = Table::new(client, TABLE, clock.clone());
@@ -132,12 +141,18 @@ impl Keyward {
         tokio::spawn(async { axum::serve(listener, service).await });
         let described = installation.describe(&services).await.expect("a description");
         let http = reqwest::Client::new();
-        Self { url, services, calls, installation, described, http, shift_ms, recorders, authorizer }
+        Self { url, services, calls, installation, described, http, shift_ms, frozen, recorders, authorizer }
     }
 
     /// Moves the installation's clock on.
     pub fn pass(&self, time: TimeDelta) {
         self.shift_ms.fetch_add(time.num_milliseconds(), Ordering::SeqCst);
+    }
+
+    /// Stops the installation's clock at this instant: from now on only [`Self::pass`] moves it.
+    pub fn freeze(&self, at: DateTime<Utc>) {
+        self.shift_ms.store(at.timestamp_millis(), Ordering::SeqCst);
+        self.frozen.store(true, Ordering::SeqCst);
     }
 
     /// A backend with the root key of the first deployment.

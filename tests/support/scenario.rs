@@ -138,7 +138,10 @@ pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta))
 }
 
 async fn schemes(backend: &Backend, slug: &str) {
-    let rules = json!([{"unit": "day", "duration": 1, "max_requests": 1}]);
+    let rules = json!([
+        {"unit": "day", "duration": 1, "max_requests": 100},
+        {"unit": "day", "duration": 1, "max_requests": 100, "mode": "per_app"},
+    ]);
     let path = format!("/api-auth/rate-limit-schemes/{slug}");
     let made = json!({"slug": slug, "name": "Scheme", "rules": rules});
     backend.post("/api-auth/rate-limit-schemes", made.clone()).await.ok();

@@ -9,6 +9,7 @@ use keyward_core::text::{Reason, Slug};
 use keyward_http::{ApiError, Data, Instant, Services};
 use keyward_store::{AppAccess, EventFilter};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::Range;
 
@@ -77,7 +78,8 @@ struct Row {
     client_ip: String,
     path: String,
     user_agent: String,
-    rate_limits: Option<String>,
+    /// A list for backends, and the JSON of one for browsers.
+    rate_limits: Option<Value>,
     actor: Option<Actor>,
     reason: Option<Reason>,
     timestamp: DateTime<Utc>,
@@ -92,6 +94,9 @@ impl Row {
             event.origin.client_ip.clear();
             event.origin.user_agent = None;
         }
+        let rate_limits = Some(json!(event.rate_limits)).filter(|_| !event.rate_limits.is_empty());
+        let rate_limits =
+            rate_limits.map(|list| if access.is_backend() { list } else { list.to_string().into() });
         Self {
             request_id: event.id,
             deployment_id: event.deployment_id,
@@ -104,7 +109,7 @@ impl Row {
             client_ip: event.origin.client_ip,
             path: event.origin.path,
             user_agent: event.origin.user_agent.unwrap_or_default(),
-            rate_limits: None,
+            rate_limits,
             actor: event.actor,
             reason: event.reason,
             timestamp: event.id.timestamp(),

@@ -68,7 +68,8 @@ fn refused(code: &str) -> Response {
 }
 
 fn authorized(decision: Decision) -> Response {
-    let Decision { request_id, allowed, key, permissions } = decision;
+    let allowed = decision.allowed();
+    let Decision { request_id, key, permissions, .. } = decision;
     let permissions: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
     let owner = key.owner;
     let texts = [

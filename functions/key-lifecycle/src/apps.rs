@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use keyward_core::InvalidField;
+use keyward_core::app::OnStoreError;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
@@ -60,6 +61,7 @@ pub(crate) struct CreateRequest {
     permissions: Option<Vec<String>>,
     resources: Option<Vec<String>>,
     rate_limit_scheme_slug: Option<String>,
+    on_store_error: Option<String>,
     user_id: Option<LooseId>,
     organization_id: Option<LooseId>,
     workspace_id: Option<LooseId>,
@@ -82,9 +84,10 @@ pub(crate) async fn create(
         name: Name::parse("name", &request.name)?,
         key_prefix: KeyPrefix::parse("key_prefix", request.key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         description: description(request.description)?,
-        permissions: permissions(request.permissions)?,
+        permissions: permissions("permissions", request.permissions)?,
         resources: resources(request.resources)?,
         rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
+        on_store_error: on_store_error(request.on_store_error)?,
         user_id: owner("user_id", request.user_id)?,
         organization_id: owner("organization_id", request.organization_id)?,
         workspace_id: owner("workspace_id", request.workspace_id)?,
@@ -117,6 +120,8 @@ pub(crate) struct UpdateRequest {
     #[serde(default, deserialize_with = "patched")]
     rate_limit_scheme_slug: Option<Option<String>>,
     #[serde(default, deserialize_with = "patched")]
+    on_store_error: Option<Option<String>>,
+    #[serde(default, deserialize_with = "patched")]
     organization_id: Option<Option<LooseId>>,
     #[serde(default, deserialize_with = "patched")]
     workspace_id: Option<Option<LooseId>>,
@@ -134,10 +139,11 @@ pub(crate) async fn update(
         name: name.map(|text| Name::parse("name", &text)).transpose()?,
         key_prefix: key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?,
         is_active: kept("is_active", request.is_active)?,
-        permissions: request.permissions.map(permissions).transpose()?,
+        permissions: request.permissions.map(|texts| permissions("permissions", texts)).transpose()?,
         resources: request.resources.map(resources).transpose()?,
         description: request.description.map(description).transpose()?,
         rate_limit_scheme_slug: request.rate_limit_scheme_slug.map(scheme).transpose()?,
+        on_store_error: request.on_store_error.map(on_store_error).transpose()?,
         organization_id: request.organization_id.map(|id| owner("organization_id", id)).transpose()?,
         workspace_id: request.workspace_id.map(|id| owner("workspace_id", id)).transpose()?,
     };
@@ -167,13 +173,18 @@ fn description(text: Option<String>) -> Result<Option<Description>, InvalidField
     text.map(|text| Description::parse("description", &text)).transpose()
 }
 
-fn scheme(text: Option<String>) -> Result<Option<Slug>, InvalidField> {
+/// The default where none is given.
+fn on_store_error(text: Option<String>) -> Result<OnStoreError, InvalidField> {
+    text.map_or(Ok(OnStoreError::default()), |text| OnStoreError::parse("on_store_error", &text))
+}
+
+pub(crate) fn scheme(text: Option<String>) -> Result<Option<Slug>, InvalidField> {
     text.map(|text| Slug::parse("rate_limit_scheme_slug", &text)).transpose()
 }
 
-/// Permissions without duplicates, in the order they came.
-pub(crate) fn permissions(texts: Option<Vec<String>>) -> Result<Vec<Permission>, InvalidField> {
-    distinct(texts, |text| Permission::parse("permissions", text))
+/// The permissions in this field, without duplicates, in the order they came.
+pub(crate) fn permissions(field: &str, texts: Option<Vec<String>>) -> Result<Vec<Permission>, InvalidField> {
+    distinct(texts, |text| Permission::parse(field, text))
 }
 
 fn resources(texts: Option<Vec<String>>) -> Result<Vec<PathPattern>, InvalidField> {

@@ -1,6 +1,7 @@
 //! Apps, keys and schemes as they stand on the wire.
 
 use chrono::{DateTime, Utc};
+use keyward_core::app::OnStoreError;
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::key::Owner;
 use keyward_core::path::PathPattern;
@@ -34,6 +35,7 @@ pub(crate) struct AppBody {
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
+    on_store_error: OnStoreError,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     deleted_at: Option<DateTime<Utc>>,
@@ -55,6 +57,7 @@ impl AppBody {
             resources: app.resources,
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
             rate_limit_scheme_slug: app.rate_limit_scheme_slug,
+            on_store_error: app.on_store_error,
             created_at: app.created_at,
             updated_at: app.updated_at,
             deleted_at: app.deleted_at,
@@ -80,8 +83,8 @@ pub(crate) struct KeyBody {
     rate_limit_scheme_slug: Option<Slug>,
     #[serde(flatten)]
     owner: Owner,
-    org_role_permissions: [Permission; 0],
-    workspace_role_permissions: [Permission; 0],
+    org_role_permissions: Vec<Permission>,
+    workspace_role_permissions: Vec<Permission>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
     is_active: bool,
@@ -92,8 +95,9 @@ pub(crate) struct KeyBody {
 }
 
 impl KeyBody {
-    /// The key as whoever has this access to its app may see it; `rules` are those of the app's scheme.
-    pub(crate) fn new(key: ApiKey, access: &AppAccess, rules: Option<&Rules>) -> Self {
+    /// The key and the rules that limit it, as whoever has this access to its app may see them.
+    pub(crate) fn new(key: ApiKey, rules: Option<Rules>, access: &AppAccess) -> Self {
+        let app_scheme = || access.app().rate_limit_scheme_slug.clone();
         Self {
             is_active: key.is_active(),
             id: key.id,
@@ -104,11 +108,11 @@ impl KeyBody {
             key_suffix: key.key_suffix,
             permissions: key.permissions,
             metadata: access.is_backend().then(|| key.metadata.into_members()),
-            rate_limits: rules.map(|rules| rules.as_slice().to_vec()).unwrap_or_default(),
-            rate_limit_scheme_slug: access.app().rate_limit_scheme_slug.clone(),
+            rate_limits: rules.map(Vec::from).unwrap_or_default(),
+            rate_limit_scheme_slug: key.rate_limit_scheme_slug.or_else(app_scheme),
             owner: key.owner,
-            org_role_permissions: [],
-            workspace_role_permissions: [],
+            org_role_permissions: key.org_role_permissions,
+            workspace_role_permissions: key.workspace_role_permissions,
             expires_at: key.expires_at,
             last_used_at: key.last_used_at,
             created_at: key.created_at,

@@ -2,12 +2,10 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
+use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::key::{Metadata, Owner};
-use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Name, Reason};
-use keyward_core::token::ApiKeyToken;
-use keyward_core::{ApiKey, InvalidField};
 use keyward_http::{
     ApiError, Data, Json, LooseId, OptionalJson, Path, Query, Root, Services, app_slug, key_id, page_limit,
 };
@@ -15,7 +13,7 @@ use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::apps::{owner, permissions};
+use crate::apps::{owner, permissions, scheme};
 use crate::body::{KeyBody, KeyWithSecret};
 
 #[derive(Debug, Deserialize)]
@@ -38,9 +36,8 @@ pub(crate) async fn list(
     let status = if query.include_inactive { KeyStatus::All } else { KeyStatus::Active };
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     let page = services.store.keys(&access, status, before, limit).await?;
-    let rules = services.store.app_rules(&access).await?;
     let keys: Vec<KeyBody> =
-        page.keys.into_iter().map(|key| KeyBody::new(key, &access, rules.as_ref())).collect();
+        page.keys.into_iter().map(|(key, rules)| KeyBody::new(key, rules, &access)).collect();
     Ok(Data(json!({"keys": keys, "has_more": page.next.is_some(), "next_cursor": page.next})))
 }
 
@@ -48,6 +45,9 @@ pub(crate) async fn list(
 pub(crate) struct CreateRequest {
     name: String,
     permissions: Option<Vec<String>>,
+    org_role_permissions: Option<Vec<String>>,
+    workspace_role_permissions: Option<Vec<String>>,
+    rate_limit_scheme_slug: Option<String>,
     metadata: Option<Value>,
     expires_at: Option<DateTime<Utc>>,
     owner_user_id: Option<LooseId>,
@@ -65,7 +65,13 @@ pub(crate) async fn create(
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let new = NewKey {
         name: Name::parse("name", &request.name)?,
-        permissions: permissions(request.permissions)?,
+        permissions: permissions("permissions", request.permissions)?,
+        org_role_permissions: permissions("org_role_permissions", request.org_role_permissions)?,
+        workspace_role_permissions: permissions(
+            "workspace_role_permissions",
+            request.workspace_role_permissions,
+        )?,
+        rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
         metadata: Metadata::parse("metadata", request.metadata.unwrap_or_default())?,
         expires_at: request.expires_at,
         owner: Owner {
@@ -150,10 +156,8 @@ pub(crate) async fn created(
     access: &AppAccess,
     new: NewKey,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
-    // Read before the write: once there is a secret, nothing may keep it from its caller.
-    let rules = services.store.app_rules(access).await?;
-    let (key, token) = services.store.create_key(access, new).await?;
-    Ok(with_secret(access, rules, key, &token))
+    let (key, rules, token) = services.store.create_key(access, new).await?;
+    Ok(Data(KeyWithSecret::new(KeyBody::new(key, rules, access), &token)))
 }
 
 /// Rotates a key and answers with its new secret.
@@ -162,18 +166,8 @@ pub(crate) async fn rotated(
     access: &AppAccess,
     id: KeyId,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
-    let rules = services.store.app_rules(access).await?;
-    let (key, token) = services.store.rotate_key(access, id).await?;
-    Ok(with_secret(access, rules, key, &token))
-}
-
-fn with_secret(
-    access: &AppAccess,
-    rules: Option<Rules>,
-    key: ApiKey,
-    token: &ApiKeyToken,
-) -> Data<KeyWithSecret> {
-    Data(KeyWithSecret::new(KeyBody::new(key, access, rules.as_ref()), token))
+    let (key, rules, token) = services.store.rotate_key(access, id).await?;
+    Ok(Data(KeyWithSecret::new(KeyBody::new(key, rules, access), &token)))
 }
 
 async fn revoked(

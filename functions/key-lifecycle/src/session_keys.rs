@@ -45,12 +45,11 @@ pub(crate) async fn list(
     let status = query.parse()?;
     let access = services.store.session_app(&session).await?;
     let page = services.store.keys(&access, status, None, None).await?;
-    let rules = services.store.app_rules(&access).await?;
     let keys = page.keys.into_iter();
-    Ok(Data(keys.map(|key| KeyBody::new(key, &access, rules.as_ref())).collect()))
+    Ok(Data(keys.map(|(key, rules)| KeyBody::new(key, rules, &access)).collect()))
 }
 
-/// Permissions and metadata are for the backend to set.
+/// Permissions, limits and metadata are for the backend to set.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CreateRequest {
     #[serde(default)]
@@ -72,6 +71,9 @@ pub(crate) async fn create(
     let new = NewKey {
         name: Name::parse("name", &request.name)?,
         permissions: vec![],
+        org_role_permissions: vec![],
+        workspace_role_permissions: vec![],
+        rate_limit_scheme_slug: None,
         metadata: Metadata::default(),
         expires_at: expires_at.map(|at| at.to_utc()),
         owner: Owner::default(),

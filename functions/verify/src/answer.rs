@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use keyward_core::ApiKey;
 use keyward_core::audit::EventId;
+use keyward_core::decision::Denial;
 use keyward_core::id::{DeploymentId, KeyId};
 use keyward_core::permission::Permission;
+use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Slug};
 use keyward_http::ApiError;
-use keyward_verifier::Decision;
+use keyward_verifier::{Decision, PRINCIPAL_TYPE};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 const PRINCIPAL: &str = "api_key";
-/// The member of the metadata from which clients take the principal's type.
-const TYPE: &str = "principal_type";
-const DENIED: &str = "permission_denied";
 
 /// The answer on a key that works.
 #[derive(Serialize)]
@@ -23,13 +21,18 @@ pub(crate) struct Answer {
     request_id: EventId,
     allowed: bool,
     reason: Option<&'static str>,
-    blocked_rule: Option<&'static str>,
+    blocked_rule: Option<String>,
+    /// For a request that may not go through, what errors have too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
     identity: Identity,
     permissions: Vec<Permission>,
     metadata: Map<String, Value>,
-    rate_limits: [Value; 0],
+    rate_limits: Vec<Status>,
     retry_after: Option<u32>,
-    headers: BTreeMap<&'static str, String>,
+    headers: BTreeMap<String, String>,
 }
 
 /// The answers to a batch, in the order of its checks.
@@ -83,17 +86,20 @@ struct Identity {
 
 impl Answer {
     pub(crate) fn new(decision: Decision) -> Self {
-        let headers = headers(&decision);
-        let Decision { request_id, allowed, key, permissions } = decision;
-        let denied = (!allowed).then_some(DENIED);
+        let (allowed, retry_after, headers) =
+            (decision.allowed(), decision.retry_after(), decision.headers());
+        let Decision { request_id, key, permissions, limits, denied } = decision;
+        let reason = denied.as_ref().map(Denial::code);
         let mut metadata = key.metadata.into_members();
         // Clients take the principal's type from here: what the SaaS wrote must not pass for it.
-        metadata.insert(TYPE.to_owned(), PRINCIPAL.into());
+        metadata.insert(PRINCIPAL_TYPE.to_owned(), PRINCIPAL.into());
         Self {
             request_id,
             allowed,
-            reason: denied,
-            blocked_rule: denied,
+            reason,
+            blocked_rule: denied.as_ref().map(|denial| denial.blocked_rule().to_owned()),
+            code: reason,
+            message: denied.as_ref().map(|denial| format!("Denied: {denial}")),
             identity: Identity {
                 principal_type: PRINCIPAL,
                 key_id: key.id,
@@ -108,55 +114,11 @@ impl Answer {
             },
             permissions,
             metadata,
-            rate_limits: [],
-            retry_after: None,
+            rate_limits: limits,
+            retry_after,
             headers,
         }
     }
-}
-
-fn headers(decision: &Decision) -> BTreeMap<&'static str, String> {
-    let Decision { key, .. } = decision;
-    let legal = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    let or_invalid = |text: &str| {
-        if legal(text) { text.to_owned() } else { "invalid".to_owned() }
-    };
-    let mut headers = BTreeMap::from([
-        ("x-wacht-key-id", key.id.to_string()),
-        ("x-wacht-deployment-id", key.deployment_id.to_string()),
-        ("x-wacht-app-slug", key.app_slug.to_string()),
-        ("x-wacht-key-name", or_invalid(key.name.as_str())),
-    ]);
-    let owner = &key.owner;
-    for (name, id) in [
-        ("x-wacht-organization-id", &owner.organization_id),
-        ("x-wacht-workspace-id", &owner.workspace_id),
-        ("x-wacht-organization-membership-id", &owner.organization_membership_id),
-        ("x-wacht-workspace-membership-id", &owner.workspace_membership_id),
-    ] {
-        if let Some(id) = id {
-            headers.insert(name, or_invalid(id.as_str()));
-        }
-    }
-    let permissions: Vec<&str> = decision.permissions.iter().map(Permission::as_str).collect();
-    for (name, text) in
-        [("x-wacht-permissions", permissions.join(",")), ("x-wacht-metadata", flat_metadata(key))]
-    {
-        if !text.is_empty() && legal(&text) {
-            headers.insert(name, text);
-        }
-    }
-    if !decision.allowed {
-        headers.insert("x-wacht-permission-denied", "true".to_owned());
-    }
-    headers
-}
-
-/// The metadata's texts as `name=text`, separated by commas, but for what could pass for the principal's type.
-fn flat_metadata(key: &ApiKey) -> String {
-    let members = key.metadata.members().iter().filter(|(name, _)| *name != TYPE);
-    let texts = members.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
-    texts.collect::<Vec<_>>().join(",")
 }
 
 /// An error that has all the members of an answer too, blank, for clients that read those first.

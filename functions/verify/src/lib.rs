@@ -168,10 +168,10 @@ impl Peer {
 
 fn refused(error: CheckError) -> ApiError {
     use keyward_core::decision::Refusal;
+    let message = error.to_string();
     match error {
-        CheckError::InvalidKey => ApiError::unauthorized("invalid_api_key", "The API key is not valid"),
+        CheckError::InvalidKey => ApiError::unauthorized("invalid_api_key", message),
         CheckError::Refused { refusal, request_id } => {
-            let message = format!("Refused: {refusal}");
             let mut error = match refusal {
                 Refusal::KeyExpired => ApiError::unauthorized(refusal.code(), message),
                 Refusal::KeyRevoked | Refusal::AppDisabled | Refusal::AppDeleted => {

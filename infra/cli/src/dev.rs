@@ -13,6 +13,7 @@ use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
 use keyward_core::Clock;
 use keyward_core::InvalidField;
+use keyward_core::app::OnStoreError;
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
@@ -227,6 +228,7 @@ impl Installation {
             permissions: vec![],
             resources: vec![],
             rate_limit_scheme_slug: None,
+            on_store_error: OnStoreError::default(),
             user_id: None,
             organization_id: None,
             workspace_id: None,

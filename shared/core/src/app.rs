@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AppNumber, DeploymentId};
 use crate::path::PathPattern;
 use crate::permission::Permission;
-use crate::text::{Description, KeyPrefix, Name, OwnerId, Slug};
+use crate::text::{Description, InvalidField, KeyPrefix, Name, OwnerId, Slug};
 
 /// An API auth app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct App {
     /// The scheme that limits its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_scheme_slug: Option<Slug>,
+    /// What becomes of a request whose rate limits cannot be counted, because the store fails.
+    #[serde(default, skip_serializing_if = "OnStoreError::is_default")]
+    pub on_store_error: OnStoreError,
     /// The SaaS's user it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<OwnerId>,
@@ -53,4 +56,33 @@ pub struct App {
     pub deleted_at: Option<DateTime<Utc>>,
     /// Counts the changes; a change is made on the condition that this has not moved.
     pub revision: u64,
+}
+
+/// What becomes of a request whose rate limits cannot be counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreError {
+    /// It is not decided on: the caller gets an error.
+    #[default]
+    Deny,
+    /// It is allowed without being counted, if all else is well.
+    Allow,
+}
+
+impl OnStoreError {
+    /// Parses the value of the request's field `field`.
+    ///
+    /// # Errors
+    /// It is neither `deny` nor `allow`.
+    pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
+        match text {
+            "deny" => Ok(Self::Deny),
+            "allow" => Ok(Self::Allow),
+            _ => Err(InvalidField::new(field, "must be 'deny' or 'allow'")),
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
+use crate::rate_limit::Status;
 use crate::text::{Name, OwnerId, Reason, Slug};
 
 /// The id of an event, `req_` and a ULID: it sorts by time, and answers carry it as `request_id`.
@@ -236,6 +237,9 @@ pub struct Event {
     /// Why, if that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// How the rate limits stood that hold for a request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<Status>,
     /// Where it came from.
     #[serde(flatten)]
     pub origin: Origin,

@@ -4,18 +4,18 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use crate::method::Method;
 use crate::path::{NormalPath, without_query};
 use crate::permission::{self, Permission};
+use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
 use crate::text::InvalidField;
 use crate::{ApiKey, App};
 
-const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-
 /// What a request asks for: its method and its path, without query and fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    method: &'static str,
+    method: Method,
     /// As it was asked for, which people recognise.
     asked: String,
     /// As it is compared.
@@ -28,14 +28,16 @@ impl Target {
     /// # Errors
     /// An unknown method; a path that [`NormalPath::parse`] refuses.
     pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
-        let method = METHODS
-            .into_iter()
-            .find(|known| known.eq_ignore_ascii_case(method.trim()))
-            .ok_or_else(|| InvalidField::new("method", format!("must be one of {}", METHODS.join(", "))))?;
+        let method = Method::parse("method", method)?;
         let path = NormalPath::parse("resource", resource)?;
         let asked = without_query(resource);
         let slash = if asked.starts_with('/') { "" } else { "/" };
         Ok(Self { method, asked: format!("{slash}{asked}"), path })
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// The path in its one form.
@@ -79,11 +81,40 @@ impl Refusal {
     }
 }
 
-/// What was decided of a request whose key works.
+/// Why a request whose key works may not go through.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The key lacks a permission, or its app is not for this path.
+    #[error("the API key has no permission for this request")]
+    PermissionDenied,
+    /// A rate limit has none left.
+    #[error("the rate limit {} is reached; try again in {} s", .0.rule, .0.retry_after)]
+    RateLimited(Blocked),
+}
+
+impl Denial {
+    /// The stable code: the `reason` in answers.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::PermissionDenied => "permission_denied",
+            Self::RateLimited(_) => "rate_limited",
+        }
+    }
+
+    /// What the audit log and answers name as the rule that blocked the request.
+    pub fn blocked_rule(&self) -> &str {
+        match self {
+            Self::PermissionDenied => self.code(),
+            Self::RateLimited(blocked) => &blocked.rule,
+        }
+    }
+}
+
+/// What was decided of a request whose key works, before its rate limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it may go through.
-    pub allowed: bool,
+    /// Whether the key has the permissions that the request needs.
+    pub permitted: bool,
     /// What the key may do in all, sorted.
     pub permissions: Vec<Permission>,
 }
@@ -112,9 +143,9 @@ pub fn decide(
         return Err(Refusal::KeyExpired);
     }
     let reaches = app.resources.is_empty() || app.resources.iter().any(|of| of.matches(&target.path));
-    let effective = permission::effective(&key.permissions, &app.permissions);
+    let effective = permission::effective(key.granted(), &app.permissions);
     Ok(Verdict {
-        allowed: reaches && required.iter().all(|requirement| requirement.holds(&effective)),
+        permitted: reaches && required.iter().all(|requirement| requirement.holds(&effective)),
         permissions: effective.into_iter().cloned().collect(),
     })
 }

@@ -29,6 +29,15 @@ pub struct ApiKey {
     /// What it may do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
+    /// What the role of its owner in the organization lets it do beside that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub org_role_permissions: Vec<Permission>,
+    /// What the role of its owner in the workspace lets it do beside that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspace_role_permissions: Vec<Permission>,
+    /// The scheme that limits it, in place of the app's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_scheme_slug: Option<Slug>,
     /// What the SaaS attached to it.
     pub metadata: Metadata,
     /// Whom it belongs to, in the SaaS's own ids.
@@ -55,6 +64,11 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
+    /// All that it was granted, itself and by roles, whatever the bounds of its app.
+    pub fn granted(&self) -> impl Iterator<Item = &Permission> {
+        self.permissions.iter().chain(&self.org_role_permissions).chain(&self.workspace_role_permissions)
+    }
+
     /// Whether it has not been revoked. It may have expired all the same.
     pub fn is_active(&self) -> bool {
         self.revoked_at.is_none()

@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod hashing;
 pub mod id;
 pub mod key;
+pub mod method;
 pub mod metric;
 pub mod path;
 pub mod pepper;

@@ -147,6 +147,7 @@ impl Store {
             key_name: None,
             actor: Some(actor),
             reason: None,
+            rate_limits: vec![],
             origin: origin.clone(),
         })
     }

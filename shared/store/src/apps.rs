@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use keyward_core::App;
 use keyward_core::InvalidField;
+use keyward_core::app::OnStoreError;
 use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::path::PathPattern;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{about_app, capabilities};
 use crate::item::{Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
-use crate::schemes::count_app;
+use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
 
 /// An app to be made.
@@ -34,6 +35,8 @@ pub struct NewApp {
     pub resources: Vec<PathPattern>,
     /// See [`App::rate_limit_scheme_slug`].
     pub rate_limit_scheme_slug: Option<Slug>,
+    /// See [`App::on_store_error`].
+    pub on_store_error: OnStoreError,
     /// See [`App::user_id`].
     pub user_id: Option<OwnerId>,
     /// See [`App::organization_id`].
@@ -59,6 +62,8 @@ pub struct AppChanges {
     pub description: Option<Option<Description>>,
     /// See [`App::rate_limit_scheme_slug`].
     pub rate_limit_scheme_slug: Option<Option<Slug>>,
+    /// See [`App::on_store_error`].
+    pub on_store_error: Option<OnStoreError>,
     /// See [`App::organization_id`].
     pub organization_id: Option<Option<OwnerId>>,
     /// See [`App::workspace_id`].
@@ -149,6 +154,7 @@ impl Store {
             permissions: new.permissions,
             resources: new.resources,
             rate_limit_scheme_slug: new.rate_limit_scheme_slug,
+            on_store_error: new.on_store_error,
             user_id: new.user_id,
             organization_id: new.organization_id,
             workspace_id: new.workspace_id,
@@ -166,7 +172,7 @@ impl Store {
             .write(entry(&list_key(&app)))?
             .write(self.app_change(access, &app, Action::AppCreated)?)?;
         if let Some(scheme) = &app.rate_limit_scheme_slug {
-            transaction = count_app(transaction, app.deployment_id, scheme, 1)?;
+            transaction = count_use(transaction, app.deployment_id, scheme, User::App, 1)?;
         }
         match transaction.commit().await? {
             Commit::Done => Ok((app, rules)),
@@ -273,10 +279,10 @@ impl Store {
         let counted_from = transaction.len();
         if before.rate_limit_scheme_slug != after.rate_limit_scheme_slug {
             if let Some(scheme) = &after.rate_limit_scheme_slug {
-                transaction = count_app(transaction, after.deployment_id, scheme, 1)?;
+                transaction = count_use(transaction, after.deployment_id, scheme, User::App, 1)?;
             }
             if let Some(scheme) = &before.rate_limit_scheme_slug {
-                transaction = count_app(transaction, after.deployment_id, scheme, -1)?;
+                transaction = count_use(transaction, after.deployment_id, scheme, User::App, -1)?;
             }
         }
         match transaction.commit().await? {
@@ -301,7 +307,7 @@ impl Store {
             .replace_app(access, &before, &after, Action::AppDeleted)?
             .delete(&list_key(&before), Expression::default())?;
         if let Some(scheme) = &before.rate_limit_scheme_slug {
-            transaction = count_app(transaction, before.deployment_id, scheme, -1)?;
+            transaction = count_use(transaction, before.deployment_id, scheme, User::App, -1)?;
         }
         match transaction.commit().await? {
             Commit::Done => Ok(()),
@@ -421,6 +427,7 @@ fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
         resources: changes.resources.unwrap_or(app.resources),
         description: changes.description.unwrap_or(app.description),
         rate_limit_scheme_slug: changes.rate_limit_scheme_slug.unwrap_or(app.rate_limit_scheme_slug),
+        on_store_error: changes.on_store_error.unwrap_or(app.on_store_error),
         organization_id: changes.organization_id.unwrap_or(app.organization_id),
         workspace_id: changes.workspace_id.unwrap_or(app.workspace_id),
         updated_at: now,
@@ -433,6 +440,6 @@ fn changed_meanwhile() -> Error {
     Error::Conflict("the app was changed at the same time; try again".into())
 }
 
-fn unknown_scheme() -> Error {
+pub(crate) fn unknown_scheme() -> Error {
     InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
 }

@@ -23,7 +23,7 @@ use crate::{Error, Table, random};
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// How often a transaction that lost to another, or a batch that was not taken whole, is tried again.
-const ATTEMPTS: u32 = 12;
+pub(crate) const ATTEMPTS: u32 = 12;
 /// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
 const CALLER_BYTES: usize = 2_560;
 
@@ -284,12 +284,12 @@ impl<'t> Transaction<'t> {
 }
 
 /// A token by which DynamoDB recognises a transaction that is sent again.
-fn request_token() -> Result<String, Error> {
+pub(crate) fn request_token() -> Result<String, Error> {
     Ok(format!("{:032x}", u128::from_be_bytes(random()?)))
 }
 
 /// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
-async fn pause(attempt: u32) -> Result<(), Error> {
+pub(crate) async fn pause(attempt: u32) -> Result<(), Error> {
     let longest = 10_u64 << attempt.min(5);
     let draw = u64::from_be_bytes(random()?);
     tokio::time::sleep(Duration::from_millis(draw % longest)).await;

@@ -9,16 +9,20 @@ use keyward_core::hashing::Tag;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::key::{Metadata, Owner};
 use keyward_core::permission::Permission;
+use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
-use keyward_core::text::{Name, OwnerId, Reason};
+use keyward_core::text::{Name, OwnerId, Reason, Slug};
 use keyward_core::token::{ApiKeyToken, RootKey, Secret, Token};
 use keyward_core::{ApiKey, App, InvalidField};
+use serde::Deserialize;
 
+use crate::apps::unknown_scheme;
 use crate::item::{
     Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made, number, string,
     tag_of, tag_value, with_tag,
 };
-use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys};
+use crate::schemes::{User, count_use};
+use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys, schemes};
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -27,6 +31,12 @@ pub struct NewKey {
     pub name: Name,
     /// See [`ApiKey::permissions`]; each within the app's.
     pub permissions: Vec<Permission>,
+    /// See [`ApiKey::org_role_permissions`].
+    pub org_role_permissions: Vec<Permission>,
+    /// See [`ApiKey::workspace_role_permissions`].
+    pub workspace_role_permissions: Vec<Permission>,
+    /// See [`ApiKey::rate_limit_scheme_slug`].
+    pub rate_limit_scheme_slug: Option<Slug>,
     /// See [`ApiKey::metadata`].
     pub metadata: Metadata,
     /// See [`ApiKey::expires_at`]; in the future.
@@ -51,24 +61,34 @@ pub enum KeyStatus {
 /// A page of keys, newest first.
 #[derive(Debug, Clone)]
 pub struct KeyPage {
-    /// The keys.
-    pub keys: Vec<ApiKey>,
+    /// The keys, each with the rules that limit it.
+    pub keys: Vec<(ApiKey, Option<Rules>)>,
     /// The id below which the next page begins, if there is one.
     pub next: Option<KeyId>,
 }
 
-/// A key and its app as one verification found them, and the tag to compare.
+/// A key and its app as one verification found them, the rules that limit it, and the tag to compare.
 #[derive(Debug, Clone)]
 pub struct KeyToCheck {
     /// The key.
     pub key: ApiKey,
     /// Its app.
     pub app: App,
+    /// The rules of its scheme, or else of the app's.
+    pub rules: Option<Rules>,
     tag: Tag,
 }
 
 /// How often a revocation that lost to another change of the key is decided anew.
 const REVOCATIONS: u32 = 5;
+/// How often a key is read before it and its rules go together.
+const READS: u32 = 4;
+
+/// The part of a scheme that a verification needs.
+#[derive(Deserialize)]
+struct Limited {
+    rules: Rules,
+}
 
 /// What was found of the key that a token names, if it and its app are there and belong together.
 fn to_check(
@@ -85,7 +105,18 @@ fn to_check(
         && key.deployment_id == app.deployment_id
         && key.key_prefix == token.prefix
         && only.is_none_or(|only| key.deployment_id == only);
-    Ok(together.then_some(KeyToCheck { key, app, tag }))
+    Ok(together.then_some(KeyToCheck { key, app, rules: None, tag }))
+}
+
+/// Which scheme limits a key: its own, or else the app's.
+fn scheme_of<'a>(app: &'a App, key: &'a ApiKey) -> Option<&'a Slug> {
+    key.rate_limit_scheme_slug.as_ref().or(app.rate_limit_scheme_slug.as_ref())
+}
+
+impl KeyToCheck {
+    fn scheme(&self) -> Option<Key> {
+        scheme_of(&self.app, &self.key).map(|slug| schemes::key(self.app.deployment_id, slug))
+    }
 }
 
 pub(crate) fn key(id: KeyId) -> Key {
@@ -110,12 +141,16 @@ fn changed_meanwhile() -> Error {
 }
 
 impl Store {
-    /// Makes a key. The token is the only thing that ever holds its secret.
+    /// Makes a key, which the rules in the answer limit. The token is the only thing that ever holds its secret.
     ///
     /// # Errors
-    /// [`Error::Forbidden`]; [`Error::Invalid`] for a past expiry, permissions beyond the app's, or texts that are
-    /// too long together; [`Error::Conflict`] if the app was changed at the same time.
-    pub async fn create_key(&self, access: &AppAccess, new: NewKey) -> Result<(ApiKey, ApiKeyToken), Error> {
+    /// [`Error::Forbidden`]; [`Error::Invalid`] for a past expiry, permissions beyond the app's, a scheme that does not
+    /// exist, or texts that are too long together; [`Error::Conflict`] if the app was changed at the same time.
+    pub async fn create_key(
+        &self,
+        access: &AppAccess,
+        new: NewKey,
+    ) -> Result<(ApiKey, Option<Rules>, ApiKeyToken), Error> {
         access.require(Capability::KeysCreate)?;
         let app = &access.app;
         let now = self.clock().now();
@@ -138,6 +173,9 @@ impl Store {
             key_prefix: app.key_prefix.clone(),
             key_suffix: token.suffix(),
             permissions: new.permissions,
+            org_role_permissions: new.org_role_permissions,
+            workspace_role_permissions: new.workspace_role_permissions,
+            rate_limit_scheme_slug: new.rate_limit_scheme_slug,
             metadata: new.metadata,
             owner: Owner {
                 owner_user_id: new.owner.owner_user_id.or_else(|| app.user_id.clone()),
@@ -154,16 +192,20 @@ impl Store {
             revision: 1,
         };
         size_checked(&made)?;
+        let rules = self.rules_of_key(app, &made).await?;
         let tag = self.keyring.tag_api_key(app.deployment_id, &token)?;
-        let commit = Transaction::new(&self.table)
+        let mut transaction = Transaction::new(&self.table)
             .create(with_tag(item(&key(made.id), "key", &made)?, &tag))?
             .write(entry(&list_key(&made)))?
             .check(&apps::key(app.number), Expression::unchanged(app.revision))?
-            .write(self.key_change(access, &made, Action::KeyCreated, None)?)?
-            .commit()
-            .await?;
-        match commit {
-            Commit::Done => Ok((made, token)),
+            .write(self.key_change(access, &made, Action::KeyCreated, None)?)?;
+        let scheme_at = transaction.len();
+        if let Some(scheme) = &made.rate_limit_scheme_slug {
+            transaction = count_use(transaction, app.deployment_id, scheme, User::Key, 1)?;
+        }
+        match transaction.commit().await? {
+            Commit::Done => Ok((made, rules, token)),
+            Commit::Refused(places) if places == [scheme_at] => Err(unknown_scheme()),
             Commit::Refused(_) => Err(changed_meanwhile()),
         }
     }
@@ -206,26 +248,32 @@ impl Store {
         let now = self.clock().now();
         let keys: Vec<ApiKey> =
             self.table.get_many(&keys).await?.into_iter().map(body).collect::<Result<_, _>>()?;
-        Ok(KeyPage {
-            keys: keys
-                .into_iter()
-                .filter(|key| status != KeyStatus::Expired || key.is_expired(now))
-                .collect(),
-            next,
-        })
+        let slugs = keys.iter().filter_map(|key| scheme_of(&access.app, key));
+        let rules = self.rules(access.app.deployment_id, slugs).await?;
+        let with_rules = |key: ApiKey| {
+            let rules = scheme_of(&access.app, &key).and_then(|slug| rules.get(slug)).cloned();
+            (key, rules)
+        };
+        let wanted = |key: &ApiKey| status != KeyStatus::Expired || key.is_expired(now);
+        Ok(KeyPage { keys: keys.into_iter().filter(wanted).map(with_rules).collect(), next })
     }
 
-    /// Gives a key a new secret. The old one is refused from the next verification on.
+    /// Gives a key a new secret; the rules in the answer limit it. The old one is refused from the next verification on.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown or revoked key; [`Error::Conflict`] if it was changed at the same time, in
     /// which case the secret of that change is the live one.
-    pub async fn rotate_key(&self, access: &AppAccess, id: KeyId) -> Result<(ApiKey, ApiKeyToken), Error> {
+    pub async fn rotate_key(
+        &self,
+        access: &AppAccess,
+        id: KeyId,
+    ) -> Result<(ApiKey, Option<Rules>, ApiKeyToken), Error> {
         access.require(Capability::KeysRotate)?;
         let before = self.key_of(access, id).await?;
         if !before.is_active() {
             return Err(Error::NotFound("API key not found or inactive"));
         }
+        let rules = self.rules_of_key(&access.app, &before).await?;
         let token = ApiKeyToken {
             prefix: before.key_prefix.clone(),
             app: before.app,
@@ -254,7 +302,7 @@ impl Store {
             .commit()
             .await?;
         match commit {
-            Commit::Done => Ok((after, token)),
+            Commit::Done => Ok((after, rules, token)),
             Commit::Refused(_) => Err(changed_meanwhile()),
         }
     }
@@ -294,23 +342,25 @@ impl Store {
                     .value(":reason", string(reason)),
                 None => change.update("SET revoked_at = :now, updated_at = :now, revision = :revision"),
             };
-            let commit = Transaction::new(&self.table)
+            let mut transaction = Transaction::new(&self.table)
                 .update(&key(id), change)?
                 .delete(&list_key(&before), Expression::default())?
                 .write(entry(&list_key(&after)))?
-                .write(self.key_change(access, &after, Action::KeyRevoked, reason.clone())?)?
-                .commit()
-                .await?;
-            if commit == Commit::Done {
+                .write(self.key_change(access, &after, Action::KeyRevoked, reason.clone())?)?;
+            if let Some(scheme) = &before.rate_limit_scheme_slug {
+                transaction = count_use(transaction, before.deployment_id, scheme, User::Key, -1)?;
+            }
+            if transaction.commit().await? == Commit::Done {
                 return Ok(Some(after));
             }
         }
         Err(changed_meanwhile())
     }
 
-    /// Finds the key that a token names and its app, and the root key of whoever asks, in one read of all: two read
-    /// units, and a third for the root key. No key is found if either it or its app does not exist, or they do not
-    /// belong together or to the root key's deployment.
+    /// Finds the key that a token names, its app and the rules that limit it, and the root key of whoever asks, in one
+    /// read of all: a read unit for each. Which scheme the rules are in is known from an earlier check of the same key or
+    /// app in this process; the first one, and one after a change of that, reads a second time. No key is found if either
+    /// it or its app does not exist, or they do not belong together or to the root key's deployment.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a root key that is not valid, [`Error::Forbidden`] for one without the scope
@@ -332,21 +382,56 @@ impl Store {
         tokens: &[&ApiKeyToken],
         caller: Option<&Token<RootKey>>,
     ) -> Result<Vec<Option<KeyToCheck>>, Error> {
-        let places = tokens.iter().flat_map(|token| [key(token.id), apps::key(token.app)]);
-        let places = places.chain(caller.map(|caller| root_keys::key(caller.id)));
-        let mut seen = HashSet::new();
-        let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
-        let mut found = self.table.get_all(&wanted).await?;
-        let only = match caller {
-            None => None,
-            Some(caller) => {
-                let item = found.remove(&root_keys::key(caller.id));
-                let access = self.root_access(item, caller, Origin::default())?;
-                access.require(Scope::Verify)?;
-                Some(access.deployment_id)
+        for _ in 0..READS {
+            let schemes = tokens.iter().filter_map(|token| self.known_scheme(token));
+            let places = tokens.iter().flat_map(|token| [key(token.id), apps::key(token.app)]);
+            let places = places.chain(caller.map(|caller| root_keys::key(caller.id))).chain(schemes);
+            let mut seen = HashSet::new();
+            let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
+            let mut found = self.table.get_all(&wanted).await?;
+            let only = match caller {
+                None => None,
+                Some(caller) => {
+                    let item = found.remove(&root_keys::key(caller.id));
+                    let access = self.root_access(item, caller, Origin::default())?;
+                    access.require(Scope::Verify)?;
+                    Some(access.deployment_id)
+                }
+            };
+            let checks = tokens.iter().map(|token| to_check(&found, token, only));
+            let mut checks: Vec<Option<KeyToCheck>> = checks.collect::<Result<_, _>>()?;
+            let mut complete = true;
+            for check in checks.iter_mut().flatten() {
+                self.note_scheme(check);
+                let Some(scheme) = check.scheme() else { continue };
+                match found.get(&scheme) {
+                    Some(item) => check.rules = Some(body::<Limited>(item.clone())?.rules),
+                    None => complete = false,
+                }
             }
-        };
-        tokens.iter().map(|token| to_check(&found, token, only)).collect()
+            if complete {
+                return Ok(checks);
+            }
+        }
+        Err(Error::Unavailable("the rate limit scheme of a key could not be found".into()))
+    }
+
+    /// Where the rules of a token's key were found last.
+    fn known_scheme(&self, token: &ApiKeyToken) -> Option<Key> {
+        self.schemes_of_keys.get(&token.id).or_else(|| self.schemes_of_apps.get(&token.app))
+    }
+
+    /// Notes where the rules of a key are, for the next check of it or of another key of its app.
+    fn note_scheme(&self, check: &KeyToCheck) {
+        let KeyToCheck { key, app, .. } = check;
+        let of = |slug: &Slug| schemes::key(app.deployment_id, slug);
+        match &key.rate_limit_scheme_slug {
+            Some(slug) => self.schemes_of_keys.put(key.id, of(slug)),
+            None => match &app.rate_limit_scheme_slug {
+                Some(slug) => self.schemes_of_apps.put(app.number, of(slug)),
+                None => self.schemes_of_apps.forget(&app.number),
+            },
+        }
     }
 
     /// Whether a token's secret is that of the key which was found for it. Costs one HMAC, also for nothing found.
@@ -382,6 +467,11 @@ impl Store {
             .send()
             .await;
         made(sent).map(|_| ())
+    }
+
+    async fn rules_of_key(&self, app: &App, key: &ApiKey) -> Result<Option<Rules>, Error> {
+        let Some(slug) = scheme_of(app, key) else { return Ok(None) };
+        Ok(self.rules(app.deployment_id, [slug]).await?.remove(slug))
     }
 
     pub(crate) async fn app_of_key(
@@ -427,7 +517,8 @@ fn size_checked(key: &ApiKey) -> Result<(), Error> {
     let metadata = key.metadata.to_string();
     let texts = [key.name.as_str(), key.app_slug.as_str(), key.key_prefix.as_str(), metadata.as_str()]
         .into_iter()
-        .chain(key.permissions.iter().map(Permission::as_str))
+        .chain(key.granted().map(Permission::as_str))
+        .chain(key.rate_limit_scheme_slug.as_ref().map(Slug::as_str))
         .chain(owners.into_iter().flatten().map(OwnerId::as_str));
     check_size("the key's name, permissions, metadata and owner ids", texts)
 }

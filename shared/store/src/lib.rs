@@ -9,12 +9,15 @@
 mod access;
 mod apps;
 mod client;
+mod deadline;
 mod deployments;
 mod error;
 mod events;
 mod inspect;
 mod item;
 mod keys;
+mod limits;
+mod memory;
 mod peppers;
 mod root_keys;
 mod schemes;
@@ -26,31 +29,50 @@ use std::sync::Arc;
 
 use keyward_core::Clock;
 use keyward_core::hashing::Keyring;
+use keyward_core::id::{AppNumber, KeyId};
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use access::{AppAccess, RootAccess, Scope, SessionAccess};
 pub use apps::{AppChanges, AppPage, ListApps, NewApp};
 pub use client::dynamodb_client;
+pub use deadline::Deadline;
 pub use error::Error;
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS, UnwrittenEvents};
 pub use inspect::TableFault;
 pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
+pub use limits::Requester;
 pub use root_keys::RootKeyRecord;
 pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket};
+
+use item::Key;
+use limits::CounterState;
+use memory::Memory;
 
 /// The table together with the peppers: all that is needed to issue and to recognise credentials.
 #[derive(Debug, Clone)]
 pub struct Store {
     table: Table,
     keyring: Arc<Keyring>,
+    /// Where the rules of keys with a scheme of their own were last found.
+    schemes_of_keys: Memory<KeyId, Key>,
+    /// Where the rules of the other keys of an app were last found.
+    schemes_of_apps: Memory<AppNumber, Key>,
+    /// What counters said when they were full.
+    full_counters: Memory<Key, Arc<CounterState>>,
 }
 
 impl Store {
     /// A store over this table that hashes with these peppers.
     pub fn new(table: Table, keyring: Keyring) -> Self {
-        Self { table, keyring: Arc::new(keyring) }
+        Self {
+            table,
+            keyring: Arc::new(keyring),
+            schemes_of_keys: Memory::default(),
+            schemes_of_apps: Memory::default(),
+            full_counters: Memory::default(),
+        }
     }
 
     /// The clock that decides what has expired.

@@ -1,4 +1,4 @@
-//! Rate-limit schemes: `DEPLOYMENT#<id>#SCHEMES` / `<slug>`, with a count of the apps that use each.
+//! Rate-limit schemes: `DEPLOYMENT#<id>#SCHEMES` / `<slug>`, with counts of the apps and the keys that use each.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Description, Name, Slug};
 use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Expression, Key, Transaction, body, item, number};
+use crate::item::{Commit, Expression, Key, Transaction, body, check_size, instant, item, number, string};
 use crate::{Error, RootAccess, Scope, Store, random};
 
 /// A rate-limit scheme.
@@ -35,6 +35,9 @@ pub struct Scheme {
     revision: u64,
     /// How many apps that are not deleted use it.
     apps: u64,
+    /// How many keys that are not revoked have it for their own.
+    #[serde(default)]
+    api_keys: u64,
 }
 
 /// A scheme to be made.
@@ -67,7 +70,7 @@ fn partition(deployment: DeploymentId) -> String {
     format!("DEPLOYMENT#{deployment}#SCHEMES")
 }
 
-fn key(deployment: DeploymentId, slug: &Slug) -> Key {
+pub(crate) fn key(deployment: DeploymentId, slug: &Slug) -> Key {
     Key::new(partition(deployment), slug.as_str())
 }
 
@@ -90,7 +93,9 @@ impl Store {
             updated_at: now,
             revision: 1,
             apps: 0,
+            api_keys: 0,
         };
+        size_checked(&scheme)?;
         let key = key(access.deployment_id, &scheme.slug);
         let transaction = Transaction::new(&self.table).create(item(&key, "scheme", &scheme)?)?;
         match self.record_scheme(transaction, access, Action::SchemeCreated).await? {
@@ -171,12 +176,24 @@ impl Store {
             revision: read + 1,
             ..before
         };
-        // The count of apps moves without a new revision: it must not have moved either, since the item is replaced.
-        let unchanged = Expression::condition("revision = :read AND apps = :apps")
-            .value(":read", number(read))
-            .value(":apps", number(after.apps));
+        size_checked(&after)?;
+        // The counts of who uses it move on meanwhile, without a new revision.
+        let mut change = Expression::unchanged(read)
+            .name("#name", "name")
+            .name("#rules", "rules")
+            .value(":name", string(&after.name))
+            .value(":rules", serde_dynamo::to_attribute_value(&after.rules)?)
+            .value(":now", instant(after.updated_at)?)
+            .value(":revision", number(after.revision));
+        let mut set =
+            "SET #name = :name, #rules = :rules, updated_at = :now, revision = :revision".to_owned();
+        if let Some(description) = &after.description {
+            set += ", description = :description";
+            change = change.value(":description", string(description));
+        }
+        let change = change.update(&set);
         let key = key(access.deployment_id, slug);
-        let transaction = Transaction::new(&self.table).put(item(&key, "scheme", &after)?, unchanged)?;
+        let transaction = Transaction::new(&self.table).update(&key, change)?;
         match self.record_scheme(transaction, access, Action::SchemeUpdated).await? {
             Commit::Done => Ok(after),
             Commit::Refused(_) => {
@@ -185,16 +202,21 @@ impl Store {
         }
     }
 
-    /// Deletes a scheme that no app uses.
+    /// Deletes a scheme that nothing uses.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::InUse`] while an app uses it.
+    /// [`Error::NotFound`]; [`Error::InUse`] while an app or a key that is not revoked uses it.
     pub async fn delete_scheme(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
-        self.scheme(access, slug).await?;
-        let unused = Expression::condition("apps = :none").value(":none", number(0));
+        let before = self.scheme(access, slug).await?;
+        let unused =
+            Expression::condition("apps = :none AND (attribute_not_exists(api_keys) OR api_keys = :none)")
+                .value(":none", number(0));
         let transaction = Transaction::new(&self.table).delete(&key(access.deployment_id, slug), unused)?;
         match self.record_scheme(transaction, access, Action::SchemeDeleted).await? {
             Commit::Done => Ok(()),
+            Commit::Refused(_) if before.apps == 0 => {
+                Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to active API keys"))
+            }
             Commit::Refused(_) => {
                 Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to API auth apps"))
             }
@@ -212,14 +234,36 @@ impl Store {
     }
 }
 
-/// Counts an app in or out of a scheme, which must exist.
-pub(crate) fn count_app<'t>(
+/// What may use a scheme.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum User {
+    App,
+    Key,
+}
+
+/// Counts an app or a key in or out of a scheme, which must exist.
+pub(crate) fn count_use<'t>(
     transaction: Transaction<'t>,
     deployment: DeploymentId,
     slug: &Slug,
+    user: User,
     by: i8,
 ) -> Result<Transaction<'t>, Error> {
-    let counted =
-        Expression::condition("attribute_exists(pk)").update("ADD apps :by").value(":by", number(by));
+    let update = match user {
+        User::App => "ADD apps :by",
+        User::Key => "ADD api_keys :by",
+    };
+    let counted = Expression::condition("attribute_exists(pk)").update(update).value(":by", number(by));
     transaction.update(&key(deployment, slug), counted)
+}
+
+/// That a scheme is read for one read unit.
+fn size_checked(scheme: &Scheme) -> Result<(), Error> {
+    let rules = scheme.rules.limits().iter().map(|limit| limit.rule());
+    let endpoints = rules.filter_map(|rule| rule.endpoints.as_ref()).flatten();
+    let texts = [scheme.name.as_str(), scheme.slug.as_str()]
+        .into_iter()
+        .chain(scheme.description.as_ref().map(Description::as_str))
+        .chain(endpoints.map(String::as_str));
+    check_size("the scheme's name, description and endpoints", texts)
 }

@@ -1,19 +1,33 @@
 //! The verification of API keys: from a presented text to a decision.
 //!
-//! Parse and checksum (no I/O) → one strongly consistent batch read of key and app (two read units) → tag → state of
-//! key and app → expiry → permissions → event. Nothing that decides is cached: a revocation holds for the next check
-//! that starts after it was answered. An unknown key and a wrong secret cost one HMAC each and look the same.
+//! Parse and checksum (no I/O) → one strongly consistent batch read of the key, its app and the rules that limit it → tag
+//! → state of key and app → expiry → permissions → rate limits → event. Nothing that decides is cached: a revocation holds
+//! for the next check that starts after it was answered. An unknown key and a wrong secret cost one HMAC each and look the
+//! same.
 
+mod decision;
+
+use std::collections::HashMap;
 use std::fmt;
 
+use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
-use keyward_core::ApiKey;
+use keyward_core::app::OnStoreError;
 use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
-use keyward_core::decision::{self, Refusal, Target};
+use keyward_core::decision::{Denial, Refusal, Target, decide};
+use keyward_core::id::KeyId;
+use keyward_core::metric::Metric;
 use keyward_core::permission::Permission;
+use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::requirement::Requirement;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
-use keyward_store::{Error, KeyToCheck, Store, random};
+use keyward_core::{ApiKey, App};
+use keyward_store::{Error, KeyToCheck, Requester, Store, random};
+
+pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
+
+/// How many keys of a batch are decided on at the same time.
+const AT_ONCE: usize = 16;
 
 /// A request that came with an API key.
 pub struct Check<'a> {
@@ -35,43 +49,20 @@ impl fmt::Debug for Check<'_> {
     }
 }
 
-/// What was decided for a key that works.
-#[derive(Debug)]
-pub struct Decision {
-    /// The id of the decision, which is that of its event in the audit log.
-    pub request_id: EventId,
-    /// Whether the request may go through; if not, a permission was missing.
-    pub allowed: bool,
-    /// The key.
-    pub key: ApiKey,
-    /// All that the key may do, sorted.
-    pub permissions: Vec<Permission>,
-}
-
-/// Why there is no decision on a request.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// Not a key, a key that does not exist, or a wrong secret: always the same.
-    #[error("the API key is not valid")]
-    InvalidKey,
-    /// The key is genuine and refused whatever it asks for.
-    #[error("{refusal}")]
-    Refused {
-        /// Why.
-        refusal: Refusal,
-        /// The id of the refusal, which is that of its event in the audit log.
-        request_id: EventId,
-    },
-    /// The store could not tell.
-    #[error(transparent)]
-    Store(#[from] Error),
-}
-
 /// Verifies API keys.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     store: Store,
     recorder: Recorder,
+}
+
+/// A key whose secret matched, and what its permissions make of the request.
+struct Verified {
+    key: ApiKey,
+    app: App,
+    rules: Option<Rules>,
+    request_id: EventId,
+    verdict: Result<(bool, Vec<Permission>), Refusal>,
 }
 
 impl Verifier {
@@ -84,21 +75,26 @@ impl Verifier {
     /// asks, where the installation wants one: only keys of its deployment are accepted.
     ///
     /// # Errors
-    /// [`CheckError`]; never an "allowed" when the store fails.
+    /// [`CheckError`], within the time that the store is given for one call; never an "allowed" when the store fails,
+    /// unless that is what the app wants of requests that cannot be counted ([`OnStoreError`]).
     pub async fn check(
         &self,
         check: &Check<'_>,
         caller: Option<&Token<RootKey>>,
     ) -> Result<Decision, CheckError> {
         let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
-        let found = self.store.find_key(&token, caller).await?;
-        self.decide(&token, found, check).await
+        let deadline = self.store.deadline();
+        let found = deadline.of(self.store.find_key(&token, caller)).await?;
+        let verified = self.verify(&token, found, check)?;
+        let admission = deadline.of(self.admit(&verified, check)).await;
+        self.decide(verified, admission, check).await
     }
 
-    /// Decides on each of these requests as [`Self::check`] does, in their order. What several of them need is read once.
+    /// Decides on each of these requests as [`Self::check`] does; requests of the same key in their order. What several of
+    /// them need is read once.
     ///
     /// # Errors
-    /// The store could not tell, or the root key is not valid: then nothing was decided.
+    /// The keys could not be read, or the root key is not valid: then nothing was decided.
     pub async fn check_all(
         &self,
         checks: &[Check<'_>],
@@ -110,36 +106,91 @@ impl Verifier {
         if parsed.is_empty() {
             return Ok(checks.iter().map(|_| Err(CheckError::InvalidKey)).collect());
         }
-        let mut found = self.store.find_keys(&parsed, caller).await?.into_iter();
-        let mut decided = Vec::with_capacity(checks.len());
-        for (check, token) in checks.iter().zip(&tokens) {
-            decided.push(match token {
-                None => Err(CheckError::InvalidKey),
-                Some(token) => match self.decide(token, found.next().flatten(), check).await {
-                    Err(CheckError::Store(error)) => return Err(error),
-                    decided => decided,
-                },
-            });
+        let deadline = self.store.deadline();
+        let mut found = deadline.of(self.store.find_keys(&parsed, caller)).await?.into_iter();
+        let mut decided: Vec<Result<Decision, CheckError>> =
+            checks.iter().map(|_| Err(CheckError::InvalidKey)).collect();
+        let mut by_key: HashMap<KeyId, Vec<(usize, Verified)>> = HashMap::new();
+        for (place, ((check, token), decided)) in checks.iter().zip(&tokens).zip(&mut decided).enumerate() {
+            let Some(token) = token else { continue };
+            match self.verify(token, found.next().flatten(), check) {
+                Ok(verified) => by_key.entry(verified.key.id).or_default().push((place, verified)),
+                Err(error) => *decided = Err(error),
+            }
+        }
+        let of_one_key = by_key.into_values().map(|requests| async {
+            let mut decided = Vec::with_capacity(requests.len());
+            for (place, verified) in requests {
+                let Some(check) = checks.get(place) else { continue };
+                let admission = deadline.of(self.admit(&verified, check)).await;
+                decided.push((place, self.decide(verified, admission, check).await));
+            }
+            decided
+        });
+        let of_keys: Vec<_> = stream::iter(of_one_key).buffer_unordered(AT_ONCE).collect().await;
+        for (place, decision) in of_keys.into_iter().flatten() {
+            if let Some(decided) = decided.get_mut(place) {
+                *decided = decision;
+            }
         }
         Ok(decided)
     }
 
-    async fn decide(
+    fn verify(
         &self,
         token: &ApiKeyToken,
         found: Option<KeyToCheck>,
         check: &Check<'_>,
-    ) -> Result<Decision, CheckError> {
+    ) -> Result<Verified, CheckError> {
         if !self.store.secret_matches(token, found.as_ref())? {
             return Err(CheckError::InvalidKey);
         }
-        let KeyToCheck { key, app, .. } = found.ok_or(CheckError::InvalidKey)?;
+        let KeyToCheck { key, app, rules, .. } = found.ok_or(CheckError::InvalidKey)?;
         let now = self.store.clock().now();
-        let request_id = EventId::mint(now, u128::from_be_bytes(random()?));
-        let verdict = decision::decide(&app, &key, check.target, check.required_permissions, now);
-        let blocked_by_rule = match &verdict {
-            Ok(verdict) if verdict.allowed => None,
-            Ok(_) => Some("permission_denied"),
+        let verdict = decide(&app, &key, check.target, check.required_permissions, now);
+        Ok(Verified {
+            request_id: EventId::mint(now, u128::from_be_bytes(random()?)),
+            verdict: verdict.map(|verdict| (verdict.permitted, verdict.permissions)),
+            key,
+            app,
+            rules,
+        })
+    }
+
+    /// Counts the request in the rules that hold for it, if nothing else stands in its way.
+    async fn admit(&self, verified: &Verified, check: &Check<'_>) -> Result<Admission, Error> {
+        let (Some(rules), Ok((true, _))) = (&verified.rules, &verified.verdict) else {
+            return Ok(Admission::default());
+        };
+        let requester =
+            Requester { app: verified.app.number, key: verified.key.id, client_ip: check.client_ip };
+        self.store.admit(&requester, rules, &rules.holding(check.target)).await
+    }
+
+    async fn decide(
+        &self,
+        verified: Verified,
+        admission: Result<Admission, Error>,
+        check: &Check<'_>,
+    ) -> Result<Decision, CheckError> {
+        let Verified { key, app, request_id, verdict, .. } = verified;
+        let admission = match admission {
+            Err(Error::Unavailable(cause)) if app.on_store_error == OnStoreError::Allow => {
+                tracing::error!(metric = Metric::StoreFailures.name(), %cause, "a request was not counted");
+                Admission::default()
+            }
+            admission => admission?,
+        };
+        let decided = verdict.map(|(permitted, permissions)| {
+            let denied = match admission.blocked {
+                _ if !permitted => Some(Denial::PermissionDenied),
+                blocked => blocked.map(Denial::RateLimited),
+            };
+            (permissions, denied)
+        });
+        let blocked_by_rule = match &decided {
+            Ok((_, None)) => None,
+            Ok((_, Some(denial))) => Some(denial.blocked_rule()),
             Err(refusal) => Some(refusal.code()),
         };
         let event = Event {
@@ -154,14 +205,11 @@ impl Verifier {
             key_name: Some(key.name.clone()),
             actor: None,
             reason: None,
+            rate_limits: admission.limits.clone(),
             origin: Origin::new(check.client_ip, &check.target.to_string(), check.user_agent),
         };
         self.recorder.record(event, key.last_used_at).await;
-        match verdict {
-            Ok(verdict) => {
-                Ok(Decision { request_id, allowed: verdict.allowed, key, permissions: verdict.permissions })
-            }
-            Err(refusal) => Err(CheckError::Refused { refusal, request_id }),
-        }
+        let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
+        Ok(Decision { request_id, key, permissions, limits: admission.limits, denied })
     }
 }

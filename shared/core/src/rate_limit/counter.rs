@@ -1,0 +1,104 @@
+//! What the counts of a rule say about the next request.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+
+use super::window::Window;
+
+/// How many requests of one counter each window has let through, as far as that is known.
+///
+/// Counts only grow: a window that is known to be full stays full.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// When the sub-window of the latest request began. Time does not go back behind it, whatever a clock says.
+    pub latest: Option<DateTime<Utc>>,
+    /// The count of each window, by its number.
+    pub by_window: HashMap<i64, i64>,
+}
+
+/// What a rule says about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How many more requests may pass; none where it is 0.
+    pub remaining: i64,
+    /// When there will be more.
+    pub more_at: DateTime<Utc>,
+}
+
+impl Counts {
+    /// The instant that a request of `now` counts for.
+    pub fn instant(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        self.latest.map_or(now, |latest| latest.max(now))
+    }
+
+    /// How a rule that lets `max` requests through in this window stands at `now`.
+    pub fn standing(&self, window: Window, max: i64, now: DateTime<Utc>) -> Standing {
+        let current = window.number(self.instant(now));
+        let count = |number: i64| self.by_window.get(&number).copied().unwrap_or(0);
+        let last = current + window.further();
+        let below = if count(current) >= max { max } else { count(current) };
+        let more = (current + 1..=last).find(|number| count(*number) < below).unwrap_or(last + 1);
+        Standing { remaining: (max - count(current)).max(0), more_at: window.start(more) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::Unit;
+
+    const WINDOW: Window = Window::Sliding { ms: 1_000 };
+
+    fn at(ms: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(ms).unwrap()
+    }
+
+    /// As the store counts it.
+    fn count(counts: &mut Counts, ms: i64) {
+        let number = WINDOW.number(at(ms));
+        for window in number..=number + WINDOW.further() {
+            *counts.by_window.entry(window).or_default() += 1;
+        }
+        counts.latest = Some(WINDOW.start(number));
+    }
+
+    #[test]
+    fn what_is_full_says_when_it_will_not_be() {
+        let mut counts = Counts::default();
+        assert_eq!(
+            counts.standing(WINDOW, 2, at(10_050)),
+            Standing { remaining: 2, more_at: at(11_100) },
+            "nothing leaves, but what comes now would"
+        );
+        count(&mut counts, 10_050);
+        count(&mut counts, 10_450);
+        assert_eq!(
+            counts.standing(WINDOW, 2, at(10_950)),
+            Standing { remaining: 0, more_at: at(11_100) },
+            "the first leaves the window, and at most a sub-window later the counts"
+        );
+        assert_eq!(counts.standing(WINDOW, 2, at(11_099)).remaining, 0);
+        assert_eq!(counts.standing(WINDOW, 2, at(11_100)).remaining, 1);
+        assert_eq!(counts.standing(WINDOW, 2, at(11_500)).remaining, 2);
+        assert_eq!(counts.standing(WINDOW, 1, at(10_950)).more_at, at(11_500), "a lower limit holds at once");
+        assert_eq!(counts.standing(WINDOW, 5, at(10_950)).remaining, 3);
+    }
+
+    #[test]
+    fn a_clock_behind_counts_for_the_latest_instant() {
+        let mut counts = Counts::default();
+        count(&mut counts, 10_500);
+        assert_eq!(counts.instant(at(9_900)), at(10_500));
+        assert_eq!(counts.standing(WINDOW, 1, at(9_400)).remaining, 0);
+        assert_eq!(counts.instant(at(10_700)), at(10_700));
+    }
+
+    #[test]
+    fn a_calendar_day_is_full_until_midnight() {
+        let (window, noon) = (Window::new(Unit::CalendarDay, 1), at(86_400_000 / 2));
+        let counts = Counts { latest: None, by_window: HashMap::from([(0, 3)]) };
+        assert_eq!(counts.standing(window, 3, noon), Standing { remaining: 0, more_at: at(86_400_000) });
+        assert_eq!(counts.standing(window, 3, at(86_400_000)).remaining, 3);
+    }
+}

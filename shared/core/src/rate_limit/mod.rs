@@ -1,0 +1,406 @@
+//! Rate limits: rules as they stand on the wire, what makes one valid, for which requests it holds and how its counts
+//! are read.
+
+mod counter;
+mod endpoint;
+mod window;
+
+use serde::{Deserialize, Serialize};
+
+pub use counter::{Counts, Standing};
+pub use endpoint::Endpoint;
+pub use window::{Window, seconds_until};
+
+use crate::base62;
+use crate::decision::Target;
+use crate::text::InvalidField;
+
+/// How many requests a second one counter is to take at most: an item of DynamoDB takes about 1,000 writes a second, and
+/// requests do not spread evenly.
+const COUNTER_RATE: i64 = 500;
+/// How many rules a scheme has at most.
+const MOST_RULES: usize = 20;
+
+/// The unit of a rule's window. Calendar units follow UTC days and months.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// 1 ms.
+    Millisecond,
+    /// 1 s.
+    Second,
+    /// 60 s.
+    Minute,
+    /// 3,600 s.
+    Hour,
+    /// 86,400 s.
+    Day,
+    /// A UTC day, from midnight.
+    CalendarDay,
+    /// 30 days.
+    Month,
+    /// A UTC month, from its first midnight.
+    CalendarMonth,
+}
+
+impl Unit {
+    /// The longest window, in units: none exceeds 30 days, calendar months aside.
+    fn longest(self) -> i32 {
+        match self {
+            Self::Millisecond => 60_000,
+            Self::Second => 1_800,
+            Self::Minute => 1_440,
+            Self::Hour => 720,
+            Self::Day => 30,
+            Self::CalendarDay | Self::Month | Self::CalendarMonth => 1,
+        }
+    }
+}
+
+/// Whose requests a rule counts together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// All keys of the app.
+    PerApp,
+    /// One key.
+    PerKey,
+    /// One key from one address.
+    PerKeyAndIp,
+    /// All keys of the app from one address. `per_ip` means this too, and is never written.
+    #[serde(alias = "per_ip")]
+    PerAppAndIp,
+}
+
+/// One rule of a scheme, as it stands on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The unit of the window.
+    pub unit: Unit,
+    /// The window in units.
+    pub duration: i32,
+    /// How many requests the window admits.
+    pub max_requests: i32,
+    /// Whose requests count together; one key's where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Which requests it holds for, as [`Endpoint`]s; all where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// Rules are evaluated in ascending order of this.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// A valid rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    rule: Rule,
+    endpoints: Vec<Endpoint>,
+    /// What its counts are stored under, beside those of other rules.
+    id: String,
+}
+
+impl Limit {
+    /// Parses a rule.
+    ///
+    /// # Errors
+    /// The member that is wrong, and why.
+    fn parse(rule: Rule) -> Result<Self, (String, String)> {
+        let longest = rule.unit.longest();
+        if !(1..=longest).contains(&rule.duration) {
+            return Err(("duration".into(), format!("must be 1 to {longest} for this unit")));
+        }
+        if rule.max_requests < 1 {
+            return Err(("max_requests".into(), "must be positive".into()));
+        }
+        let written = rule.endpoints.as_deref().unwrap_or_default();
+        if written.len() > 20 {
+            return Err(("endpoints".into(), "must be at most 20".into()));
+        }
+        let mut endpoints = Vec::with_capacity(written.len());
+        for (index, text) in written.iter().enumerate() {
+            let wrong = |error: InvalidField| (format!("endpoints[{index}]"), error.problem);
+            endpoints.push(Endpoint::parse("", text).map_err(wrong)?);
+        }
+        let id = id(&rule);
+        Ok(Self { rule, endpoints, id })
+    }
+
+    /// The rule as it stands on the wire.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// What its counts are stored under: 3 base-62 digits. Rules that differ in no more than `max_requests` and
+    /// `priority` share their counts, so that a limit can be raised and lowered without starting anew.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whose requests it counts together.
+    pub fn mode(&self) -> Mode {
+        self.rule.mode.unwrap_or(Mode::PerKey)
+    }
+
+    /// The window in which it counts.
+    pub fn window(&self) -> Window {
+        Window::new(self.rule.unit, self.rule.duration)
+    }
+
+    /// How many requests a window lets through.
+    pub fn max(&self) -> i64 {
+        i64::from(self.rule.max_requests)
+    }
+
+    /// Over how many counters its requests are spread, so that none has to take more than 500 a second for long.
+    pub fn shards(&self) -> i64 {
+        let a_second = self.max().saturating_mul(1_000) / self.window().ms();
+        (a_second / COUNTER_RATE + 1).min(self.max())
+    }
+
+    /// How many requests the counter of this shard lets through: those of all shards come to [`Self::max`].
+    pub fn share(&self, shard: i64) -> i64 {
+        let shards = self.shards();
+        self.max() / shards + i64::from(shard < self.max() % shards)
+    }
+
+    /// How answers and the audit log name it: `100/60s`, `5/500ms`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.max(), window_name(self.window().ms()))
+    }
+
+    fn holds_for(&self, target: &Target) -> bool {
+        self.endpoints.is_empty() || self.endpoints.iter().any(|endpoint| endpoint.matches(target))
+    }
+}
+
+/// A window in answers: `60s`, or `500ms` where that is no whole number of seconds.
+pub fn window_name(ms: i64) -> String {
+    if ms % 1_000 == 0 { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+}
+
+fn id(rule: &Rule) -> String {
+    let mut endpoints: Vec<String> =
+        rule.endpoints.iter().flatten().map(|endpoint| endpoint.trim().to_lowercase()).collect();
+    endpoints.sort();
+    let window = Window::new(rule.unit, rule.duration);
+    let text = format!("{window:?} {:?} {}", rule.mode.unwrap_or(Mode::PerKey), endpoints.join("\n"));
+    base62::encode(u64::from(crc32fast::hash(text.as_bytes())), 3)
+}
+
+/// How one rule stood when a request was decided on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The rule's name: see [`Limit::name`].
+    pub rule: String,
+    /// How many more requests may pass.
+    pub remaining: i64,
+    /// How many a window lets through.
+    pub limit: i64,
+    /// The window's length in milliseconds.
+    #[serde(skip, default)]
+    pub window_ms: i64,
+    /// In how many seconds more may pass.
+    #[serde(skip, default)]
+    pub more_in: u32,
+}
+
+/// Why a request was not admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// The name of the first rule, in the order of their priority, that had none left.
+    pub rule: String,
+    /// The place of that rule among those that hold for the request.
+    pub place: usize,
+    /// In how many seconds it will let a request through again.
+    pub retry_after: u32,
+}
+
+/// What the rules that hold for a request made of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// How each rule stands, in the order of their priority.
+    pub limits: Vec<Status>,
+    /// Why the request was not admitted, if it was not: then no rule has counted it.
+    pub blocked: Option<Blocked>,
+}
+
+/// The rules of a scheme: 1 to 20, each valid, and no two that count the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Vec<Rule>", try_from = "Vec<Rule>")]
+pub struct Rules(Vec<Limit>);
+
+impl Rules {
+    /// The rules, as they stand on the wire.
+    pub fn rules(&self) -> Vec<Rule> {
+        self.0.iter().map(|limit| limit.rule.clone()).collect()
+    }
+
+    /// All of them.
+    pub fn limits(&self) -> &[Limit] {
+        &self.0
+    }
+
+    /// Those that hold for a request, in ascending order of their priority.
+    pub fn holding(&self, target: &Target) -> Vec<&Limit> {
+        let mut holding: Vec<&Limit> = self.0.iter().filter(|limit| limit.holds_for(target)).collect();
+        holding.sort_by_key(|limit| limit.rule.priority);
+        holding
+    }
+}
+
+impl From<Rules> for Vec<Rule> {
+    fn from(rules: Rules) -> Self {
+        rules.0.into_iter().map(|limit| limit.rule).collect()
+    }
+}
+
+impl TryFrom<Vec<Rule>> for Rules {
+    type Error = InvalidField;
+
+    fn try_from(rules: Vec<Rule>) -> Result<Self, InvalidField> {
+        if rules.is_empty() {
+            return Err(InvalidField::new("rules", "must include at least one rule"));
+        }
+        if rules.len() > MOST_RULES {
+            return Err(InvalidField::new("rules", format!("must be at most {MOST_RULES}")));
+        }
+        let mut limits: Vec<Limit> = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.into_iter().enumerate() {
+            let limit = Limit::parse(rule).map_err(|(member, problem)| {
+                InvalidField::new(&format!("rules[{index}].{member}"), problem)
+            })?;
+            if let Some(same) = limits.iter().position(|one| one.id == limit.id) {
+                let problem = format!("counts the same as rules[{same}]: leave out the one that allows more");
+                return Err(InvalidField::new(&format!("rules[{index}]"), problem));
+            }
+            limits.push(limit);
+        }
+        Ok(Self(limits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(json: &str) -> Result<Rules, String> {
+        let rule: Rule = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        Rules::try_from(vec![rule]).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn each_unit_has_its_longest_window() {
+        for (unit, longest) in [
+            ("millisecond", 60_000),
+            ("second", 1_800),
+            ("minute", 1_440),
+            ("hour", 720),
+            ("day", 30),
+            ("calendar_day", 1),
+            ("month", 1),
+            ("calendar_month", 1),
+        ] {
+            let of = |n: i32| rule(&format!(r#"{{"unit":"{unit}","duration":{n},"max_requests":1}}"#));
+            assert!(of(longest).is_ok(), "{unit}");
+            assert!(of(longest + 1).is_err(), "{unit}");
+            assert!(of(0).is_err(), "{unit}");
+        }
+    }
+
+    #[test]
+    fn per_ip_is_read_and_never_written() {
+        let rules = rule(r#"{"unit":"minute","duration":1,"max_requests":5,"mode":"per_ip"}"#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&rules).unwrap(),
+            r#"[{"unit":"minute","duration":1,"max_requests":5,"mode":"per_app_and_ip","priority":0}]"#
+        );
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        assert!(Rules::try_from(vec![]).unwrap_err().to_string().contains("at least one rule"));
+        let error = rule(r#"{"unit":"minute","duration":1,"max_requests":0}"#).unwrap_err();
+        assert_eq!(error, "rules[0].max_requests must be positive");
+        assert!(rule(r#"{"unit":"week","duration":1,"max_requests":1}"#).is_err());
+        let error =
+            rule(r#"{"unit":"day","duration":1,"max_requests":1,"endpoints":["/a","a b c"]}"#).unwrap_err();
+        assert_eq!(
+            error,
+            "rules[0].endpoints[1] must be one of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
+        );
+    }
+
+    fn rules(json: &str) -> Result<Rules, String> {
+        let rules: Vec<Rule> = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        Rules::try_from(rules).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn two_rules_that_count_the_same_are_one_too_many() {
+        let error = rules(
+            r#"[{"unit":"minute","duration":1,"max_requests":5},
+                {"unit":"second","duration":60,"max_requests":9,"mode":"per_key","priority":3}]"#,
+        );
+        assert_eq!(
+            error.unwrap_err(),
+            "rules[1] counts the same as rules[0]: leave out the one that allows more"
+        );
+        let differing = rules(
+            r#"[{"unit":"minute","duration":1,"max_requests":5},
+                {"unit":"minute","duration":1,"max_requests":5,"mode":"per_app"},
+                {"unit":"minute","duration":1,"max_requests":5,"endpoints":["/a"]},
+                {"unit":"minute","duration":1,"max_requests":5,"endpoints":["/b"]},
+                {"unit":"month","duration":1,"max_requests":5},
+                {"unit":"calendar_month","duration":1,"max_requests":5}]"#,
+        );
+        assert!(differing.is_ok(), "{differing:?}");
+    }
+
+    #[test]
+    fn rules_hold_for_their_endpoints_in_the_order_of_priority() {
+        let rules = rules(
+            r#"[{"unit":"minute","duration":1,"max_requests":1,"priority":9},
+                {"unit":"minute","duration":2,"max_requests":2,"endpoints":["POST /v1/*","/health"],"priority":-1},
+                {"unit":"minute","duration":3,"max_requests":3,"endpoints":[]}]"#,
+        )
+        .unwrap();
+        let holding = |method: &str, path: &str| -> Vec<i64> {
+            let target = Target::parse(method, path).unwrap();
+            rules.holding(&target).into_iter().map(Limit::max).collect()
+        };
+        assert_eq!(holding("POST", "/v1/users"), [2, 3, 1]);
+        assert_eq!(holding("GET", "/v1/users"), [3, 1]);
+        assert_eq!(holding("GET", "/Health/"), [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_high_rate_is_spread_over_shards_that_come_to_the_whole() {
+        let limit = |unit: &str, duration: i32, max: i32| {
+            let json = format!(r#"[{{"unit":"{unit}","duration":{duration},"max_requests":{max}}}]"#);
+            rules(&json).unwrap().limits()[0].clone()
+        };
+        assert_eq!(limit("minute", 1, 29_999).shards(), 1);
+        assert_eq!(limit("second", 1, 1_000).shards(), 3);
+        assert_eq!(limit("millisecond", 1, 1).shards(), 1);
+        assert_eq!(limit("millisecond", 1, 7).shards(), 7);
+        for limit in [limit("second", 1, 1_001), limit("minute", 1, i32::MAX), limit("calendar_day", 1, 5)] {
+            let shares: i64 = (0..limit.shards()).map(|shard| limit.share(shard)).sum();
+            assert_eq!(shares, limit.max());
+            assert!((0..limit.shards()).all(|shard| limit.share(shard) >= 1));
+        }
+    }
+
+    #[test]
+    fn names_say_the_window() {
+        for (json, name) in [
+            (r#"{"unit":"minute","duration":1,"max_requests":100}"#, "100/60s"),
+            (r#"{"unit":"millisecond","duration":500,"max_requests":5}"#, "5/500ms"),
+            (r#"{"unit":"millisecond","duration":1500,"max_requests":5}"#, "5/1500ms"),
+            (r#"{"unit":"calendar_day","duration":1,"max_requests":5}"#, "5/86400s"),
+        ] {
+            assert_eq!(rules(&format!("[{json}]")).unwrap().limits()[0].name(), name);
+        }
+    }
+}

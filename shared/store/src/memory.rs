@@ -1,0 +1,40 @@
+//! What a process remembers between requests. Nothing of it decides: it says where to look first.
+
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+
+/// How much is remembered of a kind.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// The values that were used last, by their keys. Clones share them.
+#[derive(Debug)]
+pub(crate) struct Memory<K: Eq + Hash, V>(Arc<Mutex<LruCache<K, V>>>);
+
+impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    pub(crate) fn put(&self, key: K, value: V) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(key, value);
+    }
+
+    pub(crate) fn forget(&self, key: &K) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop(key);
+    }
+}
+
+impl<K: Eq + Hash, V> Default for Memory<K, V> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(CAPACITY))))
+    }
+}
+
+impl<K: Eq + Hash, V> Clone for Memory<K, V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}

@@ -1,0 +1,153 @@
+//! What was decided of a request, and what a service behind the check is told of it.
+
+use std::collections::BTreeMap;
+
+use keyward_core::ApiKey;
+use keyward_core::audit::EventId;
+use keyward_core::decision::{Denial, Refusal};
+use keyward_core::permission::Permission;
+use keyward_core::rate_limit::{Status, window_name};
+use keyward_store::Error;
+
+/// The member of a key's metadata from which clients take what kind of principal it is.
+pub const PRINCIPAL_TYPE: &str = "principal_type";
+
+/// What was decided for a key that works.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The id of the decision, which is that of its event in the audit log.
+    pub request_id: EventId,
+    /// The key.
+    pub key: ApiKey,
+    /// All that the key may do, sorted.
+    pub permissions: Vec<Permission>,
+    /// How the rate limits stand that hold for the request, in the order of their priority. None where a permission is
+    /// missing, since such a request is not counted.
+    pub limits: Vec<Status>,
+    /// Why the request may not go through, if it may not.
+    pub denied: Option<Denial>,
+}
+
+impl Decision {
+    /// Whether the request may go through.
+    pub fn allowed(&self) -> bool {
+        self.denied.is_none()
+    }
+
+    /// In how many seconds the rate limit that stopped the request will let one through.
+    pub fn retry_after(&self) -> Option<u32> {
+        match &self.denied {
+            Some(Denial::RateLimited(blocked)) => Some(blocked.retry_after),
+            _ => None,
+        }
+    }
+
+    /// Headers that tell the service behind the check whose request it is.
+    pub fn headers(&self) -> BTreeMap<String, String> {
+        let key = &self.key;
+        let mut headers = self.limit_headers();
+        let mut header = |name: &str, value: String| headers.insert(name.to_owned(), value);
+        header("x-wacht-key-id", key.id.to_string());
+        header("x-wacht-deployment-id", key.deployment_id.to_string());
+        header("x-wacht-app-slug", key.app_slug.to_string());
+        header("x-wacht-key-name", or_invalid(key.name.as_str()));
+        let owner = &key.owner;
+        for (name, id) in [
+            ("x-wacht-organization-id", &owner.organization_id),
+            ("x-wacht-workspace-id", &owner.workspace_id),
+            ("x-wacht-organization-membership-id", &owner.organization_membership_id),
+            ("x-wacht-workspace-membership-id", &owner.workspace_membership_id),
+        ] {
+            if let Some(id) = id {
+                header(name, or_invalid(id.as_str()));
+            }
+        }
+        let permissions: Vec<&str> = self.permissions.iter().map(Permission::as_str).collect();
+        for (name, text) in
+            [("x-wacht-permissions", permissions.join(",")), ("x-wacht-metadata", flat_metadata(key))]
+        {
+            if !text.is_empty() && is_legal(&text) {
+                header(name, text);
+            }
+        }
+        if let Some(Denial::PermissionDenied) = self.denied {
+            header("x-wacht-permission-denied", "true".to_owned());
+        }
+        headers
+    }
+
+    /// Headers that tell the client how its rate limits stand: `RateLimit` and `RateLimit-Policy`
+    /// (draft-ietf-httpapi-ratelimit-headers-10), and `x-ratelimit-<window>-limit`, `-remaining` and, where the request was
+    /// stopped by that window, `-reset` in seconds.
+    pub fn limit_headers(&self) -> BTreeMap<String, String> {
+        let mut headers = BTreeMap::new();
+        if self.limits.is_empty() {
+            return headers;
+        }
+        let blocked = match &self.denied {
+            Some(Denial::RateLimited(blocked)) => Some(blocked),
+            _ => None,
+        };
+        // Of rules with the same window the one with the least left, which is written last.
+        let mut limits: Vec<(usize, &Status)> = self.limits.iter().enumerate().collect();
+        limits.sort_by_key(|(_, status)| std::cmp::Reverse(status.remaining));
+        for (place, status) in limits {
+            let window = window_name(status.window_ms);
+            headers.insert(format!("x-ratelimit-{window}-limit"), status.limit.to_string());
+            headers.insert(format!("x-ratelimit-{window}-remaining"), status.remaining.to_string());
+            if let Some(blocked) = blocked.filter(|blocked| blocked.place == place) {
+                headers.insert(format!("x-ratelimit-{window}-reset"), blocked.retry_after.to_string());
+            }
+        }
+        let list = |item: fn(&Status) -> String| self.limits.iter().map(item).collect::<Vec<_>>().join(", ");
+        headers.insert(
+            "ratelimit".to_owned(),
+            list(|status| format!("\"{}\";r={};t={}", status.rule, status.remaining, status.more_in)),
+        );
+        headers.insert(
+            "ratelimit-policy".to_owned(),
+            list(|status| {
+                let window = match status.window_ms % 1_000 {
+                    0 => format!(";w={}", status.window_ms / 1_000),
+                    _ => String::new(),
+                };
+                format!("\"{}\";q={}{window}", status.rule, status.limit)
+            }),
+        );
+        headers
+    }
+}
+
+fn is_legal(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+fn or_invalid(text: &str) -> String {
+    if is_legal(text) { text.to_owned() } else { "invalid".to_owned() }
+}
+
+/// The metadata's texts as `name=text`, separated by commas, but for what could pass for the principal's type.
+fn flat_metadata(key: &ApiKey) -> String {
+    let members = key.metadata.members().iter().filter(|(name, _)| *name != PRINCIPAL_TYPE);
+    let texts = members.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
+    texts.collect::<Vec<_>>().join(",")
+}
+
+/// Why there is no decision on a request.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Not a key, a key that does not exist, or a wrong secret: always the same.
+    #[error("The API key is not valid")]
+    InvalidKey,
+    /// The key is genuine and refused whatever it asks for.
+    #[error("Refused: {refusal}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// The id of the refusal, which is that of its event in the audit log.
+        request_id: EventId,
+    },
+    /// The store could not tell.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
