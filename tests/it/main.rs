@@ -14,5 +14,6 @@ mod permissions;
 mod price;
 mod races;
 mod root_keys;
+mod route_permissions;
 mod sessions;
 mod tenancy;

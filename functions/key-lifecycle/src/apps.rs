@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use keyward_core::InvalidField;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
+use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, page_limit};
 use keyward_store::{AppChanges, ListApps, NewApp};
@@ -59,6 +60,7 @@ pub(crate) struct CreateRequest {
     description: Option<String>,
     permissions: Option<Vec<String>>,
     resources: Option<Vec<String>>,
+    route_permissions: Option<Vec<WrittenRoute>>,
     rate_limit_scheme_slug: Option<String>,
     user_id: Option<LooseId>,
     organization_id: Option<LooseId>,
@@ -84,6 +86,7 @@ pub(crate) async fn create(
         description: description(request.description)?,
         permissions: permissions(request.permissions)?,
         resources: resources(request.resources)?,
+        route_permissions: route_permissions(request.route_permissions)?,
         rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
         user_id: owner("user_id", request.user_id)?,
         organization_id: owner("organization_id", request.organization_id)?,
@@ -115,6 +118,8 @@ pub(crate) struct UpdateRequest {
     #[serde(default, deserialize_with = "patched")]
     resources: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "patched")]
+    route_permissions: Option<Option<Vec<WrittenRoute>>>,
+    #[serde(default, deserialize_with = "patched")]
     rate_limit_scheme_slug: Option<Option<String>>,
     #[serde(default, deserialize_with = "patched")]
     organization_id: Option<Option<LooseId>>,
@@ -136,6 +141,7 @@ pub(crate) async fn update(
         is_active: kept("is_active", request.is_active)?,
         permissions: request.permissions.map(permissions).transpose()?,
         resources: request.resources.map(resources).transpose()?,
+        route_permissions: request.route_permissions.map(route_permissions).transpose()?,
         description: request.description.map(description).transpose()?,
         rate_limit_scheme_slug: request.rate_limit_scheme_slug.map(scheme).transpose()?,
         organization_id: request.organization_id.map(|id| owner("organization_id", id)).transpose()?,
@@ -178,6 +184,10 @@ pub(crate) fn permissions(texts: Option<Vec<String>>) -> Result<Vec<Permission>,
 
 fn resources(texts: Option<Vec<String>>) -> Result<Vec<PathPattern>, InvalidField> {
     distinct(texts, |text| PathPattern::parse("resources", text))
+}
+
+fn route_permissions(routes: Option<Vec<WrittenRoute>>) -> Result<Vec<RoutePermission>, InvalidField> {
+    RoutePermission::parse_all("route_permissions", &routes.unwrap_or_default())
 }
 
 fn distinct<T: PartialEq>(

@@ -226,6 +226,7 @@ impl Installation {
             description: None,
             permissions: vec![],
             resources: vec![],
+            route_permissions: vec![],
             rate_limit_scheme_slug: None,
             user_id: None,
             organization_id: None,

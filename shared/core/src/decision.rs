@@ -7,15 +7,33 @@ use chrono::{DateTime, Utc};
 use crate::path::{NormalPath, without_query};
 use crate::permission::{self, Permission};
 use crate::requirement::Requirement;
+use crate::route::RoutePermission;
 use crate::text::InvalidField;
 use crate::{ApiKey, App};
 
-const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+/// A method that a request may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Method(&'static str);
+
+impl Method {
+    /// All there are.
+    pub(crate) const NAMES: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+
+    /// The method that this text names.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(text.trim())).map(Self)
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
 
 /// What a request asks for: its method and its path, without query and fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    method: &'static str,
+    method: Method,
     /// As it was asked for, which people recognise.
     asked: String,
     /// As it is compared.
@@ -28,14 +46,18 @@ impl Target {
     /// # Errors
     /// An unknown method; a path that [`NormalPath::parse`] refuses.
     pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
-        let method = METHODS
-            .into_iter()
-            .find(|known| known.eq_ignore_ascii_case(method.trim()))
-            .ok_or_else(|| InvalidField::new("method", format!("must be one of {}", METHODS.join(", "))))?;
+        let method = Method::parse(method).ok_or_else(|| {
+            InvalidField::new("method", format!("must be one of {}", Method::NAMES.join(", ")))
+        })?;
         let path = NormalPath::parse("resource", resource)?;
         let asked = without_query(resource);
         let slash = if asked.starts_with('/') { "" } else { "/" };
         Ok(Self { method, asked: format!("{slash}{asked}"), path })
+    }
+
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// The path in its one form.
@@ -46,7 +68,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.asked)
+        write!(f, "{} {}", self.method.as_str(), self.asked)
     }
 }
 
@@ -88,7 +110,8 @@ pub struct Verdict {
     pub permissions: Vec<Permission>,
 }
 
-/// Decides in this order: the state of key and app, expiry, the app's resources, permissions.
+/// Decides in this order: the state of key and app, expiry, the app's resources, permissions: those that are `required`
+/// and those that the app asks for on the route.
 ///
 /// # Errors
 /// The key is refused whatever it asks for.
@@ -113,8 +136,10 @@ pub fn decide(
     }
     let reaches = app.resources.is_empty() || app.resources.iter().any(|of| of.matches(&target.path));
     let effective = permission::effective(&key.permissions, &app.permissions);
+    let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
+    let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
     Ok(Verdict {
-        allowed: reaches && required.iter().all(|requirement| requirement.holds(&effective)),
+        allowed: reaches && required.all(|requirement| requirement.holds(&effective)),
         permissions: effective.into_iter().cloned().collect(),
     })
 }
