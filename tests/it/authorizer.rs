@@ -1,61 +1,142 @@
-//! The authorizer of an HTTP API, payload format 2.0.
+//! The authorizer of an API Gateway, with the events that AWS documents for each of its kinds.
 
+use authorizer::{Event, Settings, authorize};
+use chrono::{TimeDelta, Utc};
 use keyward_tests::{Keyward, text};
-use lambda_http::aws_lambda_events::apigw::ApiGatewayV2CustomAuthorizerV2Request;
 use serde_json::{Value, json};
 
-/// The event that API Gateway sends for a request with these headers, as its documentation shows it.
-fn event(headers: Value) -> ApiGatewayV2CustomAuthorizerV2Request {
-    let event = json!({
-        "version": "2.0",
-        "type": "REQUEST",
-        "routeArn": "arn:aws:execute-api:us-east-1:123456789012:abcdef123/$default/GET/v1/users",
-        "identitySource": null,
-        "routeKey": "GET /v1/users",
-        "rawPath": "/v1/users",
-        "rawQueryString": "page=2",
-        "headers": headers,
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "abcdef123",
-            "domainName": "api.example.com",
-            "domainPrefix": "api",
-            "http": {
-                "method": "GET", "path": "/v1/users", "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7",
-                "userAgent": "curl/8.0",
-            },
-            "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": "GET /v1/users",
-            "stage": "$default",
-            "time": "12/Nov/2026:19:03:58 +0000",
-            "timeEpoch": 1_794_510_238_000_i64,
-        },
-    });
-    serde_json::from_value(event).unwrap()
+const HTTP_API_2: &str = include_str!("events/http-api-2.0.json");
+const HTTP_API_1: &str = include_str!("events/http-api-1.0.json");
+const REST_REQUEST: &str = include_str!("events/rest-api-request.json");
+const REST_TOKEN: &str = include_str!("events/rest-api-token.json");
+const EVENTS: [&str; 4] = [HTTP_API_2, HTTP_API_1, REST_REQUEST, REST_TOKEN];
+
+/// A recorded event of `GET /v1/users`.
+struct Recorded(Value);
+
+impl Recorded {
+    fn of(event: &str) -> Self {
+        Self(serde_json::from_str(event).unwrap())
+    }
+
+    fn is_token(&self) -> bool {
+        self.0["type"] == "TOKEN"
+    }
+
+    fn is_simple(&self) -> bool {
+        self.0["version"] == "2.0"
+    }
+
+    /// With a header, or what API Gateway would have taken from it.
+    fn with(mut self, name: &str, value: &str) -> Self {
+        if self.is_token() {
+            self.0["authorizationToken"] = value.into();
+            return self;
+        }
+        self.0["headers"][name] = value.into();
+        if self.0["multiValueHeaders"].is_object() {
+            self.0["multiValueHeaders"][name] = json!([value]);
+        }
+        self
+    }
+
+    fn asking(mut self, method: &str, path: &str) -> Self {
+        let arn = format!("arn:aws:execute-api:us-east-1:123456789012:abcdef123/test/{method}{path}");
+        if self.is_simple() {
+            self.0["routeArn"] = arn.into();
+            self.0["rawPath"] = format!("/test{path}").into();
+            self.0["requestContext"]["http"]["method"] = method.into();
+        } else {
+            self.0["methodArn"] = arn.into();
+            if !self.is_token() {
+                self.0["path"] = path.into();
+                self.0["httpMethod"] = method.into();
+            }
+        }
+        self
+    }
+
+    async fn answer_with(self, keyward: &Keyward, settings: &Settings) -> Result<Value, String> {
+        let event: Event = serde_json::from_value(self.0).unwrap();
+        let answer = authorize(&keyward.authorizer, settings, event).await;
+        answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(|error| error.to_string())
+    }
+
+    async fn answer(self, keyward: &Keyward) -> Result<Value, String> {
+        self.answer_with(keyward, &Settings::default()).await
+    }
 }
 
-async fn decide(keyward: &Keyward, headers: Value) -> Value {
-    let response = authorizer::authorize(&keyward.authorizer, event(headers)).await.unwrap();
-    serde_json::to_value(response).unwrap()
+/// Whether this answer, in whichever form, lets the request through.
+fn is_allowed(answer: &Value) -> bool {
+    match &answer["isAuthorized"] {
+        Value::Bool(is_authorized) => *is_authorized,
+        _ => answer["policyDocument"]["Statement"][0]["Effect"] == "Allow",
+    }
 }
 
-/// A new key goes through, in either header. Returns its id and its secret.
-pub async fn allows_a_key(keyward: &Keyward) -> (String, String) {
+#[track_caller]
+fn is_refused(answer: &Result<Value, String>, code: &str) {
+    let answer = answer.as_ref().unwrap();
+    assert!(!is_allowed(answer), "{answer}");
+    assert_eq!(answer["context"]["code"], code, "{answer}");
+    assert!(!text(&answer["context"]["message"]).is_empty(), "{answer}");
+}
+
+/// A new key of an app `guarded`, which two rules limit.
+async fn key(keyward: &Keyward) -> (String, String) {
     let backend = keyward.backend();
-    let app =
-        json!({"app_slug": "guarded", "name": "Guarded", "key_prefix": "sk", "organization_id": "org_1"});
+    let rules = json!([
+        {"unit": "day", "duration": 1, "max_requests": 100},
+        {"unit": "day", "duration": 1, "max_requests": 1_000, "mode": "per_app"},
+    ]);
+    let scheme = json!({"slug": "guarded", "name": "Guarded", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    let app = json!({
+        "app_slug": "guarded", "name": "Guarded", "key_prefix": "sk", "rate_limit_scheme_slug": "guarded",
+    });
     backend.post("/api-auth/apps", app).await.ok();
-    let key = backend.create_key("guarded", json!({"permissions": ["users:read", "users:write"]})).await;
-    let (id, secret) = (text(&key["id"]), text(&key["secret"]));
-    for headers in [json!({"authorization": format!("Bearer {secret}")}), json!({"x-api-key": secret})] {
-        let response = decide(keyward, headers).await;
-        assert_eq!(response["isAuthorized"], true, "{response}");
-        let context = response["context"].as_object().unwrap();
-        assert!(context.values().all(Value::is_string), "{response}");
-        assert_eq!(context["key_id"], id);
-        assert_eq!(context["app_slug"], "guarded");
-        assert_eq!(context["organization_id"], "org_1");
-        assert_eq!(context["permissions"], "users:read,users:write");
+    let members = json!({
+        "permissions": ["users:read", "users:write"],
+        "metadata": {"plan": "gold", "seats": 5},
+        "owner_user_id": "usr_1",
+        "organization_id": "org_1",
+        "workspace_id": "ws_1",
+        "organization_membership_id": "om_1",
+        "workspace_membership_id": "wm_1",
+    });
+    let key = backend.create_key("guarded", members).await;
+    (text(&key["id"]), text(&key["secret"]))
+}
+
+/// A new key goes through in every event. Returns its id and its secret.
+pub async fn allows_a_key(keyward: &Keyward) -> (String, String) {
+    let (id, secret) = key(keyward).await;
+    for (left, event) in (96..100).rev().zip(EVENTS) {
+        let event = Recorded::of(event).with("Authorization", &format!("Bearer {secret}"));
+        let answer = event.answer(keyward).await.unwrap();
+        assert!(is_allowed(&answer), "{answer}");
+        let context = answer["context"].as_object().unwrap();
+        assert!(context.values().all(Value::is_string), "{answer}");
+        assert!(text(&context["request_id"]).starts_with("req_"));
+        for (name, told) in [
+            ("key_id", id.as_str()),
+            ("key_name", "Test key"),
+            ("app_slug", "guarded"),
+            ("deployment_id", &keyward.deployment().to_string()),
+            ("permissions", "users:read,users:write"),
+            ("metadata", r#"{"plan":"gold","seats":5}"#),
+            ("owner_user_id", "usr_1"),
+            ("organization_id", "org_1"),
+            ("workspace_id", "ws_1"),
+            ("organization_membership_id", "om_1"),
+            ("workspace_membership_id", "wm_1"),
+        ] {
+            assert_eq!(context[name], told, "{name}");
+        }
+        let limits: Value = serde_json::from_str(&text(&context["rate_limits"])).unwrap();
+        assert_eq!(limits[0], json!({"rule": "100/86400s", "remaining": left, "limit": 100}));
+        assert_eq!(context.len(), 13, "{answer}");
     }
     (id, secret)
 }
@@ -65,33 +146,291 @@ async fn a_request_goes_through_with_a_key_and_shows_in_the_log() {
     let keyward = Keyward::start().await;
     allows_a_key(&keyward).await;
     let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?outcome=allowed").await.ok();
-    let row = &log["data"][0];
-    assert_eq!(row["action"], "verification", "written before the answer: {log}");
-    assert_eq!(row["path"], "GET /v1/users");
-    assert_eq!(row["client_ip"], "203.0.113.7");
-    assert_eq!(row["user_agent"], "curl/8.0");
+    let mut rows: Vec<&Value> = log["data"].as_array().unwrap().iter().collect();
+    rows.retain(|row| row["action"] == "verification");
+    assert_eq!(rows.len(), EVENTS.len(), "written before the answer: {log}");
+    let token = rows.remove(0);
+    for row in rows {
+        assert_eq!(row["path"], "GET /v1/users", "without the stage");
+        assert_eq!(row["client_ip"], "192.0.2.10");
+        assert_eq!(row["user_agent"], "example-agent/1.0");
+    }
+    assert_eq!(token["path"], "GET /v1/users", "from the ARN alone");
+    assert_eq!(token["client_ip"], "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_else_goes_through() {
+async fn a_policy_is_about_the_one_request_and_names_the_key() {
     let keyward = Keyward::start().await;
-    let (id, secret) = allows_a_key(&keyward).await;
-    let backend = keyward.backend();
-    for (headers, code) in [
-        (json!({}), "missing_api_key"),
-        (json!({"authorization": format!("Basic {secret}")}), "missing_api_key"),
-        (json!({"x-api-key": "garbage"}), "invalid_api_key"),
-        (json!({"x-api-key": backend.root_key}), "invalid_api_key"),
-        (json!({"x-api-key": format!("{secret}0")}), "invalid_api_key"),
-    ] {
-        let response = decide(&keyward, headers).await;
-        assert_eq!(response, json!({"isAuthorized": false, "context": {"code": code}}));
+    let (id, secret) = key(&keyward).await;
+    for event in [HTTP_API_1, REST_REQUEST, REST_TOKEN] {
+        let event = Recorded::of(event);
+        let (arn, is_rest) = (event.0["methodArn"].clone(), event.0["version"].is_null());
+        let answer = event.with("X-Api-Key", &secret).answer(&keyward).await.unwrap();
+        let statement = json!({"Action": ["execute-api:Invoke"], "Effect": "Allow", "Resource": [arn]});
+        assert_eq!(answer["policyDocument"], json!({"Version": "2012-10-17", "Statement": [statement]}));
+        assert_eq!(answer["principalId"], id.as_str());
+        match answer.get("usageIdentifierKey") {
+            Some(usage) => {
+                assert_eq!(*usage, format!("keyward{id:0>19}"));
+                assert!((20..=128).contains(&text(usage).len()), "as API Gateway's own keys");
+            }
+            None => assert!(!is_rest, "{answer}"),
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_valid_key_nothing_goes_through() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    let root_key = keyward.backend().root_key;
+    let wrong_secret = format!("{secret}0");
+    for event in EVENTS {
+        for (presented, code) in [
+            (None, "missing_api_key"),
+            (Some("garbage"), "invalid_api_key"),
+            (Some(root_key.as_str()), "invalid_api_key"),
+            (Some(wrong_secret.as_str()), "invalid_api_key"),
+            (Some(""), "invalid_api_key"),
+        ] {
+            let mut event = Recorded::of(event);
+            let is_simple = event.is_simple();
+            if let Some(presented) = presented {
+                event = event.with("x-api-key", presented);
+            }
+            let answer = event.answer(&keyward).await;
+            if is_simple {
+                is_refused(&answer, code);
+            } else {
+                // What API Gateway answers with 401.
+                assert_eq!(answer.unwrap_err(), "Unauthorized", "{presented:?}");
+            }
+        }
+    }
+    let other_scheme = Recorded::of(HTTP_API_2).with("authorization", &format!("Basic {secret}"));
+    is_refused(&other_scheme.answer(&keyward).await, "missing_api_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_does_not_work_is_refused_and_told_why() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let (revoked, secret) = key(&keyward).await;
+    backend.revoke("guarded", &revoked).await.ok();
+    let expires = json!({"expires_at": Utc::now() + TimeDelta::hours(1)});
+    let expiring = backend.create_key("guarded", expires).await;
+    keyward.pass(TimeDelta::hours(2));
+    for event in EVENTS {
+        let answer = Recorded::of(event).with("x-api-key", &secret).answer(&keyward).await;
+        is_refused(&answer, "key_revoked");
+        let answer = answer.unwrap();
+        assert_eq!(answer["context"]["key_id"], revoked.as_str());
+        assert!(text(&answer["context"]["request_id"]).starts_with("req_"));
+        assert!(answer["principalId"].is_null() || answer["principalId"] == revoked.as_str());
+        let answer = Recorded::of(event).with("x-api-key", &text(&expiring["secret"])).answer(&keyward).await;
+        is_refused(&answer, "key_expired");
+    }
+    let working = text(&backend.create_key("guarded", json!({})).await["secret"]);
+    backend.patch("/api-auth/apps/guarded", json!({"is_active": false})).await.ok();
+    for event in EVENTS {
+        is_refused(&Recorded::of(event).with("x-api-key", &working).answer(&keyward).await, "app_disabled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_is_no_decision() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
     keyward.calls.fail(true);
-    let failed = authorizer::authorize(&keyward.authorizer, event(json!({"x-api-key": secret}))).await;
-    assert!(failed.is_err(), "no decision without a store");
-    keyward.calls.fail(false);
-    backend.revoke("guarded", &id).await.ok();
-    let response = decide(&keyward, json!({"x-api-key": secret})).await;
-    assert_eq!(response, json!({"isAuthorized": false, "context": {"code": "key_revoked"}}));
+    for event in EVENTS {
+        let failed = Recorded::of(event).with("x-api-key", &secret).answer(&keyward).await;
+        assert_ne!(failed.unwrap_err(), "Unauthorized", "which would be the client's fault");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_ask_for_permissions_however_a_path_is_spelled() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let (id, secret) = key(&keyward).await;
+    let ask = async |event: &str, method: &str, path: &str| {
+        Recorded::of(event).asking(method, path).with("x-api-key", &secret).answer(&keyward).await
+    };
+    let patch = async |routes: Value| {
+        backend.patch("/api-auth/apps/guarded", json!({"route_permissions": routes})).await.ok();
+    };
+    patch(json!([{"method": "DELETE", "path": "/v1/users/*", "permissions": ["users:delete OR admin"]}]))
+        .await;
+    for event in EVENTS {
+        for path in [
+            "/v1/users/1",
+            "/V1/Users/1",
+            "/v1//users/1/",
+            "/v1/%75sers/1",
+            "/v1/x/../users/1",
+            "/v1%2Fusers%2f1",
+        ] {
+            let answer = ask(event, "DELETE", path).await;
+            is_refused(&answer, "permission_denied");
+            let context = &answer.unwrap()["context"];
+            assert_eq!(context["key_id"], id.as_str());
+            assert_eq!(context["permissions"], "users:read,users:write");
+        }
+        assert!(is_allowed(&ask(event, "GET", "/v1/users/1").await.unwrap()));
+        assert!(is_allowed(&ask(event, "DELETE", "/v1/orgs/1").await.unwrap()));
+    }
+    patch(json!([{"path": "/v1/users/*", "permissions": ["users:read AND users:write"]}])).await;
+    for event in EVENTS {
+        assert!(is_allowed(&ask(event, "DELETE", "/v1/users/1").await.unwrap()));
+    }
+    patch(json!([{"path": "/v1/users/*", "permissions": ["admin"]}])).await;
+    for event in EVENTS {
+        is_refused(&ask(event, "GET", "/v1/users/1").await, "permission_denied");
+    }
+    patch(Value::Null).await;
+    for event in EVENTS {
+        assert!(is_allowed(&ask(event, "GET", "/v1/users/1").await.unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_policy_stands_for_more_than_the_request() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    for path in ["/v1/*", "/*", "/v1/user?", "/v1/${aws:username}"] {
+        for event in [HTTP_API_1, REST_REQUEST, REST_TOKEN] {
+            let event = Recorded::of(event).asking("GET", path).with("x-api-key", &secret);
+            is_refused(&event.answer(&keyward).await, "invalid_field");
+        }
+    }
+    let simple = Recorded::of(HTTP_API_2).asking("GET", "/v1/*").with("x-api-key", &secret);
+    assert!(is_allowed(&simple.answer(&keyward).await.unwrap()), "a yes is about no path");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_path_is_refused() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    for event in EVENTS {
+        for (method, path) in [("GET", "/a%00"), ("TRACE", "/a"), ("GET", &format!("/{}", "a".repeat(2_100)))]
+        {
+            let event = Recorded::of(event).asking(method, path).with("x-api-key", &secret);
+            is_refused(&event.answer(&keyward).await, "invalid_field");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_is_where_it_is_looked_for() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    let bearer = format!("bEaReR {secret}");
+    let set = Settings::parse("X-Acme-Key", "").unwrap();
+    for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
+        let event = || Recorded::of(event);
+        for (name, value) in [("authorization", &bearer), ("AUTHORIZATION", &bearer), ("X-API-Key", &secret)]
+        {
+            assert!(is_allowed(&event().with(name, value).answer(&keyward).await.unwrap()), "{name}");
+            let elsewhere = event().with(name, value).answer_with(&keyward, &set).await;
+            assert!(
+                elsewhere.is_err() || !is_allowed(&elsewhere.unwrap()),
+                "only in the one that is set: {name}"
+            );
+        }
+        for value in [&bearer, &secret] {
+            let found = event().with("x-ACME-key", value).with("Authorization", "Basic dTpw");
+            assert!(is_allowed(&found.answer_with(&keyward, &set).await.unwrap()));
+        }
+    }
+    for value in [&bearer, &secret] {
+        let token = Recorded::of(REST_TOKEN).with("", value);
+        assert!(is_allowed(&token.answer_with(&keyward, &set).await.unwrap()), "API Gateway has looked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_trusted_proxies_are_believed_about_the_client() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    let none = Settings::default();
+    let trusting = Settings::parse("", "192.0.2.0/24,2001:db8:1::/48").unwrap();
+    let sent = "203.0.113.66, 198.51.100.7, 2001:db8:1::5, 192.0.2.11";
+    for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
+        for (settings, client) in [(&none, "192.0.2.10"), (&trusting, "198.51.100.7")] {
+            let event = Recorded::of(event).with("x-api-key", &secret).with("X-Forwarded-For", sent);
+            event.answer_with(&keyward, settings).await.unwrap();
+            let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
+            assert_eq!(log["data"][0]["client_ip"], client, "{log}");
+        }
+    }
+    let mut several = Recorded::of(REST_REQUEST).with("x-api-key", &secret);
+    several.0["multiValueHeaders"]["X-Forwarded-For"] = json!(["203.0.113.66", "198.51.100.8, 192.0.2.11"]);
+    several.answer_with(&keyward, &trusting).await.unwrap();
+    let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
+    assert_eq!(log["data"][0]["client_ip"], "198.51.100.8", "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_is_longer_than_8_kib() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    backend.create_app("largest").await;
+    // Each quotation mark costs two bytes in the table, and four in the answer.
+    let mut quotes = 1_280;
+    let secret = loop {
+        let key = json!({"name": "k", "permissions": ["*"], "metadata": {"text": "\"".repeat(quotes)}});
+        let made = backend.post("/api-auth/apps/largest/keys", key).await;
+        if made.status == 200 {
+            break text(&made.body["secret"]);
+        }
+        quotes -= 1;
+    };
+    let permissions: Vec<String> = (0..18).map(|n| format!("{n:02}{}", "p".repeat(126))).collect();
+    backend.patch("/api-auth/apps/largest", json!({"permissions": permissions})).await.ok();
+    let mut left_out = Vec::new();
+    for event in EVENTS {
+        for path in ["/v1/users", &format!("/{}", "p".repeat(2_040))] {
+            let event = Recorded::of(event).asking("GET", path).with("x-api-key", &secret);
+            let answer = event.answer(&keyward).await.unwrap();
+            assert!(is_allowed(&answer));
+            assert!(answer.to_string().len() <= 8_192, "{}", answer.to_string().len());
+            let context = &answer["context"];
+            assert_eq!(context["permissions"], permissions.join(","));
+            assert_eq!(context["metadata"].is_null(), !context["truncated"].is_null(), "{context}");
+            left_out.push(context["truncated"].clone());
+        }
+    }
+    assert!(left_out.contains(&json!("metadata")) && left_out.contains(&Value::Null), "{left_out:?}");
+}
+
+#[test]
+fn other_events_are_no_requests_and_not_repeated() {
+    for event in [
+        json!({}),
+        json!([]),
+        json!({"type": "REQUEST", "headers": 5}),
+        json!({"version": "3.0", "type": "REQUEST"}),
+        json!({"version": "2.0", "headers": {"x-api-key": "a secret\n"}, "requestContext": {"http": {"method": "GET"}}}),
+        json!({"version": "2.0", "rawPath": "/session/ticket/exchange", "body": "a secret"}),
+    ] {
+        let error = serde_json::from_value::<Event>(event).err().unwrap().to_string();
+        assert_eq!(error, "the event is not one that API Gateway sends to a Lambda authorizer");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_a_limit_is_refused_and_says_until_when() {
+    let keyward = Keyward::start().await;
+    let (_, secret) = key(&keyward).await;
+    let rules = json!({"rules": [{"unit": "calendar_day", "duration": 1, "max_requests": 1}]});
+    keyward.backend().patch("/api-auth/rate-limit-schemes/guarded", rules).await.ok();
+    let ask = || Recorded::of(REST_REQUEST).with("x-api-key", &secret).answer(&keyward);
+    assert!(is_allowed(&ask().await.unwrap()));
+    let answer = ask().await;
+    is_refused(&answer, "rate_limited");
+    let context = &answer.unwrap()["context"];
+    assert_eq!(context["blocked_rule"], "1/86400s");
+    let seconds: u32 = text(&context["retry_after"]).parse().unwrap();
+    assert!((1..=86_400).contains(&seconds));
 }

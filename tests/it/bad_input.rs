@@ -39,6 +39,11 @@ async fn values_that_are_not_acceptable() {
         app.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         (Method::POST, "/api-auth/apps".to_owned(), app)
     };
+    let route = |members: Value| {
+        let mut route = json!({"path": "/a", "permissions": ["a"]});
+        route.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        app(json!({"route_permissions": [route]}))
+    };
     let patch = |members: Value| (Method::PATCH, "/api-auth/apps/acme".to_owned(), members);
     let new_key = |members: Value| {
         let mut key = json!({"name": "New"});
@@ -76,6 +81,27 @@ async fn values_that_are_not_acceptable() {
         (app(json!({"permissions": "users:read"})), 422, "permissions: expected a sequence"),
         (app(json!({"permissions": ["a b"]})), 400, "permissions"),
         (app(json!({"resources": [""]})), 400, "resources"),
+        (app(json!({"route_permissions": {}})), 422, "route_permissions: expected a sequence"),
+        (route(json!({"path": null})), 422, "route_permissions[0].path: expected a string"),
+        (route(json!({"permissions": "a"})), 422, "route_permissions[0].permissions: expected a sequence"),
+        (route(json!({"method": "TRACE"})), 400, "route_permissions[0].method"),
+        (route(json!({"path": "/a b"})), 400, "route_permissions[0].path"),
+        (route(json!({"permissions": []})), 400, "route_permissions[0].permissions must hold"),
+        (
+            route(json!({"permissions": ["a", "b AND"]})),
+            400,
+            "route_permissions[0].permissions[1] is wrong at",
+        ),
+        (
+            app(json!({"route_permissions": vec![json!({"path": "/", "permissions": ["a"]}); 33]})),
+            400,
+            "at most 32",
+        ),
+        (
+            patch(json!({"route_permissions": [{"path": "/", "permissions": [""]}]})),
+            400,
+            "permissions[0] is wrong",
+        ),
         (app(json!({"description": "d".repeat(513)})), 400, "description"),
         (app(json!({"user_id": ""})), 400, "user_id"),
         (app(json!({"organization_id": 1.5})), 422, "organization_id: an id must be"),

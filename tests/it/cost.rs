@@ -59,6 +59,28 @@ async fn a_verification_without_limits_is_one_call_of_two_read_units() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_with_as_many_routes_as_it_may_list_is_read_in_one_unit() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let routes = |path: usize| {
+        let route = |n: usize| json!({"path": format!("/{n:02}{}", "p".repeat(path)), "permissions": ["a"]});
+        (0..32).map(route).collect::<Vec<_>>()
+    };
+    let app = |path: usize| json!({"app_slug": "a", "name": "n", "key_prefix": "k", "route_permissions": routes(path)});
+    let mut path = 50;
+    while backend.post("/api-auth/apps", app(path)).await.status != 200 {
+        path -= 1;
+    }
+    assert!(path > 20, "{path}");
+    let secret =
+        text(&backend.create_key("a", json!({"metadata": {"text": "m".repeat(2_290)}})).await["secret"]);
+    keyward.calls.take_units();
+    keyward.check(&secret).await.ok();
+    let units = keyward.calls.take_units();
+    assert!(units.len() == 1 && units[0] <= 2.0, "{units:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_would_cost_more_is_refused() {
     let keyward = Keyward::start().await;
     let (slug, _) = largest(&keyward).await;

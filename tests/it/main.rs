@@ -15,5 +15,6 @@ mod price;
 mod races;
 mod rate_limits;
 mod root_keys;
+mod route_permissions;
 mod sessions;
 mod tenancy;

@@ -1,5 +1,5 @@
 //! The functions as Lambda functions: `cargo lambda watch` serves them on their plain paths, over the embedded DynamoDB
-//! that `keyward dev --only-store` runs, and the main job is done on them.
+//! that `keyward dev --only-store` runs, the main job is done on them, and the authorizer is asked as API Gateway asks it.
 //!
 //! Needs `cargo lambda` on the PATH (`pip install cargo-lambda ziglang`).
 
@@ -11,8 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyward_cli::dev::DevJson;
-use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, scenario};
+use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, scenario, text};
 use reqwest::Method;
+use serde_json::{Value, json};
 
 /// How long the emulator may take to build a function that is asked for the first time.
 const BUILD: Duration = Duration::from_secs(600);
@@ -101,7 +102,8 @@ async fn the_main_job_on_lambda_functions() {
             log()
         );
     }
-    let secrets = scenario::main_job(&backend).await;
+    let mut secrets = scenario::main_job(&backend).await;
+    secrets.push(authorizer_answers(&backend).await);
     drop(watch);
     let log = log();
     let is_check = |line: &&str| line.contains("keyward::request") && line.contains("/v1/authz/check");
@@ -110,6 +112,44 @@ async fn the_main_job_on_lambda_functions() {
     for secret in secrets {
         assert!(!log.contains(&secret), "a secret is in the log");
     }
+}
+
+/// Each kind of event is answered in its form, with a key and without. Returns the key.
+async fn authorizer_answers(backend: &Backend) -> String {
+    let slug = scenario::unique("authorizer");
+    backend.create_app(&slug).await;
+    let secret = text(&backend.create_key(&slug, json!({})).await["secret"]);
+    let invoke = async |event: &Value| {
+        let url = format!("{}/2015-03-31/functions/authorizer/invocations", backend.url);
+        let answer = backend.http.post(url).json(event).send().await.expect("an answer");
+        answer.json::<Value>().await.expect("JSON")
+    };
+    let event = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    let mut simple = event(include_str!("../it/events/http-api-2.0.json"));
+    assert_eq!(invoke(&simple).await["isAuthorized"], false);
+    simple["headers"]["x-api-key"] = secret.as_str().into();
+    let answer = invoke(&simple).await;
+    assert_eq!(answer["isAuthorized"], true, "{answer}");
+    assert_eq!(answer["context"]["app_slug"], slug.as_str());
+    for text in [
+        include_str!("../it/events/http-api-1.0.json"),
+        include_str!("../it/events/rest-api-request.json"),
+        include_str!("../it/events/rest-api-token.json"),
+    ] {
+        let mut asked = event(text);
+        assert_eq!(
+            invoke(&asked).await["errorMessage"],
+            "Unauthorized",
+            "which API Gateway answers with 401"
+        );
+        asked["authorizationToken"] = secret.as_str().into();
+        asked["headers"]["x-api-key"] = secret.as_str().into();
+        asked["multiValueHeaders"]["x-api-key"] = json!([secret]);
+        let answer = invoke(&asked).await;
+        assert_eq!(answer["policyDocument"]["Statement"][0]["Effect"], "Allow", "{answer}");
+        assert_eq!(answer["context"]["app_slug"], slug.as_str());
+    }
+    secret
 }
 
 async fn wait_for(dev_json: &Path) -> DevJson {

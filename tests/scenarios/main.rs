@@ -6,7 +6,7 @@ use std::env;
 use chrono::TimeDelta;
 use futures::future::join_all;
 use keyward_http::VerifyAuth;
-use keyward_tests::{Answer, Backend, Browser, Keyward, scenario, text};
+use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, scenario, text};
 use serde_json::{Value, json};
 
 /// The installation to test.
@@ -92,4 +92,27 @@ async fn of_concurrent_exchanges_one_wins() {
     let exchanges = join_all((0..20).map(async |_| Browser::new(&backend).exchange(&ticket).await)).await;
     assert_eq!(exchanges.iter().filter(|answer| answer.status == 200).count(), 1);
     assert!(exchanges.iter().all(|answer| answer.status == 200 || answer.body["code"] == "invalid_ticket"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_concurrent_requests_a_limit_lets_exactly_as_many_through_as_it_says() {
+    let backend = Target::get().await.backend();
+    let slug = scenario::unique("limited");
+    let rules = json!([
+        {"unit": "day", "duration": 1, "max_requests": 5},
+        {"unit": "calendar_month", "duration": 1, "max_requests": 50},
+    ]);
+    let scheme = json!({"slug": slug, "name": "Limited", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    let app = json!({"app_slug": slug, "name": "Limited", "rate_limit_scheme_slug": slug});
+    backend.post("/api-auth/apps", app).await.ok();
+    let key = text(&backend.create_key(&slug, json!({})).await["secret"]);
+    let checks = (0..12).map(async |_| backend.post("/v1/authz/check", check_body(&key)).await.ok());
+    let answers = join_all(checks).await;
+    assert_eq!(answers.iter().filter(|answer| answer["allowed"] == true).count(), 5);
+    for refused in answers.iter().filter(|answer| answer["allowed"] == false) {
+        assert_eq!(refused["blocked_rule"], "5/86400s");
+        let left = refused["rate_limits"][1]["remaining"].as_i64().expect("a number");
+        assert!((45..50).contains(&left), "a refused request is counted by no rule: {refused}");
+    }
 }

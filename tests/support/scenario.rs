@@ -98,7 +98,8 @@ pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta))
         [backend.browser(&slug).await, backend.browser(&slug).await, backend.browser(&slug).await];
     apps(backend, &slug).await;
 
-    let key = backend.create_key(&slug, json!({"metadata": {"plan": "pro"}})).await;
+    let own = json!({"metadata": {"plan": "pro"}, "rate_limit_scheme_slug": scheme});
+    let key = backend.create_key(&slug, own).await;
     let id = text(&key["id"]);
     let rotated = text(&backend.rotate(&slug, &id).await.ok()["secret"]);
     check(backend, &text(&key["secret"])).await.is_error(401, "invalid_api_key");

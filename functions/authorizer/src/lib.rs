@@ -1,53 +1,88 @@
-//! The Lambda authorizer of an HTTP API: whether a request that came with an API key may go through.
+//! The Lambda authorizer of an API Gateway: whether a request that came with an API key may go through.
 //!
-//! Takes the authorizer event of payload format 2.0 and gives a simple response. A request without a valid key is not
-//! authorized, which API Gateway answers with 403; when the store fails the authorizer fails, which it answers with 500.
-//!
-//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html>
+//! Takes the events of HTTP APIs, payload format 2.0 (a simple response) and 1.0, and of REST APIs, types `REQUEST` and
+//! `TOKEN` (an IAM policy). A request that is refused is answered with 403 by API Gateway; with 401, where a policy is asked
+//! for and there is no valid key; with 500, when the store fails and so the authorizer.
 
-use keyward_core::decision::Target;
+mod context;
+mod event;
+mod proxies;
+mod response;
+mod settings;
+
+use keyward_core::audit::EventId;
+use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
-use keyward_core::permission::Permission;
+use keyward_core::token::ApiKeyToken;
 use keyward_http::Services;
 use keyward_verifier::{Check, CheckError, Decision, Verifier};
-use lambda_http::aws_lambda_events::apigw::{
-    ApiGatewayV2CustomAuthorizerSimpleResponse, ApiGatewayV2CustomAuthorizerV2Request,
-};
-use lambda_http::http::HeaderMap;
-use serde_json::{Map, Value};
 
-/// The answer: whether the request is authorized, and what its backend is told of the key, all of it texts.
-pub type Response = ApiGatewayV2CustomAuthorizerSimpleResponse<Map<String, Value>>;
+use crate::context::Context;
+use crate::event::Form;
+pub use crate::event::{Event, UnknownEvent};
+pub use crate::proxies::TrustedProxies;
+pub use crate::response::{PolicyResponse, Response};
+pub use crate::settings::Settings;
 
-/// Decides on a request, by the key in `Authorization: Bearer` or in `x-api-key`, and records the decision.
+/// The error that API Gateway answers with 401.
+const UNAUTHORIZED: &str = "Unauthorized";
+
+/// Decides on a request by its key, and records the decision.
 ///
 /// # Errors
-/// The store could not tell.
+/// `Unauthorized`: there is no valid key, and the answer would be a policy. Another: the store could not tell.
 pub async fn authorize(
     services: &Services,
-    event: ApiGatewayV2CustomAuthorizerV2Request,
+    settings: &Settings,
+    event: Event,
 ) -> Result<Response, lambda_http::Error> {
-    let http = &event.request_context.http;
-    let path = event.raw_path.as_deref().or(http.path.as_deref()).unwrap_or_default();
-    let (Some(presented), Ok(target)) = (api_key(&event.headers), Target::parse(http.method.as_str(), path))
-    else {
-        return Ok(refused("missing_api_key"));
+    let decided = decide(services, settings, &event).await;
+    // The process may be frozen as soon as it has answered.
+    services.recorder.flush().await;
+    match decided? {
+        Ok(decision) => {
+            let mut context = context::of(&decision);
+            if let Some(denial) = &decision.denied {
+                let denied = Refused::forbidden(denial.code(), format!("Denied: {denial}"));
+                context.extend(denied.context());
+            }
+            Ok(Response::new(&event, decision.allowed(), Some(decision.key.id), context))
+        }
+        Err(refused) if refused.is_without_key && event.form != Form::Simple => Err(UNAUTHORIZED.into()),
+        Err(refused) => Ok(Response::new(&event, false, refused.key, refused.context())),
+    }
+}
+
+async fn decide(
+    services: &Services,
+    settings: &Settings,
+    event: &Event,
+) -> Result<Result<Decision, Refused>, lambda_http::Error> {
+    let Some(presented) = event.presented(settings) else {
+        return Ok(Err(Refused::unauthorized("missing_api_key", "The request has no API key")));
+    };
+    let target = match event.target() {
+        Ok(target) => target,
+        Err(wrong) => return Ok(Err(Refused::forbidden("invalid_field", wrong.to_string()))),
     };
     let check = Check {
         presented,
         target: &target,
         required_permissions: &[],
-        client_ip: http.source_ip.as_deref().unwrap_or_default(),
-        user_agent: http.user_agent.as_deref(),
+        client_ip: &event.client_ip(settings),
+        user_agent: event.user_agent(),
     };
     let verifier = Verifier::new(services.store.clone(), services.recorder.clone());
-    let decided = verifier.check(&check, None).await;
-    // The process may be frozen as soon as it has answered.
-    services.recorder.flush().await;
-    match decided {
-        Ok(decision) => Ok(authorized(decision)),
-        Err(CheckError::InvalidKey) => Ok(refused("invalid_api_key")),
-        Err(CheckError::Refused { refusal, .. }) => Ok(refused(refusal.code())),
+    match verifier.check(&check, None).await {
+        Ok(decision) => Ok(Ok(decision)),
+        Err(error @ CheckError::InvalidKey) => {
+            Ok(Err(Refused::unauthorized("invalid_api_key", error.to_string())))
+        }
+        Err(CheckError::Refused { refusal, request_id }) => Ok(Err(Refused {
+            key: ApiKeyToken::parse(presented).ok().map(|token| token.id),
+            request_id: Some(request_id),
+            ..Refused::forbidden(refusal.code(), format!("Refused: {refusal}"))
+        })),
         Err(CheckError::Store(error)) => {
             tracing::error!(metric = Metric::StoreFailures.name(), %error, "a request was not decided on");
             Err(error.into())
@@ -55,37 +90,33 @@ pub async fn authorize(
     }
 }
 
-fn api_key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    bearer.or_else(|| text("x-api-key"))
+/// Why a request is refused before anything is decided about what it asks for.
+struct Refused {
+    is_without_key: bool,
+    code: &'static str,
+    message: String,
+    key: Option<KeyId>,
+    request_id: Option<EventId>,
 }
 
-fn refused(code: &str) -> Response {
-    let mut response = Response::default();
-    response.context.insert("code".to_owned(), code.into());
-    response
-}
+impl Refused {
+    /// There is no valid key.
+    fn unauthorized(code: &'static str, message: impl Into<String>) -> Self {
+        Self { is_without_key: true, code, message: message.into(), key: None, request_id: None }
+    }
 
-fn authorized(decision: Decision) -> Response {
-    let allowed = decision.allowed();
-    let Decision { request_id, key, permissions, .. } = decision;
-    let permissions: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
-    let owner = key.owner;
-    let texts = [
-        ("request_id", Some(request_id.to_string())),
-        ("key_id", Some(key.id.to_string())),
-        ("key_name", Some(key.name.to_string())),
-        ("app_slug", Some(key.app_slug.to_string())),
-        ("deployment_id", Some(key.deployment_id.to_string())),
-        ("permissions", Some(permissions.join(","))),
-        ("owner_user_id", owner.owner_user_id.map(|id| id.to_string())),
-        ("organization_id", owner.organization_id.map(|id| id.to_string())),
-        ("workspace_id", owner.workspace_id.map(|id| id.to_string())),
-    ];
-    let mut response = Response::default();
-    response.is_authorized = allowed;
-    response.context =
-        texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text?)))).collect();
-    response
+    fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self { is_without_key: false, ..Self::unauthorized(code, message) }
+    }
+
+    /// What whoever is refused may be told.
+    fn context(&self) -> Context {
+        let members = [
+            ("code", Some(self.code.to_owned())),
+            ("message", Some(self.message.clone())),
+            ("key_id", self.key.map(|id| id.to_string())),
+            ("request_id", self.request_id.map(|id| id.to_string())),
+        ];
+        members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect()
+    }
 }

@@ -6,6 +6,7 @@ use keyward_core::InvalidField;
 use keyward_core::app::OnStoreError;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
+use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, page_limit};
 use keyward_store::{AppChanges, ListApps, NewApp};
@@ -60,6 +61,7 @@ pub(crate) struct CreateRequest {
     description: Option<String>,
     permissions: Option<Vec<String>>,
     resources: Option<Vec<String>>,
+    route_permissions: Option<Vec<WrittenRoute>>,
     rate_limit_scheme_slug: Option<String>,
     on_store_error: Option<String>,
     user_id: Option<LooseId>,
@@ -86,6 +88,7 @@ pub(crate) async fn create(
         description: description(request.description)?,
         permissions: permissions("permissions", request.permissions)?,
         resources: resources(request.resources)?,
+        route_permissions: route_permissions(request.route_permissions)?,
         rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
         on_store_error: on_store_error(request.on_store_error)?,
         user_id: owner("user_id", request.user_id)?,
@@ -118,6 +121,8 @@ pub(crate) struct UpdateRequest {
     #[serde(default, deserialize_with = "patched")]
     resources: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "patched")]
+    route_permissions: Option<Option<Vec<WrittenRoute>>>,
+    #[serde(default, deserialize_with = "patched")]
     rate_limit_scheme_slug: Option<Option<String>>,
     #[serde(default, deserialize_with = "patched")]
     on_store_error: Option<Option<String>>,
@@ -141,6 +146,7 @@ pub(crate) async fn update(
         is_active: kept("is_active", request.is_active)?,
         permissions: request.permissions.map(|texts| permissions("permissions", texts)).transpose()?,
         resources: request.resources.map(resources).transpose()?,
+        route_permissions: request.route_permissions.map(route_permissions).transpose()?,
         description: request.description.map(description).transpose()?,
         rate_limit_scheme_slug: request.rate_limit_scheme_slug.map(scheme).transpose()?,
         on_store_error: request.on_store_error.map(on_store_error).transpose()?,
@@ -189,6 +195,10 @@ pub(crate) fn permissions(field: &str, texts: Option<Vec<String>>) -> Result<Vec
 
 fn resources(texts: Option<Vec<String>>) -> Result<Vec<PathPattern>, InvalidField> {
     distinct(texts, |text| PathPattern::parse("resources", text))
+}
+
+fn route_permissions(routes: Option<Vec<WrittenRoute>>) -> Result<Vec<RoutePermission>, InvalidField> {
+    RoutePermission::parse_all("route_permissions", &routes.unwrap_or_default())
 }
 
 fn distinct<T: PartialEq>(

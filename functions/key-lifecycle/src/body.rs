@@ -7,6 +7,7 @@ use keyward_core::key::Owner;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::route::RoutePermission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
@@ -32,6 +33,7 @@ pub(crate) struct AppBody {
     key_prefix: KeyPrefix,
     permissions: Vec<Permission>,
     resources: Vec<PathPattern>,
+    route_permissions: Vec<RoutePermission>,
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
@@ -55,6 +57,7 @@ impl AppBody {
             key_prefix: app.key_prefix,
             permissions: app.permissions,
             resources: app.resources,
+            route_permissions: app.route_permissions,
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
             rate_limit_scheme_slug: app.rate_limit_scheme_slug,
             on_store_error: app.on_store_error,

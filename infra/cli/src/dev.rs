@@ -227,6 +227,7 @@ impl Installation {
             description: None,
             permissions: vec![],
             resources: vec![],
+            route_permissions: vec![],
             rate_limit_scheme_slug: None,
             on_store_error: OnStoreError::default(),
             user_id: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AppNumber, DeploymentId};
 use crate::path::PathPattern;
 use crate::permission::Permission;
+use crate::route::RoutePermission;
 use crate::text::{Description, InvalidField, KeyPrefix, Name, OwnerId, Slug};
 
 /// An API auth app.
@@ -32,6 +33,9 @@ pub struct App {
     /// Which paths its keys may reach; any where it is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<PathPattern>,
+    /// What requests to its routes need, whoever checks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub route_permissions: Vec<RoutePermission>,
     /// The scheme that limits its keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_scheme_slug: Option<Slug>,

@@ -9,6 +9,7 @@ use crate::path::{NormalPath, without_query};
 use crate::permission::{self, Permission};
 use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
+use crate::route::RoutePermission;
 use crate::text::InvalidField;
 use crate::{ApiKey, App};
 
@@ -48,7 +49,7 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.asked)
+        write!(f, "{} {}", self.method.as_str(), self.asked)
     }
 }
 
@@ -119,7 +120,8 @@ pub struct Verdict {
     pub permissions: Vec<Permission>,
 }
 
-/// Decides in this order: the state of key and app, expiry, the app's resources, permissions.
+/// Decides in this order: the state of key and app, expiry, the app's resources, permissions: those that are `required`
+/// and those that the app asks for on the route.
 ///
 /// # Errors
 /// The key is refused whatever it asks for.
@@ -144,8 +146,10 @@ pub fn decide(
     }
     let reaches = app.resources.is_empty() || app.resources.iter().any(|of| of.matches(&target.path));
     let effective = permission::effective(key.granted(), &app.permissions);
+    let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
+    let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
     Ok(Verdict {
-        permitted: reaches && required.iter().all(|requirement| requirement.holds(&effective)),
+        permitted: reaches && required.all(|requirement| requirement.holds(&effective)),
         permissions: effective.into_iter().cloned().collect(),
     })
 }

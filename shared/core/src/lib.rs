@@ -19,6 +19,7 @@ pub mod pepper;
 pub mod permission;
 pub mod rate_limit;
 pub mod requirement;
+pub mod route;
 pub mod session;
 pub mod text;
 pub mod token;

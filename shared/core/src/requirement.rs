@@ -22,9 +22,12 @@ const WIDEST: usize = 64;
 /// How many parentheses may stand in each other.
 const DEEPEST: usize = 16;
 
-/// A parsed expression.
+/// A parsed expression, with the text that it was parsed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Requirement(Expression);
+pub struct Requirement {
+    text: String,
+    expression: Expression,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expression {
@@ -60,15 +63,29 @@ impl Requirement {
             None => Ok(expression),
             Some(_) => Err(parser.expected("'AND', 'OR', ',' or the end")),
         });
-        parsed.map(Self).map_err(|Unexpected { at, expected }| {
-            let character = text.get(..at).map_or(0, |before| before.chars().count()) + 1;
-            InvalidField::new(field, format!("is wrong at character {character}: {expected}"))
-        })
+        match parsed {
+            Ok(expression) => Ok(Self { text: text.trim().to_owned(), expression }),
+            Err(Unexpected { at, expected }) => {
+                let character = text.get(..at).map_or(0, |before| before.chars().count()) + 1;
+                Err(InvalidField::new(field, format!("is wrong at character {character}: {expected}")))
+            }
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// Whether it holds for who has been granted these permissions.
     pub fn holds(&self, granted: &BTreeSet<&Permission>) -> bool {
-        self.0.holds(granted)
+        self.expression.holds(granted)
+    }
+}
+
+impl From<Requirement> for String {
+    fn from(requirement: Requirement) -> Self {
+        requirement.text
     }
 }
 

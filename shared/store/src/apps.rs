@@ -10,6 +10,7 @@ use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
+use keyward_core::route::RoutePermission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ pub struct NewApp {
     pub permissions: Vec<Permission>,
     /// See [`App::resources`].
     pub resources: Vec<PathPattern>,
+    /// See [`App::route_permissions`].
+    pub route_permissions: Vec<RoutePermission>,
     /// See [`App::rate_limit_scheme_slug`].
     pub rate_limit_scheme_slug: Option<Slug>,
     /// See [`App::on_store_error`].
@@ -58,6 +61,8 @@ pub struct AppChanges {
     pub permissions: Option<Vec<Permission>>,
     /// See [`App::resources`].
     pub resources: Option<Vec<PathPattern>>,
+    /// See [`App::route_permissions`].
+    pub route_permissions: Option<Vec<RoutePermission>>,
     /// See [`App::description`].
     pub description: Option<Option<Description>>,
     /// See [`App::rate_limit_scheme_slug`].
@@ -125,6 +130,7 @@ fn size_checked(app: &App) -> Result<(), Error> {
         .chain(app.description.as_ref().map(Description::as_str))
         .chain(app.permissions.iter().map(Permission::as_str))
         .chain(app.resources.iter().map(PathPattern::as_str))
+        .chain(app.route_permissions.iter().flat_map(RoutePermission::texts))
         .chain(
             [&app.user_id, &app.organization_id, &app.workspace_id]
                 .into_iter()
@@ -153,6 +159,7 @@ impl Store {
             is_active: true,
             permissions: new.permissions,
             resources: new.resources,
+            route_permissions: new.route_permissions,
             rate_limit_scheme_slug: new.rate_limit_scheme_slug,
             on_store_error: new.on_store_error,
             user_id: new.user_id,
@@ -425,6 +432,7 @@ fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
         is_active: changes.is_active.unwrap_or(app.is_active),
         permissions: changes.permissions.unwrap_or(app.permissions),
         resources: changes.resources.unwrap_or(app.resources),
+        route_permissions: changes.route_permissions.unwrap_or(app.route_permissions),
         description: changes.description.unwrap_or(app.description),
         rate_limit_scheme_slug: changes.rate_limit_scheme_slug.unwrap_or(app.rate_limit_scheme_slug),
         on_store_error: changes.on_store_error.unwrap_or(app.on_store_error),

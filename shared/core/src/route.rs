@@ -1,0 +1,162 @@
+//! What an app asks for on its routes, whoever checks a request to them.
+//!
+//! A route is a method and a pattern of paths. Of a request that several routes concern, the permissions of each must
+//! hold; of one that none concerns, they ask for nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Target;
+use crate::method::Method;
+use crate::path::PathPattern;
+use crate::requirement::Requirement;
+use crate::text::InvalidField;
+
+/// How many routes an app may list.
+const MOST: usize = 32;
+/// What stands for every method.
+const ANY: &str = "*";
+
+/// The permissions that requests to a route need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "WrittenRoute", try_from = "WrittenRoute")]
+pub struct RoutePermission {
+    /// Any where it is not given.
+    method: Option<Method>,
+    path: PathPattern,
+    permissions: Vec<Requirement>,
+}
+
+/// A route as it is written in requests and kept in the table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WrittenRoute {
+    #[serde(default = "any_method")]
+    method: String,
+    path: String,
+    permissions: Vec<String>,
+}
+
+fn any_method() -> String {
+    ANY.to_owned()
+}
+
+impl RoutePermission {
+    /// Parses the routes in the request's field `field`.
+    ///
+    /// # Errors
+    /// There are more than 32, or one is wrong: says which member of it, and what it may hold. A route without
+    /// permissions is none.
+    pub fn parse_all(field: &str, routes: &[WrittenRoute]) -> Result<Vec<Self>, InvalidField> {
+        if routes.len() > MOST {
+            return Err(InvalidField::new(field, format!("must be at most {MOST}")));
+        }
+        let routes = routes.iter().enumerate();
+        routes.map(|(index, route)| Self::parse(&format!("{field}[{index}]"), route)).collect()
+    }
+
+    fn parse(field: &str, route: &WrittenRoute) -> Result<Self, InvalidField> {
+        let method = match route.method.trim() {
+            ANY => None,
+            method => Some(Method::parse(&format!("{field}.method"), method)?),
+        };
+        let path = PathPattern::parse(&format!("{field}.path"), &route.path)?;
+        let permissions_field = format!("{field}.permissions");
+        if route.permissions.is_empty() {
+            return Err(InvalidField::new(&permissions_field, "must hold at least one permission"));
+        }
+        let permissions = route.permissions.iter().enumerate();
+        let permissions = permissions
+            .map(|(index, text)| Requirement::parse(&format!("{permissions_field}[{index}]"), text))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { method, path, permissions })
+    }
+
+    /// Whether it is about this request. A route of `GET` is one of `HEAD` too, which asks for the same (RFC 9110, 9.3.2).
+    pub fn concerns(&self, target: &Target) -> bool {
+        let asked = target.method().as_str();
+        let with_method = match self.method.map(Method::as_str) {
+            None => true,
+            Some("GET") => matches!(asked, "GET" | "HEAD"),
+            Some(method) => method == asked,
+        };
+        with_method && self.path.matches(target.path())
+    }
+
+    /// What it asks for: all of it must hold.
+    pub fn permissions(&self) -> &[Requirement] {
+        &self.permissions
+    }
+
+    /// The texts that it takes to keep it, with the names of its members.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let method = self.method.map_or(ANY, Method::as_str);
+        let members = ["method", method, "path", self.path.as_str(), "permissions"];
+        members.into_iter().chain(self.permissions.iter().map(Requirement::as_str))
+    }
+}
+
+impl From<RoutePermission> for WrittenRoute {
+    fn from(route: RoutePermission) -> Self {
+        Self {
+            method: route.method.map_or(ANY, Method::as_str).to_owned(),
+            path: route.path.into(),
+            permissions: route.permissions.into_iter().map(String::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<WrittenRoute> for RoutePermission {
+    type Error = InvalidField;
+
+    fn try_from(route: WrittenRoute) -> Result<Self, InvalidField> {
+        Self::parse("route", &route)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(method: &str, path: &str, permissions: &[&str]) -> WrittenRoute {
+        let permissions = permissions.iter().map(|text| (*text).to_owned()).collect();
+        WrittenRoute { method: method.to_owned(), path: path.to_owned(), permissions }
+    }
+
+    fn concerns(route: (&str, &str), request: (&str, &str)) -> bool {
+        let route = RoutePermission::parse("route", &written(route.0, route.1, &["a"])).unwrap();
+        route.concerns(&Target::parse(request.0, request.1).unwrap())
+    }
+
+    #[test]
+    fn a_route_is_a_method_and_a_pattern_of_paths() {
+        assert!(concerns(("POST", "/users/*"), ("POST", "/users/1")));
+        assert!(!concerns(("POST", "/users/*"), ("GET", "/users/1")));
+        assert!(!concerns(("POST", "/users/*"), ("POST", "/orgs/1")));
+        assert!(concerns(("*", "/users/*"), ("DELETE", "/users/1")));
+        assert!(concerns(("post", "users/*"), ("POST", "/Users//%31?x")), "however either is written");
+        assert!(concerns(("GET", "*"), ("HEAD", "/users")), "a HEAD tells what a GET does");
+        assert!(!concerns(("HEAD", "*"), ("GET", "/users")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let refused = |routes: &[WrittenRoute]| {
+            RoutePermission::parse_all("route_permissions", routes).unwrap_err().to_string()
+        };
+        let good = written("*", "/a", &["a"]);
+        assert_eq!(
+            refused(&[good.clone(), written("TRACE", "/a", &["a"])]),
+            "route_permissions[1].method must be one of GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
+        );
+        assert!(refused(&[written("*", "", &["a"])]).starts_with("route_permissions[0].path must"));
+        assert_eq!(
+            refused(&[written("*", "/a", &[])]),
+            "route_permissions[0].permissions must hold at least one permission"
+        );
+        assert_eq!(
+            refused(&[written("*", "/a", &["a", "b OR"])]),
+            "route_permissions[0].permissions[1] is wrong at character 5: expected a permission or '('"
+        );
+        assert!(refused(&[written("*", "/a", &[" "])]).contains("permissions[0] is wrong at character"));
+        assert_eq!(refused(&vec![good; MOST + 1]), "route_permissions must be at most 32");
+    }
+}
