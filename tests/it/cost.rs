@@ -1,9 +1,10 @@
 //! What a verification costs, and what costs nothing.
 
+use chrono::{TimeDelta, Utc};
 use keyward_http::VerifyAuth;
 use serde_json::json;
 
-use keyward_tests::{Browser, Keyward, check_body, text};
+use keyward_tests::{Browser, Call, Keyward, check_body, text};
 
 /// The largest app and key that are accepted.
 async fn largest(keyward: &Keyward) -> (String, String) {
@@ -247,4 +248,130 @@ async fn a_transaction_that_collides_is_tried_again_and_at_last_refused() {
     refused.is_error(503, "store_unavailable");
     keyward.calls.collide(0);
     assert_eq!(keyward.check(&text(&made["secret"])).await.ok()["allowed"], true, "nothing was changed");
+}
+
+/// What a check of this key sends before its answer: operations and their units.
+async fn of_a_check(keyward: &Keyward, key: &str) -> Vec<(String, f64)> {
+    keyward.settle().await;
+    keyward.calls.take();
+    keyward.calls.take_units();
+    assert_eq!(keyward.check(key).await.ok()["allowed"], true);
+    keyward.settle().await;
+    let is_of_the_check = |operation: &str| !matches!(operation, "BatchWriteItem");
+    let calls = keyward.calls.take().into_iter().map(|call| call.operation);
+    calls.filter(|operation| is_of_the_check(operation)).zip(keyward.calls.take_units()).collect()
+}
+
+async fn limited(keyward: &Keyward, rules: serde_json::Value) -> String {
+    let backend = keyward.backend();
+    let scheme = json!({"slug": "s", "name": "S", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    let app = json!({"app_slug": "acme", "name": "Acme", "rate_limit_scheme_slug": "s"});
+    backend.post("/api-auth/apps", app).await.ok();
+    let key = text(&backend.create_key("acme", json!({})).await["secret"]);
+    // The first check notes the key's last use; both let the process know where the rules are.
+    for _ in 0..2 {
+        keyward.check(&key).await.ok();
+    }
+    key
+}
+
+fn call(operation: &str, units: f64) -> (String, f64) {
+    (operation.to_owned(), units)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_rules_of_a_key_are_one_more_call_of_one_write_unit() {
+    let keyward = Keyward::start().await;
+    let rule =
+        |unit: &str, duration: u32| json!({"unit": unit, "duration": duration, "max_requests": 20_000});
+    let rules = json!([rule("minute", 1), rule("hour", 1), rule("day", 1), rule("month", 1)]);
+    let key = limited(&keyward, rules).await;
+    keyward.freeze(Utc::now());
+    for hours in [0, 0, 0, 1, 1, 3, 24, 100] {
+        keyward.pass(TimeDelta::hours(hours));
+        let sent = of_a_check(&keyward, &key).await;
+        let [read, count] = &sent[..2] else { panic!("{sent:?}") };
+        assert_eq!((read, count), (&call("BatchGetItem", 3.0), &call("UpdateItem", 1.0)), "{sent:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pause_leaves_in_a_counter_is_removed_before_it_costs_more() {
+    let keyward = Keyward::start().await;
+    let rules = json!([{"unit": "minute", "duration": 1, "max_requests": 1_000}]);
+    let key = limited(&keyward, rules).await;
+    keyward.freeze(Utc::now());
+    let mut tidied = 0;
+    for _ in 0..40 {
+        keyward.pass(TimeDelta::minutes(10));
+        keyward.settle().await;
+        keyward.calls.take();
+        keyward.calls.take_units();
+        keyward.check(&key).await.ok();
+        assert_eq!(keyward.calls.take_units(), [3.0, 1.0]);
+        let updates = keyward.calls.take();
+        let is_tidying = |call: &&Call| text(&call.sent["UpdateExpression"]).starts_with("REMOVE");
+        tidied += updates.iter().filter(|call| call.operation == "UpdateItem").filter(is_tidying).count();
+    }
+    assert!((5..=20).contains(&tidied), "{tidied} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_over_its_limit_costs_no_writes() {
+    let keyward = Keyward::start().await;
+    let key = limited(&keyward, json!([{"unit": "day", "duration": 1, "max_requests": 2}])).await;
+    assert_eq!(keyward.check(&key).await.ok()["allowed"], false);
+    keyward.settle().await;
+    keyward.calls.take();
+    for _ in 0..3 {
+        assert_eq!(keyward.check(&key).await.ok()["blocked_rule"], "2/86400s");
+    }
+    keyward.settle().await;
+    let operations: Vec<String> = keyward.calls.take().into_iter().map(|call| call.operation).collect();
+    assert!(!operations.iter().any(|operation| operation == "UpdateItem"), "{operations:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_check_of_a_limited_app_reads_twice() {
+    let keyward = Keyward::start().await;
+    let key = limited(&keyward, json!([{"unit": "day", "duration": 1, "max_requests": 9}])).await;
+    keyward.backend().patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": null})).await.ok();
+    assert_eq!(of_a_check(&keyward, &key).await, [call("BatchGetItem", 3.0)], "it looked where they were");
+    assert_eq!(of_a_check(&keyward, &key).await, [call("BatchGetItem", 2.0)]);
+    keyward.backend().patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": "s"})).await.ok();
+    let reads = [call("BatchGetItem", 2.0), call("BatchGetItem", 3.0)];
+    assert_eq!(of_a_check(&keyward, &key).await[..2], reads);
+    assert_eq!(of_a_check(&keyward, &key).await[0], call("BatchGetItem", 3.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_two_modes_are_one_transaction_and_a_read() {
+    let keyward = Keyward::start().await;
+    let rules = json!([
+        {"unit": "day", "duration": 1, "max_requests": 9},
+        {"unit": "day", "duration": 1, "max_requests": 9, "mode": "per_app"},
+    ]);
+    let key = limited(&keyward, rules).await;
+    let sent = of_a_check(&keyward, &key).await;
+    let expected = [call("BatchGetItem", 3.0), call("TransactWriteItems", 4.0), call("BatchGetItem", 2.0)];
+    assert_eq!(sent, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_scheme_is_read_for_one_unit() {
+    let keyward = Keyward::start().await;
+    let rule = |n: usize| {
+        json!({
+            "unit": "millisecond", "duration": 10_000 + n, "max_requests": 1_000_000_000 + n, "mode": "per_key_and_ip",
+            "priority": 1_000_000_000 + n, "endpoints": [format!("/{n:02}{}", "x".repeat(66))],
+        })
+    };
+    let rules: Vec<_> = (0..20).map(rule).collect();
+    let key = limited(&keyward, json!(rules)).await;
+    assert_eq!(
+        of_a_check(&keyward, &key).await,
+        [call("BatchGetItem", 3.0)],
+        "none of them holds for the request"
+    );
 }

@@ -8,6 +8,8 @@ mod contract;
 mod cost;
 mod documentation;
 mod documented_forms;
+mod faults;
+mod limits_model;
 mod lists;
 mod main_job;
 mod permissions;

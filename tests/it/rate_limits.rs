@@ -284,6 +284,6 @@ async fn what_is_no_rule_is_refused_by_name() {
     let mut longer = long.clone();
     longer["duration"] = 2.into();
     let size = refused(json!([long, longer])).await;
-    assert!(size.contains("2560"), "{size}");
+    assert!(size.contains("1536"), "{size}");
     assert_eq!(keyward.backend().get("/api-auth/rate-limit-schemes").await.ok()["total"], 0);
 }

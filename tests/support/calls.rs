@@ -11,6 +11,8 @@ use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
@@ -48,7 +50,7 @@ impl Calls {
         std::mem::take(&mut self.made.lock().expect("a lock"))
     }
 
-    /// The read units of each batch read and each query since the last time this was asked.
+    /// The units of each batch read, each query and each write that asked for them, since the last time this was asked.
     pub fn take_units(&self) -> Vec<f64> {
         std::mem::take(&mut self.units.lock().expect("a lock"))
     }
@@ -158,6 +160,11 @@ impl Intercept for Calls {
             read.consumed_capacity().iter().map(|table| table.capacity_units()).sum()
         } else if let Some(read) = output.downcast_ref::<QueryOutput>() {
             read.consumed_capacity().and_then(|table| table.capacity_units())
+        } else if let Some(write) = output.downcast_ref::<UpdateItemOutput>() {
+            write.consumed_capacity().and_then(|table| table.capacity_units())
+        } else if let Some(write) = output.downcast_ref::<TransactWriteItemsOutput>() {
+            Some(write.consumed_capacity().iter().filter_map(|table| table.capacity_units()).sum())
+                .filter(|units| *units > 0.0)
         } else {
             None
         };

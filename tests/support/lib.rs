@@ -4,6 +4,7 @@ mod access;
 mod backend;
 mod browser;
 mod calls;
+mod faults;
 pub mod scenario;
 
 use std::env;
@@ -34,6 +35,7 @@ pub use access::{Access, GRANTS, Grant};
 pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
+pub use faults::{Fault, Faults};
 
 /// An installation, served on a port of its own until the test ends.
 pub struct Keyward {
@@ -193,6 +195,13 @@ impl Keyward {
     /// The configuration with which the AWS SDK reaches its DynamoDB.
     pub fn sdk_config(&self) -> &SdkConfig {
         self.installation.sdk_config()
+    }
+
+    /// What another process of the same installation has, with a clock and a DynamoDB client of its own.
+    pub async fn process(&self, clock: Clock, client: aws_sdk_dynamodb::Client) -> Services {
+        let settings = Settings::clone(&self.services.settings);
+        let table = Table::new(client, TABLE, clock);
+        Services::start(table, self.installation.provider(), settings).await.expect("services")
     }
 
     /// Waits until what was decided is in the log.

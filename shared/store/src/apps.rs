@@ -15,7 +15,7 @@ use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{about_app, capabilities};
-use crate::item::{Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
+use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
 use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
 
@@ -137,7 +137,7 @@ fn size_checked(app: &App) -> Result<(), Error> {
                 .flatten()
                 .map(OwnerId::as_str),
         );
-    check_size("the app's texts", texts)
+    check_size("the app's texts", CALLER_BYTES, texts)
 }
 
 impl Store {

@@ -25,7 +25,7 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 /// How often a transaction that lost to another, or a batch that was not taken whole, is tried again.
 pub(crate) const ATTEMPTS: u32 = 12;
 /// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
-const CALLER_BYTES: usize = 2_560;
+pub(crate) const CALLER_BYTES: usize = 2_560;
 
 /// The primary key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -103,16 +103,20 @@ pub(crate) fn instant(at: DateTime<Utc>) -> Result<AttributeValue, Error> {
     Ok(serde_dynamo::to_attribute_value(at)?)
 }
 
-/// Refuses what would make an app or a key cost more than one read unit.
+/// Refuses what would make an item cost more than one read unit.
 ///
-/// `texts` are the values that the caller chose.
-pub(crate) fn check_size<'a>(field: &str, texts: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+/// `texts` are the values that the caller chose, of which the item has room for `most` bytes.
+pub(crate) fn check_size<'a>(
+    field: &str,
+    most: usize,
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<(), Error> {
     // Each member of a list costs up to three bytes beside its text.
     let size: usize = texts.into_iter().map(|text| text.len() + 3).sum();
-    if size <= CALLER_BYTES {
+    if size <= most {
         return Ok(());
     }
-    let problem = format!("come to {size} bytes together; {CALLER_BYTES} are the most");
+    let problem = format!("come to {size} bytes together; {most} are the most");
     Err(InvalidField::new(field, problem).into())
 }
 

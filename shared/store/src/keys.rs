@@ -18,8 +18,8 @@ use serde::Deserialize;
 
 use crate::apps::unknown_scheme;
 use crate::item::{
-    Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made, number, string,
-    tag_of, tag_value, with_tag,
+    CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made,
+    number, string, tag_of, tag_value, with_tag,
 };
 use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys, schemes};
@@ -520,7 +520,7 @@ fn size_checked(key: &ApiKey) -> Result<(), Error> {
         .chain(key.granted().map(Permission::as_str))
         .chain(key.rate_limit_scheme_slug.as_ref().map(Slug::as_str))
         .chain(owners.into_iter().flatten().map(OwnerId::as_str));
-    check_size("the key's name, permissions, metadata and owner ids", texts)
+    check_size("the key's name, permissions, metadata and owner ids", CALLER_BYTES, texts)
 }
 
 /// Refuses permissions beyond the app's, where that sets any.

@@ -1,0 +1,180 @@
+//! What becomes of a check when DynamoDB fails, in each way and at each call that it makes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use keyward_cli::dev::TABLE;
+use keyward_http::application;
+use keyward_store::dynamodb_client;
+use keyward_tests::{Fault, Faults, Keyward, check_body, text};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// A process whose DynamoDB can be made to fail, with the time limits of production.
+struct Process {
+    keyward: Keyward,
+    faults: Faults,
+    routes: Router,
+    /// A key that two rules of one mode limit.
+    one_mode: String,
+    /// A key that two rules of two modes limit.
+    two_modes: String,
+}
+
+impl Process {
+    async fn start() -> Self {
+        let keyward = Keyward::start().await;
+        let backend = keyward.backend();
+        let rule = |unit: &str, mode: &str| json!({"unit": unit, "duration": 1, "max_requests": 1_000, "mode": mode});
+        let mut keys = vec![];
+        for (slug, mode) in [("one", "per_key"), ("two", "per_app")] {
+            let rules = json!([rule("day", "per_key"), rule("calendar_month", mode)]);
+            let scheme = json!({"slug": slug, "name": "S", "rules": rules});
+            backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+            let app = json!({"app_slug": slug, "name": "App", "rate_limit_scheme_slug": slug});
+            backend.post("/api-auth/apps", app).await.ok();
+            keys.push(text(&backend.create_key(slug, json!({})).await["secret"]));
+        }
+        let config = keyward.sdk_config();
+        let faults = Faults::before(config.http_client().unwrap());
+        let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+        let services = keyward.process(keyward.services.store.clock().clone(), client).await;
+        let routes = application(verify::routes(&services), services);
+        let [one_mode, two_modes] = keys.try_into().unwrap();
+        let process = Self { keyward, faults, routes, one_mode, two_modes };
+        for key in [&process.one_mode, &process.two_modes] {
+            assert_eq!(process.check(key).await.1["allowed"], true);
+        }
+        process
+    }
+
+    /// The status, the body and the header `Retry-After`.
+    async fn check(&self, key: &str) -> (u16, Value, Option<String>) {
+        let request = Request::post("/v1/authz/check")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(check_body(key).to_string()))
+            .unwrap();
+        let response = self.routes.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.map(|value| value.to_str().unwrap().to_owned());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap(), retry_after)
+    }
+
+    /// How many requests each rule has counted, by the partition of its counter and its name there.
+    async fn counts(&self) -> BTreeMap<(String, String), i64> {
+        let client = Client::new(self.keyward.sdk_config());
+        let limits = client
+            .scan()
+            .table_name(TABLE)
+            .filter_expression("begins_with(pk, :limit)")
+            .expression_attribute_values(":limit", AttributeValue::S("LIMIT#".into()));
+        let mut counts = BTreeMap::new();
+        for item in limits.send().await.unwrap().items() {
+            let pk = item["pk"].as_s().unwrap();
+            for (name, value) in item.iter().filter(|(name, _)| name.len() > 3 && *name != "purge_at") {
+                let count: i64 = value.as_n().unwrap().parse().unwrap();
+                let most = counts.entry((pk.clone(), name[..3].to_owned())).or_insert(0);
+                *most = count.max(*most);
+            }
+        }
+        counts
+    }
+}
+
+/// A call that a check of this key makes, and how many of the same operation come before it.
+type Call<'p> = (&'p str, &'static str, usize);
+
+/// The calls that checks make.
+fn calls(process: &Process) -> [Call<'_>; 5] {
+    [
+        (&process.one_mode, "BatchGetItem", 0),
+        (&process.one_mode, "UpdateItem", 0),
+        (&process.two_modes, "BatchGetItem", 0),
+        (&process.two_modes, "TransactWriteItems", 0),
+        (&process.two_modes, "BatchGetItem", 1),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_is_a_503_in_time_and_counts_whole_requests_or_none() {
+    let process = Process::start().await;
+    for (key, operation, after) in calls(&process) {
+        for fault in Fault::ALL {
+            let before = process.counts().await;
+            // A machine that is busy with other tests may be late: of three answers one must be in time.
+            let mut times = vec![];
+            let mut answers = vec![];
+            while times.iter().all(|time| *time >= Duration::from_secs(2)) && times.len() < 3 {
+                process.faults.plan(operation, after, fault, usize::MAX);
+                let start = Instant::now();
+                answers.push(process.check(key).await);
+                times.push(start.elapsed());
+            }
+            process.faults.clear();
+            let what = format!("{operation} after {after}, {fault:?}: {answers:?}");
+            assert!(times.iter().any(|time| *time < Duration::from_secs(2)), "{times:?} {what}");
+            for (status, body, retry_after) in &answers {
+                assert_eq!((*status, &body["code"]), (503, &json!("store_unavailable")), "{what}");
+                assert_eq!(body["allowed"], false, "{what}");
+                assert_eq!(retry_after.as_deref(), Some("1"), "{what}");
+            }
+            let counted: Vec<i64> =
+                process.counts().await.iter().map(|(rule, after)| after - before[rule]).collect();
+            let is_lost = matches!(fault, Fault::AnswerLost | Fault::Slow(_)) && operation != "BatchGetItem";
+            if !is_lost && after == 0 {
+                assert!(counted.iter().all(|count| *count == 0), "{counted:?} {what}");
+            } else {
+                // Each rule of the key has counted each request as often as the others; those of the other key none.
+                let counted: Vec<i64> = counted.into_iter().filter(|count| *count > 0).collect();
+                assert!(counted.len() == 2 && counted[0] == counted[1], "{counted:?} {what}");
+            }
+            assert_eq!(process.check(key).await.1["allowed"], true, "as soon as it works again: {what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_attempt_that_fails_is_made_up_for_and_counted_once() {
+    let process = Process::start().await;
+    for (key, operation, after) in calls(&process) {
+        for fault in [Fault::Refused, Fault::AnswerLost, Fault::Throttled, Fault::Failed] {
+            let before = process.counts().await;
+            process.faults.plan(operation, after, fault, 1);
+            let (status, body, _) = process.check(key).await;
+            assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{operation} {fault:?} {body}");
+            let counted: i64 = process.counts().await.iter().map(|(rule, after)| after - before[rule]).sum();
+            assert_eq!(counted, 2, "once in each of two rules: {operation} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_may_rather_be_reached_than_counted() {
+    let process = Process::start().await;
+    let backend = process.keyward.backend();
+    let app = backend.patch("/api-auth/apps/one", json!({"on_store_error": "allow"})).await.ok();
+    assert_eq!(app["on_store_error"], "allow");
+    let other = backend.get("/api-auth/apps/two").await.ok();
+    assert_eq!(other["on_store_error"], "deny");
+    for fault in Fault::ALL {
+        process.faults.plan("UpdateItem", 0, fault, usize::MAX);
+        let (status, body, _) = process.check(&process.one_mode).await;
+        assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{fault:?}");
+        assert_eq!(body["rate_limits"], json!([]), "it was not counted: {fault:?}");
+        process.faults.plan("BatchGetItem", 0, fault, usize::MAX);
+        let (status, body, _) = process.check(&process.one_mode).await;
+        assert_eq!((status, &body["allowed"]), (503, &json!(false)), "a key that is not known: {fault:?}");
+    }
+    process.faults.clear();
+    let wrong = backend.patch("/api-auth/apps/one", json!({"on_store_error": "maybe"})).await;
+    wrong.is_error(400, "invalid_field");
+    let cleared = backend.patch("/api-auth/apps/one", json!({"on_store_error": null})).await.ok();
+    assert_eq!(cleared["on_store_error"], "deny");
+}

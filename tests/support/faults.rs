@@ -1,0 +1,140 @@
+//! A connector under the AWS SDK that makes requests to DynamoDB fail, as networks and services do.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+
+/// What becomes of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is refused: nothing is sent.
+    Refused,
+    /// The connection breaks after the request was carried out, before the answer is read.
+    AnswerLost,
+    /// The answer takes so long.
+    Slow(Duration),
+    /// DynamoDB has no capacity left.
+    Throttled,
+    /// DynamoDB fails.
+    Failed,
+    /// What answers is not DynamoDB.
+    Garbage,
+}
+
+impl Fault {
+    /// One of each kind.
+    pub const ALL: [Self; 6] = [
+        Self::Refused,
+        Self::AnswerLost,
+        Self::Slow(Duration::from_secs(10)),
+        Self::Throttled,
+        Self::Failed,
+        Self::Garbage,
+    ];
+}
+
+#[derive(Debug, Clone)]
+struct Plan {
+    operation: &'static str,
+    /// How many attempts are let through first.
+    after: usize,
+    fault: Fault,
+    left: usize,
+}
+
+/// Which attempts fail, and how. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    inner: SharedHttpClient,
+    plan: Arc<Mutex<Option<Plan>>>,
+}
+
+impl Faults {
+    /// Faults before this client; none yet.
+    pub fn before(inner: SharedHttpClient) -> Self {
+        Self { inner, plan: Arc::default() }
+    }
+
+    /// After so many attempts of this operation, such as `UpdateItem`, so many fail in this way, and no other.
+    pub fn plan(&self, operation: &'static str, after: usize, fault: Fault, times: usize) {
+        *self.plan.lock().expect("a lock") = Some(Plan { operation, after, fault, left: times });
+    }
+
+    /// Nothing fails any more.
+    pub fn clear(&self) {
+        *self.plan.lock().expect("a lock") = None;
+    }
+
+    fn next(&self, request: &HttpRequest) -> Option<Fault> {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let mut plan = self.plan.lock().expect("a lock");
+        let of_plan = |plan: &&mut Plan| plan.left > 0 && target.rsplit('.').next() == Some(plan.operation);
+        let plan = plan.as_mut().filter(of_plan)?;
+        if plan.after > 0 {
+            plan.after -= 1;
+            return None;
+        }
+        plan.left -= 1;
+        Some(plan.fault)
+    }
+}
+
+impl HttpClient for Faults {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        let inner = self.inner.http_connector(settings, components);
+        SharedHttpConnector::new(Connector { inner, faults: self.clone() })
+    }
+}
+
+#[derive(Debug)]
+struct Connector {
+    inner: SharedHttpConnector,
+    faults: Faults,
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let Some(fault) = self.faults.next(&request) else { return self.inner.call(request) };
+        let broken = || ConnectorError::io("the connection was reset".into());
+        let answer = |status: u16, body: &'static str| {
+            let status = status.try_into().expect("a status");
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
+        };
+        match fault {
+            Fault::Refused => HttpConnectorFuture::ready(Err(broken())),
+            Fault::Throttled => answer(
+                400,
+                r#"{"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "no more"}"#,
+            ),
+            Fault::Failed => answer(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
+            Fault::Garbage => answer(502, "<html>Bad Gateway</html>"),
+            Fault::AnswerLost => {
+                let carried_out = self.inner.call(request);
+                HttpConnectorFuture::new(async move {
+                    let _lost: HttpResponse = carried_out.await?;
+                    Err(broken())
+                })
+            }
+            Fault::Slow(time) => {
+                let carried_out = self.inner.call(request);
+                HttpConnectorFuture::new(async move {
+                    let answer = carried_out.await;
+                    tokio::time::sleep(time).await;
+                    answer
+                })
+            }
+        }
+    }
+}
