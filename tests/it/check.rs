@@ -1,6 +1,7 @@
 //! `POST /v1/authz/check`: the answer member by member, the states, and who may ask.
 
 use chrono::{TimeDelta, Utc};
+use keyward_core::token::ApiKeyToken;
 use keyward_http::VerifyAuth;
 use keyward_store::Scope;
 use serde_json::{Value, json};
@@ -229,13 +230,25 @@ async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
     let backend = acme(&keyward).await;
     let made = backend.create_key("acme", json!({})).await;
     let old = text(&made["secret"]);
-    backend.rotate("acme", &text(&made["id"])).await.ok();
+    let new = text(&backend.rotate("acme", &text(&made["id"])).await.ok()["secret"]);
     let wrong = keyward.check(&old).await;
     blank(wrong.is_error(401, "invalid_api_key"));
-    let unknown = Keyward::start().await.check(&old).await;
+    let elsewhere = Keyward::start().await;
+    let unknown = elsewhere.check(&old).await;
     let garbage = keyward.check("garbage").await;
     assert_eq!(wrong.body, unknown.body);
     assert_eq!(wrong.body, garbage.body);
+
+    let compared = async |keyward: &Keyward, key: &str| {
+        let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
+        let before = store.hmacs_compared();
+        let found = store.find_key(&token, None).await.unwrap();
+        let matches = store.secret_matches(&token, found.as_ref()).unwrap();
+        (matches, store.hmacs_compared() - before)
+    };
+    assert_eq!(compared(&keyward, &new).await, (true, 1));
+    assert_eq!(compared(&keyward, &old).await, (false, 1), "a wrong secret");
+    assert_eq!(compared(&elsewhere, &old).await, (false, 1), "an unknown key");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,3 +159,27 @@ async fn every_item_has_the_key_that_the_data_model_says() {
     let names: BTreeSet<String> = described.into_iter().map(|(name, _)| name).collect();
     assert_eq!(seen, names);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_samples_of_the_guide_to_rate_limits_work() {
+    let page = read("docs/rate-limits.md");
+    let bodies = Regex::new(r"-d '(\{[^']+\})'").unwrap();
+    let bodies: Vec<serde_json::Value> =
+        bodies.captures_iter(&page).map(|body| serde_json::from_str(&body[1]).unwrap()).collect();
+    let [scheme, app] = &bodies[..] else { panic!("{bodies:?}") };
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    backend.create_app("acme").await;
+    backend.post("/api-auth/rate-limit-schemes", scheme.clone()).await.ok();
+    let app = backend.patch("/api-auth/apps/acme", app.clone()).await.ok();
+    assert_eq!(app["rate_limits"].as_array().map(Vec::len), Some(3));
+    let key = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let checked = keyward.check(&key).await.ok();
+    let rules: Vec<&str> = checked["rate_limits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|limit| limit["rule"].as_str().unwrap())
+        .collect();
+    assert_eq!(rules, ["100/60s", "50000/2592000s"]);
+}

@@ -91,6 +91,15 @@ async fn the_cost_table_is_derived() {
     let written = event_bytes.div_ceil(1024) as f64;
     let logged = (REQUEST_LOG_BYTES + access_log_bytes(&template)).next_multiple_of(100) as f64;
 
+    let rules = json!([{"unit": "minute", "duration": 1, "max_requests": 100}]);
+    let scheme = json!({"slug": "limits", "name": "Limits", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    backend.patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": "limits"})).await.ok();
+    check().await;
+    keyward.calls.take_units();
+    check().await;
+    let [limited_read, counted] = keyward.calls.take_units()[..] else { panic!("a read and a count") };
+
     let memory = template["Parameters"]["VerifyMemorySize"]["Default"].as_f64().unwrap();
     let gb_seconds = memory / 1024.0 * 0.010;
     let idle = [
@@ -127,6 +136,13 @@ async fn the_cost_table_is_derived() {
     }
     let total: f64 = busy.iter().map(|(_, number, _, price, millions)| number * price * millions).sum();
     rows.push(format!("| **a million checks** | | | **${total:.2}** |"));
+    for (what, units, name) in [
+        ("more for rate limits of each key: a read unit", limited_read - read, "dynamodb_reads"),
+        ("and a write unit", counted, "dynamodb_writes"),
+    ] {
+        let price = price(name);
+        rows.push(format!("| {what} | {units} | ${price} a million | ${:.2} |", units * price));
+    }
     let kept = event_bytes as f64 / 1e3;
     let price = price("dynamodb_storage") + price("dynamodb_recovery");
     rows.push(format!(

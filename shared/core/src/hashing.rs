@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::hmac;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,7 @@ pub struct UnknownPepper(pub PepperVersion);
 pub struct Keyring {
     current: PepperVersion,
     keys: BTreeMap<PepperVersion, hmac::Key>,
+    compared: AtomicU64,
 }
 
 impl Keyring {
@@ -71,7 +73,7 @@ impl Keyring {
             .map(|(version, pepper)| (version, hmac::Key::new(hmac::HMAC_SHA256, pepper)))
             .collect();
         let (current, _) = keys.last_key_value()?;
-        Some(Self { current: *current, keys })
+        Some(Self { current: *current, keys, compared: AtomicU64::new(0) })
     }
 
     /// The tag to store for an API key.
@@ -129,6 +131,11 @@ impl Keyring {
         self.matches(Domain::ApiKey, nobody, 0, secret, &tag).is_ok_and(|_| false)
     }
 
+    /// How many HMACs were computed to compare credentials: what an unknown id and a wrong secret must not differ in.
+    pub fn compared(&self) -> u64 {
+        self.compared.load(Ordering::Relaxed)
+    }
+
     fn tag(
         &self,
         domain: Domain,
@@ -153,6 +160,7 @@ impl Keyring {
     ) -> Result<bool, UnknownPepper> {
         let key = self.key(tag.version)?;
         let message = message(domain, deployment, id, secret);
+        self.compared.fetch_add(1, Ordering::Relaxed);
         Ok(hmac::verify(key, &message, &tag.bytes).is_ok())
     }
 

@@ -75,6 +75,11 @@ impl Store {
         }
     }
 
+    /// How many HMACs were computed to compare credentials.
+    pub fn hmacs_compared(&self) -> u64 {
+        self.keyring.compared()
+    }
+
     /// The clock that decides what has expired.
     pub fn clock(&self) -> &Clock {
         self.table.clock()
