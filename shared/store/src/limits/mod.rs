@@ -5,17 +5,10 @@
 //! of which DynamoDB makes sure that it happens whole or not at all and after all earlier ones: the condition is that
 //! none of the windows that end now is full. Rules of one mode are counted in one item, so one write unit; with rules of
 //! other modes, all their items are written in one transaction. A refused request changes nothing. See ADR 0011.
-//!
-//! | attribute | |
-//! |---|---|
-//! | `<rule>` | when the sub-window of the rule's latest request began, in Unix milliseconds |
-//! | `<rule><window>` | how many requests this window has let through |
-//! | `r` | which request was counted last: an attempt whose answer was lost is not counted twice |
-//!
-//! `<rule>` is [`Limit::id`], `<window>` the window's number in base 62.
+
+mod counter;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
@@ -26,23 +19,17 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
     TransactWriteItem, Update,
 };
-use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::base62;
+use chrono::{DateTime, Utc};
 use keyward_core::id::{AppNumber, KeyId};
-use keyward_core::rate_limit::{
-    Admission, Blocked, Counts, Limit, Mode, Rules, Standing, Status, seconds_until,
-};
+use keyward_core::rate_limit::{Admission, Blocked, Limit, Rules, Standing, Status, seconds_until};
 
-use crate::item::{ATTEMPTS, Expression, Item, Key, number, pause, request_token};
+pub(crate) use self::counter::CounterState;
+use self::counter::{Counter, Names, counters, standing, state_of};
+use crate::item::{ATTEMPTS, Item, Key, pause, request_token};
 use crate::{Error, Store, random};
 
-/// What is not longer needed of a counter is removed when it comes to so many bytes.
+/// What is no longer needed of a counter is removed when it comes to so many bytes.
 const MOST_STALE: usize = 400;
-/// How long counts outlast the longest window.
-const PURGE_MARGIN: TimeDelta = TimeDelta::days(1);
-/// Longer than any window: the counts of a rule that is gone say nothing after this.
-const LONGEST_WINDOW: TimeDelta = TimeDelta::days(32);
-const ID_LENGTH: usize = 3;
 
 /// Whose request is to be admitted.
 #[derive(Debug, Clone, Copy)]
@@ -53,22 +40,6 @@ pub struct Requester<'a> {
     pub key: KeyId,
     /// The client's address. What is none counts as one address.
     pub client_ip: &'a str,
-}
-
-/// The counts of a counter's rules, by [`Limit::id`].
-pub(crate) type CounterState = HashMap<String, Counts>;
-
-/// The rules that are counted in the same item.
-struct Counter<'l> {
-    /// Whose requests it counts: the partition without the shard.
-    owner: String,
-    shards: i64,
-    /// Those that hold for the request, each with its place among all that do.
-    holding: Vec<(usize, &'l Limit)>,
-    /// All of the scheme.
-    all: Vec<&'l Limit>,
-    /// The shard that is tried first.
-    first: i64,
 }
 
 /// What came of an attempt to count a request.
@@ -324,8 +295,8 @@ impl Store {
             .update_item()
             .table_name(self.table.name())
             .set_key(Some(counter.key(shard).attributes()))
-            .update_expression(format!("REMOVE {}", removed.join(", ")))
-            .set_expression_attribute_names(Some(names.0))
+            .update_expression(format!("REMOVE {}", removed.join(",")))
+            .set_expression_attribute_names(Some(names.into_map()))
             .send()
             .await;
         drop(sent);
@@ -356,190 +327,6 @@ fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) ->
     }
 }
 
-/// The rules that hold, by the counters in which they are counted.
-fn counters<'l>(
-    requester: &Requester<'_>,
-    rules: &'l Rules,
-    holding: &[&'l Limit],
-    random: u32,
-) -> Vec<Counter<'l>> {
-    let mut counters: Vec<Counter<'l>> = Vec::new();
-    for (place, limit) in holding.iter().enumerate() {
-        let (owner, shards) = (requester.owner(limit.mode()), limit.shards());
-        let same = |counter: &&mut Counter<'l>| counter.owner == owner && counter.shards == shards;
-        match counters.iter_mut().find(same) {
-            Some(counter) => counter.holding.push((place, limit)),
-            None => counters.push(Counter {
-                all: rules
-                    .limits()
-                    .iter()
-                    .filter(|one| one.mode() == limit.mode() && one.shards() == shards)
-                    .collect(),
-                owner,
-                shards,
-                holding: vec![(place, limit)],
-                first: i64::from(random) % shards,
-            }),
-        }
-    }
-    counters
-}
-
-impl Requester<'_> {
-    fn owner(&self, mode: Mode) -> String {
-        let (app, key) = (self.app.base62(), self.key.base62());
-        match mode {
-            Mode::PerKey => format!("KEY#{key}"),
-            Mode::PerApp => format!("APP#{app}"),
-            Mode::PerKeyAndIp => format!("KEY#{key}#{}", address(self.client_ip)),
-            Mode::PerAppAndIp => format!("APP#{app}#{}", address(self.client_ip)),
-        }
-    }
-}
-
-/// What counts as one address: an IPv4 address or, as a subscriber holds at least that, the first 64 bits of an IPv6 one.
-fn address(client_ip: &str) -> String {
-    match client_ip.trim().parse::<IpAddr>().map(|address| address.to_canonical()) {
-        Ok(IpAddr::V4(address)) => address.to_string(),
-        Ok(IpAddr::V6(address)) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}")
-        }
-        Err(_) => "unknown".to_owned(),
-    }
-}
-
-impl Counter<'_> {
-    fn key(&self, shard: i64) -> Key {
-        let partition = match self.shards {
-            1 => format!("LIMIT#{}", self.owner),
-            shards => format!("LIMIT#{shard}.{shards}#{}", self.owner),
-        };
-        Key::new(partition, "COUNTS")
-    }
-
-    /// The first rule that has no room in this shard, and when all have again.
-    fn full(&self, state: &CounterState, shard: i64, now: DateTime<Utc>) -> Option<(usize, DateTime<Utc>)> {
-        let mut full = self
-            .holding
-            .iter()
-            .map(|(place, limit)| (*place, standing(state, limit, shard, now)))
-            .filter(|(_, standing)| standing.remaining == 0);
-        full.next().map(|(place, standing)| (place, standing.more_at))
-    }
-
-    /// The condition that there is room, and the update that counts.
-    fn counted(&self, shard: i64, now: DateTime<Utc>, nonce: &AttributeValue) -> Expression {
-        let mut names = Names::default();
-        let mut values = HashMap::from([
-            (":i".to_owned(), number(1)),
-            (":r".to_owned(), nonce.clone()),
-            (":purge".to_owned(), number(self.purge_at(now).timestamp())),
-        ]);
-        let mut conditions = vec!["NOT r = :r".to_owned()];
-        let mut sets = vec!["r = :r".to_owned(), "purge_at = :purge".to_owned()];
-        let (mut adds, mut removes) = (Vec::new(), Vec::new());
-        for (index, (_, limit)) in self.holding.iter().enumerate() {
-            let (window, id) = (limit.window(), limit.id());
-            let current = window.number(now);
-            let (latest, at, max) = (names.alias(id.to_owned()), format!(":a{index}"), format!(":m{index}"));
-            values.insert(at.clone(), number(window.start(current).timestamp_millis()));
-            values.insert(max.clone(), number(limit.share(shard)));
-            conditions.push(format!("NOT {latest} > {at}"));
-            sets.push(format!("{latest} = {at}"));
-            for number in current..=current + window.further() {
-                let count = names.alias(attribute(id, number));
-                if number == current {
-                    conditions.push(format!("NOT {count} >= {max}"));
-                }
-                adds.push(format!("{count} :i"));
-            }
-            for number in current - 1 - window.further()..current {
-                removes.push(names.alias(attribute(id, number)));
-            }
-        }
-        Expression {
-            condition: Some(conditions.join(" AND ")),
-            update: Some(format!(
-                "SET {} ADD {} REMOVE {}",
-                sets.join(","),
-                adds.join(","),
-                removes.join(",")
-            )),
-            names: names.0,
-            values,
-        }
-    }
-
-    fn purge_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let ends = self.all.iter().map(|limit| limit.window().end(limit.window().number(now)));
-        ends.max().unwrap_or(now) + PURGE_MARGIN
-    }
-
-    /// The attributes that no later request will look at.
-    fn stale(&self, item: &Item, now: DateTime<Utc>) -> Vec<String> {
-        let latest = |id: &str| item.get(id).and_then(instant);
-        let is_stale = |name: &&String| {
-            let Some((id, window)) = name.split_at_checked(ID_LENGTH) else { return false };
-            match self.all.iter().find(|limit| limit.id() == id) {
-                Some(limit) => {
-                    let (window_of, latest) = (limit.window(), latest(id));
-                    let number = base62::decode(window).and_then(|number| i64::try_from(number).ok());
-                    let current = latest.map(|latest| window_of.number(latest));
-                    !window.is_empty()
-                        && number.zip(current).is_some_and(|(number, current)| number < current)
-                }
-                None => latest(id).is_some_and(|latest| latest + LONGEST_WINDOW < now),
-            }
-        };
-        item.keys().filter(is_stale).cloned().collect()
-    }
-}
-
-/// Short names for attributes, since an expression may have 4 KB.
-#[derive(Default)]
-struct Names(HashMap<String, String>);
-
-impl Names {
-    fn alias(&mut self, attribute: String) -> String {
-        let alias = format!("#{}", self.0.len());
-        self.0.insert(alias.clone(), attribute);
-        alias
-    }
-}
-
-fn attribute(id: &str, window: i64) -> String {
-    let number = base62::encode(u64::try_from(window).unwrap_or(0), 8);
-    format!("{id}{}", number.trim_start_matches('0'))
-}
-
-fn instant(value: &AttributeValue) -> Option<DateTime<Utc>> {
-    value.as_n().ok()?.parse().ok().and_then(DateTime::from_timestamp_millis)
-}
-
-fn state_of(item: &Item) -> CounterState {
-    let mut state = CounterState::new();
-    for (name, value) in item {
-        let (Some((id, window)), Ok(text)) = (name.split_at_checked(ID_LENGTH), value.as_n()) else {
-            continue;
-        };
-        let counts = state.entry(id.to_owned()).or_default();
-        if window.is_empty() {
-            counts.latest = instant(value);
-        } else if let Some((number, count)) = base62::decode(window).zip(text.parse().ok())
-            && let Ok(number) = i64::try_from(number)
-        {
-            counts.by_window.insert(number, count);
-        }
-    }
-    state
-}
-
-fn standing(state: &CounterState, limit: &Limit, shard: i64, now: DateTime<Utc>) -> Standing {
-    let of = |counts: &Counts| counts.standing(limit.window(), limit.share(shard), now);
-    state.get(limit.id()).map_or_else(|| of(&Counts::default()), of)
-}
-
 fn statuses(holding: &[&Limit], standings: &HashMap<usize, Standing>, now: DateTime<Utc>) -> Vec<Status> {
     let status = |(place, limit): (usize, &&Limit)| {
         let standing = standings.get(&place)?;
@@ -552,18 +339,4 @@ fn statuses(holding: &[&Limit], standings: &HashMap<usize, Standing>, now: DateT
         })
     };
     holding.iter().enumerate().filter_map(status).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_address_counts_with_its_64() {
-        assert_eq!(address("192.0.2.7"), "192.0.2.7");
-        assert_eq!(address(" ::ffff:192.0.2.7 "), "192.0.2.7");
-        assert_eq!(address("2001:db8:1:2:3:4:5:6"), address("2001:db8:1:2::"));
-        assert_ne!(address("2001:db8:1:2::"), address("2001:db8:1:3::"));
-        assert_eq!(address(""), address("not an address"));
-    }
 }
