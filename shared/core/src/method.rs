@@ -22,6 +22,12 @@ impl Method {
             .ok_or_else(|| InvalidField::new(field, format!("must be one of {}", KNOWN.join(", "))))
     }
 
+    /// Whether what is said of this method is said of `asked`: a `HEAD` asks for the same as a `GET` (RFC 9110, 9.3.2), and
+    /// is often served by the same code.
+    pub fn covers(self, asked: Self) -> bool {
+        self == asked || (self.0 == "GET" && asked.0 == "HEAD")
+    }
+
     /// The method in capital letters.
     pub fn as_str(self) -> &'static str {
         self.0

@@ -70,15 +70,9 @@ impl RoutePermission {
         Ok(Self { method, path, permissions })
     }
 
-    /// Whether it is about this request. A route of `GET` is one of `HEAD` too, which asks for the same (RFC 9110, 9.3.2).
+    /// Whether it is about this request. A route of `GET` is one of `HEAD` too: see [`Method::covers`].
     pub fn concerns(&self, target: &Target) -> bool {
-        let asked = target.method().as_str();
-        let with_method = match self.method.map(Method::as_str) {
-            None => true,
-            Some("GET") => matches!(asked, "GET" | "HEAD"),
-            Some(method) => method == asked,
-        };
-        with_method && self.path.matches(target.path())
+        self.method.is_none_or(|method| method.covers(target.method())) && self.path.matches(target.path())
     }
 
     /// What it asks for: all of it must hold.

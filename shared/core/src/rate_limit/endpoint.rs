@@ -31,7 +31,7 @@ impl Endpoint {
 
     /// Whether it stands for this request.
     pub fn matches(&self, target: &Target) -> bool {
-        self.method.is_none_or(|method| method == target.method()) && self.path.matches(target.path())
+        self.method.is_none_or(|method| method.covers(target.method())) && self.path.matches(target.path())
     }
 }
 
@@ -49,6 +49,7 @@ mod tests {
         assert!(matches("/v1/users/*", "GET", "/v1/users/1") && !matches("/v1/users/*", "GET", "/v1/users"));
         assert!(matches("post /v1/*", "POST", "/v1/%61") && !matches("POST /v1/*", "GET", "/v1/a"));
         assert!(matches(" DELETE   v1/* ", "delete", "/v1/a"));
+        assert!(matches("GET /v1/*", "HEAD", "/v1/a") && !matches("HEAD /v1/*", "GET", "/v1/a"));
     }
 
     #[test]
