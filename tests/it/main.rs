@@ -8,6 +8,7 @@ mod contract;
 mod cost;
 mod documentation;
 mod documented_forms;
+mod layer;
 mod lists;
 mod main_job;
 mod permissions;
