@@ -44,7 +44,8 @@ fn every_error_code_is_described_and_every_described_one_exists() {
     let mut made = all_of(r#"(?:bad_request|unauthorized|forbidden)\(\s*"([a-z_]+)""#, &code);
     made.extend(all_of(r#"ApiError::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
     made.extend(all_of(r#"Self::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
-    made.extend(all_of(r#"Self::\w+(?:\(_\))? => "(\w+)","#, &read("shared/core/src/decision.rs")));
+    let decisions = read("shared/core/src/decision.rs") + &read("shared/verifier/src/decision.rs");
+    made.extend(all_of(r#"Self::\w+(?:\(_\))? => "(\w+)","#, &decisions));
     assert!(made.len() > 30, "{made:?}");
     let listed = all_of(r"(?m)^\| \[`([a-z_]+)`\]\([a-z_]+\.md\) \|", &read("docs/errors/README.md"));
     assert_eq!(listed, made);

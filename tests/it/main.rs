@@ -9,6 +9,7 @@ mod cost;
 mod documentation;
 mod documented_forms;
 mod faults;
+mod layer;
 mod limits_model;
 mod lists;
 mod main_job;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use keyward_core::InvalidField;
 use keyward_core::decision::Target;
 use keyward_core::path::NormalPath;
+use keyward_verifier::{bearer, presented};
 use lambda_http::aws_lambda_events::apigw::{
     ApiGatewayCustomAuthorizerRequest, ApiGatewayCustomAuthorizerRequestTypeRequest,
     ApiGatewayV2CustomAuthorizerV2Request,
@@ -128,10 +129,9 @@ impl Event {
         if let Some(token) = &self.token {
             return Some(bearer(token).unwrap_or(token));
         }
-        let whole = |name: &str| text(&self.headers, name);
         match &settings.key_header {
-            Some(name) => whole(name.as_str()).map(|value| bearer(value).unwrap_or(value)),
-            None => whole("authorization").and_then(bearer).or_else(|| whole("x-api-key")),
+            Some(name) => text(&self.headers, name.as_str()).map(|value| bearer(value).unwrap_or(value)),
+            None => presented(&self.headers),
         }
     }
 
@@ -194,12 +194,6 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The token of credentials of the scheme `Bearer` (RFC 6750, 2.1), whose name is not case-sensitive (RFC 9110, 11.1).
-fn bearer(credentials: &str) -> Option<&str> {
-    let (scheme, token) = credentials.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
 /// What the ARN of a method says of a request:
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/arn-format-reference.html>.
 struct Arn<'a> {
@@ -259,14 +253,5 @@ mod tests {
         ] {
             assert_eq!(path(stage, raw, of_arn), within, "{stage} {raw} {of_arn}");
         }
-    }
-
-    #[test]
-    fn the_scheme_is_bearer_in_any_case() {
-        assert_eq!(bearer("Bearer abc"), Some("abc"));
-        assert_eq!(bearer("bEARER  abc "), Some("abc"));
-        assert_eq!(bearer("Basic abc"), None);
-        assert_eq!(bearer("abc"), None);
-        assert_eq!(bearer("Bearer"), None);
     }
 }

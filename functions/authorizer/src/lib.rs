@@ -76,7 +76,7 @@ async fn decide(
     match verifier.check(&check, None).await {
         Ok(decision) => Ok(Ok(decision)),
         Err(error @ CheckError::InvalidKey) => {
-            Ok(Err(Refused::unauthorized("invalid_api_key", error.to_string())))
+            Ok(Err(Refused::unauthorized(error.code(), error.to_string())))
         }
         Err(CheckError::Refused { refusal, request_id }) => Ok(Err(Refused {
             key: ApiKeyToken::parse(presented).ok().map(|token| token.id),

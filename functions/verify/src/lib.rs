@@ -167,21 +167,14 @@ impl Peer {
 }
 
 fn refused(error: CheckError) -> ApiError {
-    use keyward_core::decision::Refusal;
-    let message = error.to_string();
+    let mut refused = ApiError::new(error.status(), error.code(), error.to_string());
     match error {
-        CheckError::InvalidKey => ApiError::unauthorized("invalid_api_key", message),
-        CheckError::Refused { refusal, request_id } => {
-            let mut error = match refusal {
-                Refusal::KeyExpired => ApiError::unauthorized(refusal.code(), message),
-                Refusal::KeyRevoked | Refusal::AppDisabled | Refusal::AppDeleted => {
-                    ApiError::forbidden(refusal.code(), message)
-                }
-            };
-            error.members.insert("request_id".to_owned(), request_id.to_string().into());
-            error
+        CheckError::InvalidKey => {}
+        CheckError::Refused { request_id, .. } => {
+            refused.members.insert("request_id".to_owned(), request_id.to_string().into());
         }
-        CheckError::Store(Error::Unauthenticated) => invalid_root_key(),
-        CheckError::Store(error) => error.into(),
+        CheckError::Store(Error::Unauthenticated) => return invalid_root_key(),
+        CheckError::Store(error) => return error.into(),
     }
+    refused
 }

@@ -375,6 +375,9 @@ impl Dev {
         });
         let described = installation.describe(&services).await?;
         installation.announce(&described)?;
+        if installation.folder.is_some() && !options.ephemeral {
+            installation.write_functions_env(&described.url)?;
+        }
         Ok(Self { installation, services, described, stop, server })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use keyward_core::ApiKey;
 use keyward_core::audit::EventId;
 use keyward_core::decision::{Denial, Refusal};
@@ -150,4 +151,29 @@ pub enum CheckError {
     /// The store could not tell.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+impl CheckError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_api_key",
+            Self::Refused { refusal, .. } => refusal.code(),
+            Self::Store(Error::Unauthenticated) => "invalid_root_key",
+            Self::Store(Error::Unavailable(_)) => "store_unavailable",
+            Self::Store(_) => "internal_error",
+        }
+    }
+
+    /// The status to answer with: 401 where another key may help, 403 where only a change of this one or of its app does.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidKey
+            | Self::Refused { refusal: Refusal::KeyExpired, .. }
+            | Self::Store(Error::Unauthenticated) => StatusCode::UNAUTHORIZED,
+            Self::Refused { .. } => StatusCode::FORBIDDEN,
+            Self::Store(Error::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
 }

@@ -1,30 +1,106 @@
-//! The verification of API keys: from a presented text to a decision.
+//! Verifies Keyward's API keys in your own process: from what a request presents as its key to a decision.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use axum::routing::get;
+//! use axum::{Extension, Router};
+//! use keyward_verifier::{ApiKeyLayer, Decision, Verifier};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+//! let verifier = Verifier::builder(&config)
+//!     .installation("keyward")
+//!     .table("keyward-Table-1ABCDEFGHIJKL")
+//!     .kms_key("arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555")
+//!     .build()
+//!     .await?;
+//!
+//! let whose = async |Extension(decision): Extension<Arc<Decision>>| decision.key.name.to_string();
+//! let users = get(whose).route_layer(ApiKeyLayer::new(verifier.clone()).require("users:read")?);
+//! let listener = tokio::net::TcpListener::bind("0.0.0.0:3000").await?;
+//! axum::serve(listener, Router::new().route("/v1/users", users)).await?;
+//! verifier.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Without axum, ask [`Verifier::check`]. The crate is not on crates.io: depend on it by `git` or `path`. A graceful stop and
+//! the client's address are in `examples/saas.rs`.
+//!
+//! # What happens
 //!
 //! Parse and checksum (no I/O) → one strongly consistent batch read of the key, its app and the rules that limit it → tag
-//! → state of key and app → expiry → permissions → rate limits → event. Nothing that decides is cached: a revocation holds
-//! for the next check that starts after it was answered. An unknown key and a wrong secret cost one HMAC each and look the
-//! same.
+//! → state of key and app → expiry → permissions → rate limits → event.
+//!
+//! # What it costs
+//!
+//! | a check | round trips to DynamoDB | read units | write units |
+//! |---|---|---|---|
+//! | of what is no key, or is mistyped | none | 0 | 0 |
+//! | of a key that no rule limits | 1 | 2 | 0 |
+//! | of one that rules of one mode limit | 2 | 3 | 1 |
+//! | of one that rules of several modes limit | 3 | 3, and 1 for each mode | 2 for each mode |
+//!
+//! The first check of a limited app in a process reads twice, since it does not know yet which rules those are. After the
+//! answer come a write unit for the event in the audit log, and another a minute for the last use of a key. KMS is asked
+//! when a verifier is built, once for each pepper, and never again.
+//!
+//! # What it guarantees
+//!
+//! - Nothing that decides is cached: a revocation holds for the next check that starts after it was answered.
+//! - A limit lets through as many requests as it says, however many processes check at the same time, and a request that is
+//!   refused is counted by no rule. An attempt that DynamoDB did not answer in 900 ms is made again, and may then be counted
+//!   twice: fewer pass, never more.
+//! - A check ends within 1.8 s, or within the operation timeout of the [`SdkConfig`].
+//! - When the store fails, a check is an error and never an "allowed", unless the app's `on_store_error` is `allow` and only
+//!   the counting failed.
+//! - An unknown key and a wrong secret cost one HMAC each and look the same.
+//! - What was decided is written before [`Verifier::close`] returns, or logged under the target `keyward::audit`.
+//!
+//! # What it may do
+//!
+//! The role of the process needs these, on the table and the KMS key:
+//!
+//! | action | where |
+//! |---|---|
+//! | `dynamodb:Query` | `PEPPERS` |
+//! | `dynamodb:BatchGetItem` | `KEY#*`, `APP#??????`, `DEPLOYMENT#*#SCHEMES`, `LIMIT#*` |
+//! | `dynamodb:BatchWriteItem` | `AUDIT#??????#??????#V?` |
+//! | `dynamodb:UpdateItem` | `LIMIT#*`; `KEY#*`, of which only the attribute `last_used_at` |
+//! | `kms:Decrypt` | the key, with the encryption context `keyward:installation`, the installation's name |
+//!
+//! `where` is what `dynamodb:LeadingKeys` is like: the policy of the function `authorizer` in `template.yaml` has it in full.
 
+mod builder;
+mod credentials;
 mod decision;
+mod layer;
 
 use std::collections::HashMap;
 use std::fmt;
 
+use aws_config::SdkConfig;
 use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
-use keyward_core::decision::{Denial, Refusal, Target, decide};
+use keyward_core::decision::decide;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
-use keyward_core::requirement::Requirement;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::{ApiKey, App};
 use keyward_store::{Error, KeyToCheck, Requester, Store, random};
 
+pub use builder::{BuildError, Builder};
+pub use credentials::{bearer, presented};
 pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
+pub use keyward_core::InvalidField;
+pub use keyward_core::decision::{Denial, Refusal, Target};
+pub use keyward_core::requirement::Requirement;
+pub use layer::{ApiKeyLayer, ApiKeyService};
 
 /// How many keys of a batch are decided on at the same time.
 const AT_ONCE: usize = 16;
@@ -66,6 +142,13 @@ struct Verified {
 }
 
 impl Verifier {
+    /// Describes a verifier of an installation whose table and key are reached with this configuration. Its region and
+    /// credentials are what the process has; an operation timeout in it takes the place of the 1.8 s that a check gives the
+    /// store.
+    pub fn builder(config: &SdkConfig) -> Builder {
+        Builder::new(config)
+    }
+
     /// A verifier that reads from `store` and reports to `recorder`.
     pub fn new(store: Store, recorder: Recorder) -> Self {
         Self { store, recorder }
@@ -211,5 +294,10 @@ impl Verifier {
         self.recorder.record(event, key.last_used_at).await;
         let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
         Ok(Decision { request_id, key, permissions, limits: admission.limits, denied })
+    }
+
+    /// Writes what was decided, and records nothing more: for when the process ends, after its last request was answered.
+    pub async fn close(&self) {
+        self.recorder.close().await;
     }
 }

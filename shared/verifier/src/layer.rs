@@ -1,0 +1,267 @@
+//! A [`tower::Layer`] that lets requests with a valid key through and answers the others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::{ConnectInfo, OriginalUri};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use keyward_core::InvalidField;
+use keyward_core::audit::EventId;
+use keyward_core::decision::{Denial, Target};
+use keyward_core::metric::Metric;
+use keyward_core::requirement::Requirement;
+use serde_json::json;
+use tower::{Layer, Service};
+
+use crate::{Check, CheckError, Decision, Verifier, presented};
+
+/// Puts a check of the API key before a service, such as the routes of an [`axum::Router`].
+///
+/// The key is looked for where [`presented`] does. Method, path and `User-Agent` are the request's own, the path that
+/// which the client asked for, also in nested routers ([`OriginalUri`]). The client's address is that of the connection, if
+/// the service knows it ([`ConnectInfo`]): see [`Self::client_ip`].
+///
+/// A request that may go through has the [`Decision`] in its extensions, in an [`Arc`]: with axum, take an
+/// `Extension<Arc<Decision>>`. Extensions are no headers: no client can send one. The response gets
+/// [`Decision::limit_headers`], where limits hold for the request. The others are answered with JSON,
+/// `{code, message, errors: [{code, message}]}`, in which the inner `code` is the status, and `request_id`, if they are in
+/// the audit log:
+///
+/// | status | codes | headers |
+/// |---|---|---|
+/// | 400 | `invalid_field` | |
+/// | 401 | `missing_api_key`, `invalid_api_key`, `key_expired` | `WWW-Authenticate` (RFC 6750, 3) |
+/// | 403 | `key_revoked`, `app_disabled`, `app_deleted` | |
+/// | 403 | `permission_denied` | `WWW-Authenticate` |
+/// | 429 | `rate_limited` | `Retry-After`, [`Decision::limit_headers`] |
+/// | 503 | `store_unavailable` | `Retry-After: 1` |
+/// | 500 | `internal_error` | |
+///
+/// Every request is checked, a preflight too, which browsers send without a key: put a layer that answers those outside of
+/// this one. Two of these layers on the way of a request check it twice, and count it twice.
+#[derive(Debug, Clone)]
+pub struct ApiKeyLayer(Gate);
+
+/// The service that [`ApiKeyLayer`] makes.
+#[derive(Debug, Clone)]
+pub struct ApiKeyService<S> {
+    gate: Gate,
+    inner: S,
+}
+
+type ClientIp = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
+
+#[derive(Clone)]
+struct Gate {
+    verifier: Verifier,
+    required: Arc<[Requirement]>,
+    client_ip: Arc<ClientIp>,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("required", &self.required).finish_non_exhaustive()
+    }
+}
+
+impl ApiKeyLayer {
+    /// A layer that lets through what this verifier allows.
+    pub fn new(verifier: Verifier) -> Self {
+        Self(Gate { verifier, required: Arc::new([]), client_ip: Arc::new(connected) })
+    }
+
+    /// The same, for keys that also have these permissions: an expression as in `required_permissions` of a check, such as
+    /// `users:read AND (users:write OR admin)`.
+    ///
+    /// # Errors
+    /// Says at which character the expression goes wrong.
+    pub fn require(mut self, permissions: &str) -> Result<Self, InvalidField> {
+        let one = Requirement::parse("permissions", permissions)?;
+        self.0.required = self.0.required.iter().cloned().chain([one]).collect();
+        Ok(self)
+    }
+
+    /// The same, with the client's address from this function: of a service behind a proxy, from the header in which that
+    /// proxy tells it. What a client can set itself is no address to limit it by.
+    #[must_use]
+    pub fn client_ip(mut self, of: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+        self.0.client_ip = Arc::new(of);
+        self
+    }
+}
+
+fn connected(parts: &Parts) -> Option<IpAddr> {
+    let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    connection.map(|ConnectInfo(address)| address.ip())
+}
+
+impl<S> Layer<S> for ApiKeyLayer {
+    type Service = ApiKeyService<S>;
+
+    fn layer(&self, inner: S) -> ApiKeyService<S> {
+        ApiKeyService { gate: self.0.clone(), inner }
+    }
+}
+
+impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for ApiKeyService<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    RequestBody: Send + 'static,
+    ResponseBody: From<String>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        // The clone may not be ready: `tower::Service`, "Be careful when cloning inner services".
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let gate = self.gate.clone();
+        Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let decision = match gate.decide(&parts).await {
+                Ok(decision) => Arc::new(decision),
+                Err(refused) => return Ok(refused.into_response()),
+            };
+            parts.extensions.insert(decision.clone());
+            let mut response = inner.call(Request::from_parts(parts, body)).await?;
+            put(response.headers_mut(), decision.limit_headers());
+            Ok(response)
+        })
+    }
+}
+
+impl Gate {
+    async fn decide(&self, parts: &Parts) -> Result<Decision, Refused> {
+        let presented = presented(&parts.headers).ok_or_else(Refused::without_key)?;
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+        let target = Target::parse(parts.method.as_str(), uri.path())?;
+        let client_ip = (self.client_ip)(parts).map(|address| address.to_string()).unwrap_or_default();
+        let check = Check {
+            presented,
+            target: &target,
+            required_permissions: &self.required,
+            client_ip: &client_ip,
+            user_agent: parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()),
+        };
+        let decision = self.verifier.check(&check, None).await?;
+        match &decision.denied {
+            None => Ok(decision),
+            Some(denial) => Err(Refused::denied(&decision, denial)),
+        }
+    }
+}
+
+/// A request that is answered here.
+struct Refused {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    request_id: Option<EventId>,
+    /// Whether a key was sent.
+    with_key: bool,
+    headers: BTreeMap<String, String>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, code, message, request_id: None, with_key: true, headers: BTreeMap::new() }
+    }
+
+    fn without_key() -> Self {
+        let message = "The request has no API key: send it as 'Authorization: Bearer KEY' or in x-api-key";
+        Self { with_key: false, ..Self::new(StatusCode::UNAUTHORIZED, "missing_api_key", message) }
+    }
+
+    fn denied(decision: &Decision, denial: &Denial) -> Self {
+        let status = match denial {
+            Denial::PermissionDenied => StatusCode::FORBIDDEN,
+            Denial::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        let mut headers = decision.limit_headers();
+        headers.extend(decision.retry_after().map(|s| (RETRY_AFTER.to_string(), s.to_string())));
+        let refused = Self::new(status, denial.code(), format!("Denied: {denial}"));
+        Self { request_id: Some(decision.request_id), headers, ..refused }
+    }
+
+    /// What tells the client how to authenticate (RFC 6750, 3).
+    fn challenge(&self) -> Option<&'static str> {
+        match (self.status, self.code) {
+            (StatusCode::UNAUTHORIZED, _) if !self.with_key => Some("Bearer realm=\"api\""),
+            (StatusCode::UNAUTHORIZED, _) => Some("Bearer realm=\"api\", error=\"invalid_token\""),
+            (StatusCode::FORBIDDEN, "permission_denied") => {
+                Some("Bearer realm=\"api\", error=\"insufficient_scope\"")
+            }
+            _ => None,
+        }
+    }
+
+    fn into_response<B: From<String>>(self) -> Response<B> {
+        let challenge = self.challenge();
+        let mut body = json!({
+            "code": self.code,
+            "message": self.message,
+            "errors": [{"code": self.status.as_u16(), "message": self.message}],
+        });
+        if let (Some(id), Some(members)) = (self.request_id, body.as_object_mut()) {
+            members.insert("request_id".to_owned(), id.to_string().into());
+        }
+        let mut response = Response::new(B::from(body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(challenge.map(|text| (WWW_AUTHENTICATE, HeaderValue::from_static(text))));
+        put(headers, self.headers);
+        response
+    }
+}
+
+impl From<InvalidField> for Refused {
+    fn from(wrong: InvalidField) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_field", wrong.to_string())
+    }
+}
+
+impl From<CheckError> for Refused {
+    fn from(error: CheckError) -> Self {
+        let (status, code) = (error.status(), error.code());
+        match error {
+            CheckError::InvalidKey => Self::new(status, code, error.to_string()),
+            CheckError::Refused { request_id, .. } => {
+                Self { request_id: Some(request_id), ..Self::new(status, code, error.to_string()) }
+            }
+            CheckError::Store(error) => {
+                tracing::error!(metric = Metric::StoreFailures.name(), %error, "a request was not decided on");
+                if status != StatusCode::SERVICE_UNAVAILABLE {
+                    return Self::new(status, code, "Something went wrong");
+                }
+                let message = "API keys cannot be checked right now; try again";
+                let headers = BTreeMap::from([(RETRY_AFTER.to_string(), "1".to_owned())]);
+                Self { headers, ..Self::new(status, code, message) }
+            }
+        }
+    }
+}
+
+fn put(headers: &mut HeaderMap, texts: BTreeMap<String, String>) {
+    for (name, text) in texts {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(text)) {
+            headers.insert(name, value);
+        }
+    }
+}
