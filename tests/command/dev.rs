@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::json;
 
@@ -49,29 +50,29 @@ async fn a_stop_under_load_loses_no_answered_check() {
     let dev = Dev::start(folder.path(), "info");
     let key = dev.backend("POST", "/api-auth/apps/demo/keys", Some(json!({"name": "busy"}))).await;
     let secret = key["secret"].as_str().unwrap().to_owned();
-    let dev = std::sync::Arc::new(dev);
+    let (dev, answered) = (std::sync::Arc::new(dev), std::sync::Arc::new(AtomicI64::new(0)));
     let callers: Vec<_> = (0..8)
         .map(|_| {
-            let (dev, secret) = (dev.clone(), secret.clone());
+            let (dev, secret, answered) = (dev.clone(), secret.clone(), answered.clone());
             tokio::spawn(async move {
                 let http = reqwest::Client::new();
-                let mut answered = 0;
                 while let Ok(200) = dev.check(&http, &secret).await {
-                    answered += 1;
+                    answered.fetch_add(1, Ordering::SeqCst);
                 }
-                answered
             })
         })
         .collect();
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-    dev.signal("TERM");
-    let mut answered = 0;
-    for caller in callers {
-        answered += caller.await.unwrap();
+    while answered.load(Ordering::SeqCst) < 100 && !callers.iter().all(|caller| caller.is_finished()) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+    dev.signal("TERM");
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let answered = answered.load(Ordering::SeqCst);
     let mut dev = std::sync::Arc::into_inner(dev).unwrap();
     assert_eq!(dev.wait().code(), Some(0), "{}", dev.log());
-    assert!(answered > 50, "{answered} checks are not much of a load");
+    assert!(answered >= 100, "a check failed after {answered}");
 
     let again = Dev::start(folder.path(), "info");
     let figures = again.backend("GET", "/api-auth/apps/demo/audit/analytics", None).await;
