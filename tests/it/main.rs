@@ -15,6 +15,7 @@ mod lists;
 mod main_job;
 mod permissions;
 mod price;
+mod processes;
 mod races;
 mod rate_limits;
 mod root_keys;
