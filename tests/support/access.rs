@@ -61,8 +61,14 @@ impl Grant {
 
 /// IAM's `StringLike`: `*` is any text, `?` any one character.
 fn like(pattern: &str, text: &str) -> bool {
-    let pattern = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
-    Regex::new(&format!("^{pattern}$")).expect("a pattern").is_match(text)
+    let mut pattern = pattern.chars();
+    let Some(first) = pattern.next() else { return text.is_empty() };
+    let pattern = pattern.as_str();
+    if first == '*' {
+        return (0..=text.len()).any(|at| text.get(at..).is_some_and(|rest| like(pattern, rest)));
+    }
+    let mut text = text.chars();
+    text.next().is_some_and(|next| (first == '?' || first == next) && like(pattern, text.as_str()))
 }
 
 impl Access {
