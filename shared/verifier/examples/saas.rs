@@ -13,6 +13,7 @@
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,17 @@ use tokio::signal::unix::{SignalKind, signal};
 type Error = Box<dyn std::error::Error>;
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("saas: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Error> {
     let verifier = Verifier::builder(&sdk_config().await?)
         .installation(variable("KEYWARD_INSTALLATION")?)
         .table(variable("KEYWARD_TABLE")?);
