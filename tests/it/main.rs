@@ -21,4 +21,5 @@ mod rate_limits;
 mod root_keys;
 mod route_permissions;
 mod sessions;
+mod soak;
 mod tenancy;

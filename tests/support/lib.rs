@@ -6,6 +6,7 @@ mod browser;
 mod calls;
 mod faults;
 pub mod scenario;
+mod soak;
 
 use std::env;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
 pub use faults::{Fault, Faults};
+pub use soak::Soak;
 
 /// An installation, served on a port of its own until the test ends.
 pub struct Keyward {

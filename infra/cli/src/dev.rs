@@ -391,6 +391,11 @@ impl Dev {
         &self.installation
     }
 
+    /// The services behind its routes.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// Finishes running requests, writes what is queued, and closes the database.
     pub async fn stop(self) {
         // Fails only if the server has ended already.
