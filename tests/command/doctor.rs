@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tokio::net::TcpSocket;
+
 use crate::process::{Dev, keyward};
 
 /// What it prints about the run in this folder, and whether it found it well.
@@ -43,6 +45,10 @@ async fn a_run_is_examined() {
 
     dev.signal("KILL");
     dev.wait();
+    // Bound and not listened on: connections are refused, and no run of another test is given this port.
+    let held = TcpSocket::new_v4().unwrap();
+    held.set_reuseaddr(true).unwrap();
+    held.bind(dev.json.url.trim_start_matches("http://").parse().unwrap()).unwrap();
     let (well, told) = examine(folder.path());
     let silent = format!(
         "WRONG  url: {} does not answer (Connection refused (os error 111)): start it again with 'keyward dev'",

@@ -35,7 +35,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts in this folder on a free port, and returns when `dev.json` is there.
+    /// Starts in this folder on a free port, and returns when `dev.json` is there and what it says is printed.
     pub fn start(dir: &Path, log: &str) -> Self {
         let dev_json = dir.join("dev.json");
         let last = fs::read(&dev_json).ok();
@@ -59,7 +59,9 @@ impl Dev {
             let now = fs::read(&dev_json).ok();
             if let Some(text) = now.filter(|text| Some(text) != last.as_ref()) {
                 dev.json = serde_json::from_slice(&text).unwrap();
-                return dev;
+                if dev.printed().contains(&dev.json.hosted_page_url) {
+                    return dev;
+                }
             }
             if let Some(status) = dev.child.try_wait().unwrap() {
                 panic!("{status}: {}", dev.log());

@@ -374,10 +374,10 @@ impl Dev {
                 .await
         });
         let described = installation.describe(&services).await?;
-        installation.announce(&described)?;
         if installation.folder.is_some() && !options.ephemeral {
             installation.write_functions_env(&described.url)?;
         }
+        installation.announce(&described)?;
         Ok(Self { installation, services, described, stop, server })
     }
 
