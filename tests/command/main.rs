@@ -11,5 +11,7 @@
 
 mod dev;
 mod doctor;
+mod offline;
+mod pepper;
 mod process;
 mod secrecy;

@@ -1,11 +1,14 @@
 //! A running `keyward dev`.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{Credentials, Region};
 use keyward_cli::dev::DevJson;
 use serde_json::{Value, json};
 
@@ -100,6 +103,19 @@ impl Dev {
         self.signal(signal);
         let status = self.wait();
         assert_eq!((status.code(), status.signal()), (Some(0), None), "{}", self.log());
+    }
+
+    /// The environment of the functions, and a client of its DynamoDB.
+    pub async fn dynamodb(&self) -> (HashMap<String, String>, Client) {
+        let env = fs::read_to_string(self.dir.join("functions.env")).unwrap();
+        let env = env.lines().filter_map(|line| line.split_once('='));
+        let env: HashMap<_, _> = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let config = keyward_http::sdk_config()
+            .endpoint_url(&env["AWS_ENDPOINT_URL_DYNAMODB"])
+            .region(Region::new(env["AWS_REGION"].clone()))
+            .credentials_provider(Credentials::new(&env["AWS_ACCESS_KEY_ID"], "none", None, None, "test"));
+        let client = Client::new(&config.load().await);
+        (env, client)
     }
 
     pub async fn backend(&self, method: &str, path: &str, body: Option<Value>) -> Value {

@@ -243,7 +243,7 @@ async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
         let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
         let before = store.hmacs_compared();
         let found = store.find_key(&token, None).await.unwrap();
-        let matches = store.secret_matches(&token, found.as_ref()).unwrap();
+        let matches = store.secret_matches(&token, found.as_ref()).await.unwrap();
         (matches, store.hmacs_compared() - before)
     };
     assert_eq!(compared(&keyward, &new).await, (true, 1));

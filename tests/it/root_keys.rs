@@ -42,7 +42,7 @@ async fn a_table_has_one_first_deployment() {
     let again =
         store.create_first_deployment(name("Second"), Mode::Production, name("Second")).await.unwrap();
     assert!(again.is_none());
-    assert_eq!(store.first_deployment().await.unwrap().unwrap().id, keyward.deployment());
+    assert_eq!(store.table().first_deployment().await.unwrap().unwrap().id, keyward.deployment());
     assert_eq!(store.root_keys(keyward.deployment()).await.unwrap().len(), 1, "and no root key more");
     let nowhere = store.create_root_key("42".parse().unwrap(), name("Lost"), &Scope::ALL).await;
     assert!(matches!(nowhere, Err(Error::NotFound(_))));

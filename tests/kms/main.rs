@@ -1,39 +1,251 @@
-//! The KMS key provider against a KMS API, reached through the SDK's own variables (`AWS_ENDPOINT_URL_KMS`,
-//! `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`): an emulator's, in `.ci/run`.
+//! Peppers on a KMS API, reached through the SDK's own variables (`AWS_ENDPOINT_URL_KMS`, `AWS_REGION`,
+//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`): an emulator's, in `.ci/run`. The table is in the DynamoDB that
+//! `AWS_ENDPOINT_URL_DYNAMODB` names.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, header};
 use chrono::Utc;
-use keyward_core::hashing::PepperVersion;
-use keyward_core::pepper::WrappedPepper;
-use keyward_pepper::{KeyProvider, KmsKeyProvider, PepperError, unlock};
+use keyward_cli::set_up::first_deployment;
+use keyward_cli::table_shape;
+use keyward_core::Clock;
+use keyward_core::deployment::Mode;
+use keyward_core::text::Name;
+use keyward_http::{Services, Settings, SettingsError, Starting, VerifyAuth, answer, function};
+use keyward_pepper::{KmsKeyProvider, PepperError};
+use keyward_store::{Store, Table, dynamodb_client};
+use keyward_tests::{Fault, Faults, check_body, conforms};
+use keyward_verifier::{BuildError, Check, Target, Verifier};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+
+async fn config() -> SdkConfig {
+    for name in ["AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL_DYNAMODB"] {
+        assert!(std::env::var(name).is_ok(), "{name} must name an API to test against");
+    }
+    keyward_http::sdk_config().load().await
+}
+
+async fn new_key(config: &SdkConfig) -> String {
+    let created = Client::new(config).create_key().send().await.expect("a key");
+    created.key_metadata.expect("metadata").key_id
+}
 
 #[tokio::test]
-async fn what_kms_wraps_it_unwraps() {
-    let endpoint = std::env::var("AWS_ENDPOINT_URL_KMS");
-    assert!(endpoint.is_ok(), "AWS_ENDPOINT_URL_KMS must name a KMS API to test against");
-    let config = keyward_http::sdk_config().load().await;
-    let client = Client::new(&config);
-    let created = client.create_key().send().await.expect("a key");
-    let key_id = created.key_metadata.expect("metadata").key_id;
-    let provider = KmsKeyProvider::new(&config, &key_id, "here");
+async fn the_kms_key_provider_conforms() {
+    let config = config().await;
+    let key = new_key(&config).await;
+    let provider = |installation: &str| KmsKeyProvider::new(&config, &key, installation);
+    conforms(&provider("here"), &provider("elsewhere")).await;
+}
 
-    let one = provider.generate(PepperVersion(1), Utc::now()).await.expect("a pepper");
-    let two = provider.generate(PepperVersion(2), Utc::now()).await.expect("a pepper");
-    let plain = provider.unwrap(&one).await.expect("the pepper");
-    assert_eq!(provider.unwrap(&one).await.expect("the pepper"), plain);
-    assert_ne!(provider.unwrap(&two).await.expect("the pepper"), plain);
-    assert!(!one.wrapped.windows(32).any(|window| window == plain.as_slice()));
-    unlock(&provider, &[one.clone(), two]).await.expect("a keyring");
+/// An installation whose pepper is wrapped by KMS, and a KMS that can be made to fail for its processes.
+struct Installed {
+    config: SdkConfig,
+    faults: Faults,
+    key: String,
+    name: String,
+    table: Table,
+    root_key: String,
+}
 
-    // Bound to its installation and its version by the encryption context.
-    let elsewhere = KmsKeyProvider::new(&config, &key_id, "elsewhere");
-    assert!(elsewhere.unwrap(&one).await.is_err());
-    let moved = WrappedPepper { version: PepperVersion(2), ..one.clone() };
-    assert!(provider.unwrap(&moved).await.is_err());
-    let foreign = WrappedPepper { provider: "local".into(), ..one.clone() };
-    assert!(matches!(provider.unwrap(&foreign).await, Err(PepperError::Foreign(PepperVersion(1)))));
+impl Installed {
+    async fn new() -> Self {
+        let config = config().await;
+        let key = new_key(&config).await;
+        let name = format!("kms-{}", u64::from_be_bytes(keyward_store::random().unwrap()));
+        let table = Table::new(dynamodb_client(&config), &name, Clock::new(Utc::now));
+        table.create(&table_shape().unwrap()).await.unwrap();
+        let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
+        table.rotate_pepper(&*provider).await.unwrap();
+        let store = Store::open(table.clone(), provider).await.unwrap();
+        let called = Name::parse("name", "Here").unwrap();
+        let (_, root_key) = first_deployment(&store, called, Mode::Production).await.unwrap();
+        let root_key = root_key.unwrap().reveal().expose_secret().to_owned();
+        let faults = Faults::before(config.http_client().unwrap());
+        Self { config, faults, key, name, table, root_key }
+    }
 
-    client.disable_key().key_id(&key_id).send().await.expect("an answer");
-    assert!(matches!(provider.unwrap(&one).await, Err(PepperError::Kms(_))), "a disabled key");
-    assert!(matches!(unlock(&provider, &[one]).await, Err(PepperError::Kms(_))), "and no keyring without it");
+    /// The key provider of a process.
+    fn provider(&self, installation: &str) -> Arc<KmsKeyProvider> {
+        let config = self.config.to_builder().http_client(self.faults.clone()).build();
+        Arc::new(KmsKeyProvider::new(&config, &self.key, installation))
+    }
+
+    /// A process of this installation, or of one that takes itself for another.
+    fn function(&self, installation: &'static str) -> Starting<Router> {
+        let (table, provider) = (self.table.clone(), self.provider(installation));
+        let start = move || {
+            let settings = Settings {
+                public_url: "http://127.0.0.1".into(),
+                verify_auth: VerifyAuth::Open,
+                allowed_origins: vec![],
+            };
+            Services::start(table.clone(), provider.clone(), settings)
+        };
+        function(start, |services| verify::routes(services).merge(key_lifecycle::routes(services)))
+    }
+
+    async fn ask(
+        &self,
+        function: &Starting<Router>,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value, Option<String>) {
+        let request = Request::post(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.root_key))
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let response = answer(function, request).await.unwrap();
+        let status = response.status().as_u16();
+        let retry =
+            response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap(), retry)
+    }
+
+    /// Makes an app and a key; returns its secret.
+    async fn key_of(&self, function: &Starting<Router>, slug: &str) -> String {
+        let app = json!({"app_slug": slug, "name": "App", "key_prefix": "sk"});
+        assert_eq!(self.ask(function, "/api-auth/apps", app).await.0, 200);
+        let (status, made, _) =
+            self.ask(function, &format!("/api-auth/apps/{slug}/keys"), json!({"name": "K"})).await;
+        assert_eq!(status, 200, "{made}");
+        made["secret"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_kms_is_a_503_in_time_and_comes_about_later() {
+    let installed = Installed::new().await;
+    let first = installed.function("here");
+    let secret = installed.key_of(&first, "acme").await;
+    for fault in [
+        Fault::Denied,
+        Fault::Throttled,
+        Fault::Failed,
+        Fault::Refused,
+        Fault::Slow(Duration::from_secs(10)),
+        Fault::Garbage,
+    ] {
+        let function = installed.function("here");
+        installed.faults.plan("Decrypt", 0, fault, usize::MAX);
+        assert!(function.started().await.is_err(), "{fault:?}");
+        let start = Instant::now();
+        let (status, body, retry) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
+        let took = start.elapsed();
+        assert_eq!(
+            (status, &body["code"], retry.as_deref()),
+            (503, &json!("not_ready"), Some("1")),
+            "{fault:?}: {body}"
+        );
+        assert!(took < Duration::from_secs(2), "{fault:?}: {took:?}");
+        installed.faults.clear();
+        let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
+        assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{fault:?}: {body}");
+    }
+    // The key is disabled, and the context is another's.
+    let client = Client::new(&installed.config);
+    client.disable_key().key_id(&installed.key).send().await.expect("an answer");
+    let function = installed.function("here");
+    let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
+    assert_eq!((status, &body["code"]), (503, &json!("not_ready")), "a disabled key");
+    client.enable_key().key_id(&installed.key).send().await.expect("an answer");
+    let elsewhere = installed.function("elsewhere");
+    let (status, body, _) = installed.ask(&elsewhere, "/v1/authz/check", check_body(&secret)).await;
+    assert_eq!((status, &body["code"]), (503, &json!("not_ready")), "another installation's context");
+    let refused = Services::start(
+        installed.table.clone(),
+        installed.provider("elsewhere"),
+        Settings { public_url: String::new(), verify_auth: VerifyAuth::Open, allowed_origins: vec![] },
+    );
+    let refused = refused.await.err();
+    assert!(
+        matches!(refused, Some(SettingsError::Pepper(PepperError::Foreign(_) | PepperError::Kms(_)))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_its_peppers_goes_on_without_kms() {
+    let installed = Installed::new().await;
+    let function = installed.function("here");
+    let secret = installed.key_of(&function, "acme").await;
+    let other = installed.function("here");
+    assert!(other.started().await.is_ok());
+    installed.faults.plan("", 0, Fault::Denied, usize::MAX);
+    for slug in ["one", "two"] {
+        let made = installed.key_of(&function, slug).await;
+        let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&made)).await;
+        assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");
+    }
+    // Of a version that it has not seen it must ask KMS: no answer without it, and never an "allowed".
+    installed
+        .table
+        .rotate_pepper(&KmsKeyProvider::new(&installed.config, &installed.key, "here"))
+        .await
+        .unwrap();
+    installed.faults.clear();
+    let late = installed.function("here");
+    let new = installed.key_of(&late, "three").await;
+    installed.faults.plan("Decrypt", 0, Fault::Denied, usize::MAX);
+    let (status, body, retry) = installed.ask(&other, "/v1/authz/check", check_body(&new)).await;
+    assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");
+    let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&secret)).await;
+    assert_eq!((status, &body["allowed"]), (200, &json!(true)), "what it can verify, it does: {body}");
+    installed.faults.clear();
+    let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&new)).await;
+    assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_decrypts_each_live_version_once_and_a_verification_none() {
+    let installed = Installed::new().await;
+    let provider = KmsKeyProvider::new(&installed.config, &installed.key, "here");
+    for _ in 0..2 {
+        installed.table.rotate_pepper(&provider).await.unwrap();
+    }
+    installed.faults.take_operations();
+    let function = installed.function("here");
+    function.started().await.map_err(|error| error.message).unwrap();
+    assert_eq!(installed.faults.take_operations(), ["Decrypt"; 3]);
+    let secret = installed.key_of(&function, "acme").await;
+    for _ in 0..20 {
+        let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
+        assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");
+    }
+    assert!(installed.faults.take_operations().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verifier_is_built_on_kms() {
+    let installed = Installed::new().await;
+    let secret = installed.key_of(&installed.function("here"), "acme").await;
+    let builder = |table: &str, installation: &str| {
+        let builder = Verifier::builder(&installed.config).installation(installation).table(table);
+        builder.kms_key(&installed.key).build()
+    };
+    let verifier = builder(&installed.name, "here").await.unwrap();
+    let target = Target::parse("GET", "/v1/users").unwrap();
+    let check = Check {
+        presented: &secret,
+        target: &target,
+        required_permissions: &[],
+        client_ip: "127.0.0.1",
+        user_agent: None,
+    };
+    assert!(verifier.check(&check, None).await.unwrap().allowed());
+    verifier.close().await;
+    assert!(matches!(builder(&installed.name, "elsewhere").await, Err(BuildError::Peppers(..))));
+    let empty = format!("{}-empty", installed.name);
+    let table = Table::new(dynamodb_client(&installed.config), &empty, Clock::new(Utc::now));
+    table.create(&table_shape().unwrap()).await.unwrap();
+    assert!(matches!(builder(&empty, "here").await, Err(BuildError::Empty(_))));
+    assert!(matches!(builder("none", "here").await, Err(BuildError::Table(..))));
 }

@@ -1,4 +1,4 @@
-//! A connector under the AWS SDK that makes requests to DynamoDB fail, as networks and services do.
+//! A connector under the AWS SDK that makes requests to DynamoDB and KMS fail, as networks and services do.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,16 +21,18 @@ pub enum Fault {
     AnswerLost,
     /// The answer takes so long.
     Slow(Duration),
-    /// DynamoDB has no capacity left.
+    /// The service has no capacity left.
     Throttled,
-    /// DynamoDB fails.
+    /// The service fails.
     Failed,
-    /// What answers is not DynamoDB.
+    /// What answers is not the service.
     Garbage,
+    /// The caller's role does not permit it.
+    Denied,
 }
 
 impl Fault {
-    /// One of each kind.
+    /// One of each kind that a store can have.
     pub const ALL: [Self; 6] = [
         Self::Refused,
         Self::AnswerLost,
@@ -55,15 +57,22 @@ struct Plan {
 pub struct Faults {
     inner: SharedHttpClient,
     plan: Arc<Mutex<Option<Plan>>>,
+    operations: Arc<Mutex<Vec<String>>>,
 }
 
 impl Faults {
     /// Faults before this client; none yet.
     pub fn before(inner: SharedHttpClient) -> Self {
-        Self { inner, plan: Arc::default() }
+        Self { inner, plan: Arc::default(), operations: Arc::default() }
     }
 
-    /// After so many attempts of this operation, such as `UpdateItem`, so many fail in this way, and no other.
+    /// The operations that were asked for since the last time this was asked, one for each attempt.
+    pub fn take_operations(&self) -> Vec<String> {
+        std::mem::take(&mut self.operations.lock().expect("a lock"))
+    }
+
+    /// After so many attempts of this operation, such as `UpdateItem`, or of any if it is empty, so many fail in this way,
+    /// and no other.
     pub fn plan(&self, operation: &'static str, after: usize, fault: Fault, times: usize) {
         *self.plan.lock().expect("a lock") = Some(Plan { operation, after, fault, left: times });
     }
@@ -75,8 +84,10 @@ impl Faults {
 
     fn next(&self, request: &HttpRequest) -> Option<Fault> {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        self.operations.lock().expect("a lock").push(operation.to_owned());
         let mut plan = self.plan.lock().expect("a lock");
-        let of_plan = |plan: &&mut Plan| plan.left > 0 && target.rsplit('.').next() == Some(plan.operation);
+        let of_plan = |plan: &&mut Plan| plan.left > 0 && ["", operation].contains(&plan.operation);
         let plan = plan.as_mut().filter(of_plan)?;
         if plan.after > 0 {
             plan.after -= 1;
@@ -119,6 +130,9 @@ impl HttpConnector for Connector {
                 r#"{"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "no more"}"#,
             ),
             Fault::Failed => answer(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
+            Fault::Denied => {
+                answer(400, r#"{"__type": "AccessDeniedException", "message": "not permitted"}"#)
+            }
             Fault::Garbage => answer(502, "<html>Bad Gateway</html>"),
             Fault::AnswerLost => {
                 let carried_out = self.inner.call(request);

@@ -5,6 +5,7 @@ mod backend;
 mod browser;
 mod calls;
 mod faults;
+mod provider;
 pub mod scenario;
 mod soak;
 
@@ -27,6 +28,7 @@ use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
 use keyward_core::text::Name;
 use keyward_http::{Services, Settings, VerifyAuth, application};
+use keyward_pepper::LocalKeyProvider;
 use keyward_store::{Scope, Table, dynamodb_client};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -37,6 +39,7 @@ pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
 pub use faults::{Fault, Faults};
+pub use provider::conforms;
 pub use soak::Soak;
 
 /// An installation, served on a port of its own until the test ends.
@@ -197,6 +200,11 @@ impl Keyward {
     /// The configuration with which the AWS SDK reaches its DynamoDB.
     pub fn sdk_config(&self) -> &SdkConfig {
         self.installation.sdk_config()
+    }
+
+    /// What wraps its peppers.
+    pub fn provider(&self) -> Arc<LocalKeyProvider> {
+        self.installation.provider()
     }
 
     /// What another process of the same installation has, with a clock and a DynamoDB client of its own.

@@ -1,13 +1,23 @@
 //! The Lambda function `authorizer`.
 
-use authorizer::{Settings, authorize};
+// The future of a start within that of a request is nested deeper than the compiler goes by itself.
+#![recursion_limit = "256"]
+
+use authorizer::{Event, Settings, authorize};
+use keyward_http::{Services, Starting, start_log};
 use lambda_http::{LambdaEvent, lambda_runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    let services = &keyward_http::start().await?;
+    start_log();
     let settings = Settings::from_env();
     let settings = &settings.inspect_err(|error| tracing::error!(%error, "the function cannot start"))?;
-    lambda_runtime::run(service_fn(|event: LambdaEvent<_>| authorize(services, settings, event.payload)))
-        .await
+    let services = &Starting::new(Services::from_env);
+    // At once, so that the first request need not wait for it.
+    let _tried = services.started().await;
+    let answer = async |event: LambdaEvent<Event>| match services.ready().await {
+        Ok(services) => authorize(services, settings, event.payload).await,
+        Err(error) => Err(error.message.into()),
+    };
+    lambda_runtime::run(service_fn(answer)).await
 }

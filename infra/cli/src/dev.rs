@@ -7,6 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -113,7 +114,7 @@ pub struct Installation {
     /// The embedded one, if that holds it.
     dynamodb: Option<EmbeddedDynamoDb>,
     table: Table,
-    provider: LocalKeyProvider,
+    provider: Arc<LocalKeyProvider>,
     deployment: DeploymentId,
     root_key: SecretString,
     folder: Option<DataDir>,
@@ -165,12 +166,14 @@ impl Installation {
             None => error.into(),
         })?;
         let key_file = kept.map(DataDir::key_file);
-        let provider = key_provider(&table, key_file.as_deref()).await?;
-        let keyring = set_up::keyring(&table, &provider).await.map_err(|error| match (error, &key_file) {
+        let provider = Arc::new(key_provider(&table, key_file.as_deref()).await?);
+        let failed = |error: SetUpError| match (error, &key_file) {
             (SetUpError::Pepper(error), Some(key_file)) => DevError::KeyFile(key_file.clone(), error),
             (error, _) => DevError::Start(error.to_string()),
-        })?;
-        let store = Store::new(table.clone(), keyring);
+        };
+        set_up::first_pepper(&table, &*provider).await.map_err(failed)?;
+        let store =
+            Store::open(table.clone(), provider.clone()).await.map_err(|error| failed(error.into()))?;
         let name = Name::parse("name", "Local")?;
         let (deployment, root_key) = match set_up::first_deployment(&store, name, Mode::Staging).await? {
             (deployment, Some(token)) => (deployment.id, token.reveal()),
@@ -193,8 +196,8 @@ impl Installation {
     }
 
     /// The key provider that wraps its peppers.
-    pub fn provider(&self) -> &LocalKeyProvider {
-        &self.provider
+    pub fn provider(&self) -> Arc<LocalKeyProvider> {
+        self.provider.clone()
     }
 
     /// The services of an installation that is reached at this URL.
@@ -207,7 +210,7 @@ impl Installation {
             verify_auth: VerifyAuth::Open,
             allowed_origins: vec![],
         };
-        Ok(Services::start(self.table.clone(), &self.provider, settings).await?)
+        Ok(Services::start(self.table.clone(), self.provider.clone(), settings).await?)
     }
 
     /// Makes the demo app unless there is one, and tells what a program needs to use the installation.

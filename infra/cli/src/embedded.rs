@@ -69,12 +69,7 @@ impl EmbeddedDynamoDb {
 
     /// The configuration with which the AWS SDK reaches it.
     pub async fn sdk_config(&self) -> SdkConfig {
-        sdk_config()
-            .endpoint_url(self.url())
-            .region(Region::from_static(REGION))
-            .credentials_provider(Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "embedded"))
-            .load()
-            .await
+        sdk_config_at(&self.url()).await
     }
 
     /// Finishes the requests that it is answering and closes the database.
@@ -85,6 +80,16 @@ impl EmbeddedDynamoDb {
         let _stopped = self.stop.send(());
         let _ended = self.task.await;
     }
+}
+
+/// The configuration with which the AWS SDK reaches an emulator at this URL.
+pub(crate) async fn sdk_config_at(url: &str) -> SdkConfig {
+    sdk_config()
+        .endpoint_url(url)
+        .region(Region::from_static(REGION))
+        .credentials_provider(Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "embedded"))
+        .load()
+        .await
 }
 
 /// Deletes what its TTL says, once a minute, as DynamoDB does sooner or later.

@@ -41,6 +41,11 @@ pub(crate) fn read_dev_json(folder: &Path) -> Option<DevJson> {
     serde_json::from_slice(&text).ok()
 }
 
+/// The environment of the functions on the run whose data is in this folder.
+pub(crate) fn functions_env(folder: &Path) -> PathBuf {
+    folder.join("functions.env")
+}
+
 /// A folder that this process alone uses.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -79,7 +84,7 @@ impl DataDir {
     }
 
     pub(crate) fn functions_env(&self) -> PathBuf {
-        self.path.join("functions.env")
+        functions_env(&self.path)
     }
 
     fn dev_json(&self) -> PathBuf {

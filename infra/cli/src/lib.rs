@@ -5,12 +5,14 @@ pub mod doctor;
 pub mod embedded;
 mod files;
 pub mod operator;
+pub mod peppers;
 pub mod set_up;
 pub mod stack;
 mod template;
 
 use axum::Router;
 use keyward_http::Services;
+pub use template::table_shape;
 
 /// Makes the routes of a function.
 pub type Routes = fn(&Services) -> Router<Services>;

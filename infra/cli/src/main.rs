@@ -2,16 +2,21 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyward_cli::dev::{DEFAULT_DATA_DIR, Dev, DevError, DevJson, Installation, Options};
 use keyward_cli::doctor::{Examination, Finding};
 use keyward_cli::operator::{self, OperatorError};
+use keyward_cli::peppers::{Peppers, PeppersError};
 use keyward_cli::stack::Stack;
 use keyward_core::deployment::Mode;
+use keyward_core::hashing::PepperVersion;
 use keyward_core::id::RootKeyId;
+use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_core::text::Name;
 use keyward_store::Scope;
 use secrecy::{ExposeSecret, SecretString};
@@ -52,6 +57,13 @@ enum Command {
     /// Make, list and revoke root keys of a deployed stack
     #[command(subcommand)]
     RootKey(RootKeyCommand),
+    /// Look after the versions of the pepper, under which all credentials are hashed
+    ///
+    /// In routine, 'rotate' makes another version, and each row moves to it when its credential is next used. After a leak,
+    /// 'rotate' and then 'repepper', which leaves no row that the leaked version alone opens. 'status' counts the rows that
+    /// need each version; one that none needs can be retired.
+    #[command(subcommand)]
+    Pepper(PepperCommand),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +138,87 @@ enum RootKeyCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum PepperCommand {
+    /// Make the first version, unless there is one ('keyward init' does this too)
+    Init {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the versions with the rows that need them
+    ///
+    /// ROWS have a tag that was made with the version; BENEATH counts rows that were re-peppered, and need it until their
+    /// credential is next used. What is counted is kept, with its time.
+    Status {
+        #[command(flatten)]
+        place: Place,
+        /// Show what was counted last, and count nothing
+        #[arg(long)]
+        last: bool,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Make another version, which makes all tags from now on
+    ///
+    /// Every process uses it within a minute. Nobody's credentials change.
+    Rotate {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// After a leak of an earlier version: put every row under the current one, without its secret
+    ///
+    /// Checks go on meanwhile. Tickets and sessions of earlier versions are ended. Takes a minute and a half at least, until
+    /// no process makes rows with an earlier version. If it is stopped, run it again: it goes on where it was.
+    Repepper {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Erase a version for good, if no row needs it
+    Retire {
+        /// The version
+        version: u32,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        pace: Pace,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The CloudFormation stack [default: the installation that runs on this machine]
+    ///
+    /// Needs AWS credentials that may describe the stack, scan and write its table and use its KMS key.
+    #[arg(long, value_name = "NAME")]
+    stack: Option<String>,
+    /// Folder of the local run [default: .keyward]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "stack")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    async fn peppers(self) -> Result<Peppers, PeppersError> {
+        match self.stack {
+            Some(stack) => Ok(Peppers::of_stack(&Stack::find(&stack).await?)),
+            None => {
+                let folder = self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+                Peppers::of_run(&folder).await
+            }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Pace {
+    /// Capacity units that reading and writing the table may use in a second
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_PACE)]
+    units_per_second: NonZeroU32,
+}
+
+const DEFAULT_PACE: NonZeroU32 = NonZeroU32::new(500).unwrap();
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ScopeArg {
     /// Manage apps, keys and rate-limit schemes
@@ -187,6 +280,7 @@ async fn main() -> ExitCode {
         Some(Command::Init(args)) => init(args).await.map_err(Into::into),
         Some(Command::Doctor(args)) => doctor(args).await,
         Some(Command::RootKey(command)) => root_key(command).await.map_err(Into::into),
+        Some(Command::Pepper(command)) => pepper(command).await.map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -265,6 +359,74 @@ async fn root_key(command: RootKeyCommand) -> Result<(), OperatorError> {
         }
     }
     Ok(())
+}
+
+async fn pepper(command: PepperCommand) -> Result<(), PeppersError> {
+    match command {
+        PepperCommand::Init { place } => match place.peppers().await?.init().await? {
+            Some(version) => print(&format!("version {version} makes all tags")),
+            None => print("there is a pepper already; nothing was changed"),
+        },
+        PepperCommand::Status { place, last, pace } => {
+            let peppers = place.peppers().await?;
+            let versions =
+                if last { peppers.last().await? } else { peppers.count(pace.units_per_second).await? };
+            if versions.is_empty() {
+                return Err(PeppersError::None);
+            }
+            print(&table(&versions));
+        }
+        PepperCommand::Rotate { place } => {
+            let version = place.peppers().await?.rotate().await?;
+            print(&format!("version {version} makes all tags, in every process within a minute"));
+        }
+        PepperCommand::Repepper { place, pace } => {
+            let done = place.peppers().await?.repepper(pace.units_per_second).await?;
+            print(&format!(
+                "{} rows were put under the current version; {} tickets and sessions of earlier ones were ended",
+                done.rows, done.ended
+            ));
+        }
+        PepperCommand::Retire { version, place, pace } => {
+            place.peppers().await?.retire(PepperVersion(version), pace.units_per_second).await?;
+            print(&format!("version {version} is erased"));
+        }
+    }
+    Ok(())
+}
+
+/// The versions of the pepper, a line each.
+fn table(versions: &[PepperRecord]) -> String {
+    let current = pepper::current(versions);
+    let time = |at: Option<DateTime<Utc>>| {
+        at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string())
+    };
+    let line = |cells: [&str; 7]| {
+        let [version, state, made, activated, rows, beneath, counted] = cells;
+        format!("{version:>7}  {state:<8}  {made:<20}  {activated:<20}  {rows:>10}  {beneath:>10}  {counted}")
+    };
+    let mut lines = vec![line(["VERSION", "STATE", "MADE", "ACTIVATED", "ROWS", "BENEATH", "COUNTED"])];
+    for version in versions {
+        let state = match version {
+            version if version.retired_at.is_some() => "retired",
+            version if Some(version.version) == current => "current",
+            version if version.activated_at.is_none() => "made",
+            _ => "earlier",
+        };
+        let count = |of: fn(&RowCount) -> u64| {
+            version.counted.as_ref().map_or_else(|| "-".to_owned(), |count| of(count).to_string())
+        };
+        lines.push(line([
+            &version.version.to_string(),
+            state,
+            &time(Some(version.created_at)),
+            &time(version.activated_at),
+            &count(|count| count.rows),
+            &count(|count| count.beneath),
+            &time(version.counted.map(|count| count.at)),
+        ]));
+    }
+    lines.join("\n")
 }
 
 async fn run(args: DevArgs) -> Result<(), DevError> {

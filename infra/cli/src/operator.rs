@@ -7,8 +7,8 @@ use keyward_core::deployment::Mode;
 use keyward_core::id::RootKeyId;
 use keyward_core::text::Name;
 use keyward_http::publishable_key;
-use keyward_pepper::unlock;
-use keyward_store::{Error, RootKeyRecord, Scope, Store};
+use keyward_pepper::PepperError;
+use keyward_store::{Error, OpenError, RootKeyRecord, Scope, Store};
 use secrecy::SecretString;
 
 use crate::set_up::{self, SetUpError};
@@ -51,9 +51,9 @@ pub struct Initialised {
 /// [`OperatorError`].
 pub async fn init(stack: &Stack, name: Name, mode: Mode) -> Result<Initialised, OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
-    let table = stack.table();
-    let keyring = set_up::keyring(&table, &stack.key_provider()).await.map_err(failed)?;
-    let store = Store::new(table, keyring);
+    let (table, provider) = (stack.table(), stack.key_provider());
+    set_up::first_pepper(&table, &*provider).await.map_err(failed)?;
+    let store = Store::open(table, provider).await.map_err(|error| failed(error.into()))?;
     let (deployment, token) = set_up::first_deployment(&store, name, mode).await.map_err(failed)?;
     Ok(Initialised {
         publishable_key: publishable_key(&stack.url, deployment.mode),
@@ -96,13 +96,10 @@ pub async fn revoke_root_key(stack: &Stack, id: RootKeyId) -> Result<(), Operato
 
 async fn open(stack: &Stack) -> Result<(Store, Deployment), OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
-    let table = stack.table();
-    let peppers = table.peppers().await.map_err(|error| failed(error.into()))?;
-    if peppers.is_empty() {
-        return Err(OperatorError::NotInitialised(stack.name.clone()));
-    }
-    let keyring = unlock(&stack.key_provider(), &peppers).await.map_err(|error| failed(error.into()))?;
-    let store = Store::new(table, keyring);
-    let first = store.first_deployment().await.map_err(|error| failed(error.into()))?;
+    let store = Store::open(stack.table(), stack.key_provider()).await.map_err(|error| match error {
+        OpenError::Pepper(PepperError::Missing) => OperatorError::NotInitialised(stack.name.clone()),
+        error => failed(error.into()),
+    })?;
+    let first = store.table().first_deployment().await.map_err(|error| failed(error.into()))?;
     Ok((store, first.ok_or_else(|| OperatorError::NotInitialised(stack.name.clone()))?))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::Client;
@@ -131,8 +132,8 @@ impl Stack {
     }
 
     /// The KMS key that wraps its peppers.
-    pub fn key_provider(&self) -> KmsKeyProvider {
-        KmsKeyProvider::new(&self.config, &self.key_arn, &self.name)
+    pub fn key_provider(&self) -> Arc<KmsKeyProvider> {
+        Arc::new(KmsKeyProvider::new(&self.config, &self.key_arn, &self.name))
     }
 
     /// The configuration with which the AWS SDK reaches its account and region.

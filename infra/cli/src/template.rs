@@ -31,7 +31,7 @@ struct Resource<P> {
 ///
 /// # Errors
 /// The template is not YAML, or its table lacks something that a local one needs.
-pub(crate) fn table_shape() -> Result<TableShape, serde_saphyr::Error> {
+pub fn table_shape() -> Result<TableShape, serde_saphyr::Error> {
     let template: Template<OnlyTable> = serde_saphyr::from_str(TEMPLATE)?;
     Ok(template.resources.table.properties)
 }

@@ -58,7 +58,8 @@ impl Recorder {
         }
     }
 
-    /// Returns when everything recorded before is written, or logged where it could not be.
+    /// Returns when everything recorded before is written, or logged where it could not be, and nothing else is left that
+    /// the store does after an answer.
     pub async fn flush(&self) {
         self.call(Message::Flush).await;
     }
@@ -100,6 +101,9 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
         }
         join_all(events.chunks(GROUP / 4).map(|chunk| write_events(&store, chunk))).await;
         join_all(uses.into_iter().map(|(key, at)| note_use(&store, key, at))).await;
+        if !waiting.is_empty() {
+            store.settled().await;
+        }
         for done in waiting {
             // Whoever asked may have gone away.
             let _gone = done.send(());

@@ -2,19 +2,85 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use crate::hashing::PepperVersion;
 
 /// A pepper that only its key provider can unwrap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedPepper {
     /// Which one.
     pub version: PepperVersion,
     /// Which provider wrapped it, such as `local` or `aws-kms`.
     pub provider: String,
     /// The wrapped bytes, as the provider gave them.
-    #[serde(with = "serde_bytes")]
     pub wrapped: Vec<u8>,
+}
+
+/// A version of the pepper and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PepperRecord {
+    /// Which one.
+    pub version: PepperVersion,
+    /// Which provider wrapped it.
+    pub provider: String,
+    /// The wrapped bytes, until it is retired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<ByteBuf>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// When it began to make new tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activated_at: Option<DateTime<Utc>>,
+    /// When its wrapped bytes were erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<DateTime<Utc>>,
+    /// How many rows needed it when they were last counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<RowCount>,
+}
+
+/// The rows that need a version of the pepper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCount {
+    /// When they were counted.
+    pub at: DateTime<Utc>,
+    /// Those whose tag was made with it.
+    pub rows: u64,
+    /// Those in which it is beneath the tag of a later version.
+    pub beneath: u64,
+}
+
+impl PepperRecord {
+    /// A pepper that was just made and makes no tags yet.
+    pub fn new(wrapped: WrappedPepper, created_at: DateTime<Utc>) -> Self {
+        Self {
+            version: wrapped.version,
+            provider: wrapped.provider,
+            wrapped: Some(ByteBuf::from(wrapped.wrapped)),
+            created_at,
+            activated_at: None,
+            retired_at: None,
+            counted: None,
+        }
+    }
+
+    /// What its provider unwraps; nothing of a retired one.
+    pub fn wrapped(&self) -> Option<WrappedPepper> {
+        Some(WrappedPepper {
+            version: self.version,
+            provider: self.provider.clone(),
+            wrapped: self.wrapped.as_ref()?.to_vec(),
+        })
+    }
+
+    /// Whether it may make new tags.
+    pub fn is_active(&self) -> bool {
+        self.activated_at.is_some() && self.wrapped.is_some()
+    }
+}
+
+/// The version that makes new tags: the highest active one.
+pub fn current(peppers: &[PepperRecord]) -> Option<PepperVersion> {
+    peppers.iter().filter(|pepper| pepper.is_active()).map(|pepper| pepper.version).max()
 }

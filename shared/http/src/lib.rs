@@ -20,7 +20,7 @@ pub use extract::{
     FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id, page_limit,
 };
 pub use frontend::{Browser, NewSession, frontend};
-pub use lambda::{run, start};
+pub use lambda::{Starting, answer, function, run, start_log};
 pub use origin::origin;
 pub use plane::{Data, application, backend};
 pub use services::{Services, Settings, SettingsError, VerifyAuth, publishable_key, sdk_config};

@@ -41,7 +41,7 @@ pub fn backend(routes: Router<Services>) -> Router<Services> {
     routes.layer(map_response(render))
 }
 
-async fn render(mut response: Response) -> Response {
+pub(crate) async fn render(mut response: Response) -> Response {
     if let Some(Payload(value)) = response.extensions_mut().remove() {
         return answer(response, value.get().to_owned());
     }

@@ -15,8 +15,8 @@ use keyward_audit::Recorder;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
 use keyward_core::{Clock, Deployment};
-use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError, unlock};
-use keyward_store::{Error, Store, Table, dynamodb_client};
+use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
+use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
 
 use crate::ApiError;
 
@@ -79,19 +79,30 @@ pub enum SettingsError {
     Store(#[from] Error),
 }
 
+impl From<OpenError> for SettingsError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Pepper(error) => error.into(),
+            OpenError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl Services {
-    /// Reads the peppers from the table, unwraps them and starts the recorder, on the current Tokio runtime.
+    /// Reads the peppers from the table, has them unwrapped and starts the recorder, on the current Tokio runtime. What else
+    /// is read is read meanwhile.
     ///
     /// # Errors
     /// The table or the key provider fails: there is no going on without peppers.
-    pub async fn start<P: KeyProvider>(
+    pub async fn start(
         table: Table,
-        provider: &P,
+        provider: Arc<dyn KeyProvider>,
         settings: Settings,
     ) -> Result<Self, SettingsError> {
-        let keyring = unlock(provider, &table.peppers().await?).await?;
-        let store = Store::new(table, keyring);
-        let deployment = store.first_deployment().await?.ok_or(SettingsError::NoDeployment)?;
+        let store = async { Store::open(table.clone(), provider).await.map_err(SettingsError::from) };
+        let deployment = async { Ok(table.first_deployment().await?) };
+        let (store, deployment) = tokio::try_join!(store, deployment)?;
+        let deployment = deployment.ok_or(SettingsError::NoDeployment)?;
         Ok(Self {
             recorder: Recorder::start(store.clone()),
             deployment: Arc::new(deployment),
@@ -108,7 +119,7 @@ impl Services {
         if id == self.deployment.id {
             return Ok(Deployment::clone(&self.deployment));
         }
-        let found = self.store.deployment(id).await?;
+        let found = self.store.table().deployment(id).await?;
         Ok(found.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?)
     }
 
@@ -145,19 +156,18 @@ impl Services {
         };
         let config = sdk_config().load().await;
         let table = Table::new(dynamodb_client(&config), name, Clock::new(Utc::now));
-        match (variable("KEYWARD_KMS_KEY_ID"), variable("KEYWARD_KEY_FILE")) {
-            (Ok(key_id), Err(_)) => {
-                Self::start(table, &KmsKeyProvider::new(&config, &key_id, &installation), settings).await
-            }
-            (Err(_), Ok(file)) => {
-                let provider = LocalKeyProvider::open(Path::new(&file), &installation)?;
-                Self::start(table, &provider, settings).await
-            }
-            _ => Err(SettingsError::Variable(
-                "KEYWARD_KMS_KEY_ID",
-                "or KEYWARD_KEY_FILE must be set, and not both",
-            )),
-        }
+        let provider: Arc<dyn KeyProvider> =
+            match (variable("KEYWARD_KMS_KEY_ID"), variable("KEYWARD_KEY_FILE")) {
+                (Ok(key_id), Err(_)) => Arc::new(KmsKeyProvider::new(&config, &key_id, &installation)),
+                (Err(_), Ok(file)) => Arc::new(LocalKeyProvider::open(Path::new(&file), &installation)?),
+                _ => {
+                    return Err(SettingsError::Variable(
+                        "KEYWARD_KMS_KEY_ID",
+                        "or KEYWARD_KEY_FILE must be set, and not both",
+                    ));
+                }
+            };
+        Self::start(table, provider, settings).await
     }
 }
 

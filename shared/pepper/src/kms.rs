@@ -3,16 +3,19 @@
 //! <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyState};
-use chrono::{DateTime, Utc};
+use futures::future::{BoxFuture, FutureExt, ready};
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{KeyProvider, PepperError, PlainPepper};
 
@@ -27,9 +30,26 @@ pub struct KmsKeyProvider {
 }
 
 impl KmsKeyProvider {
-    /// The key with this id, ARN or alias. `installation` is part of the encryption context.
+    /// The key with this id, ARN or alias. `installation` is part of the encryption context. A call of KMS is given up
+    /// after 1.8 s, so that a start that fails is answered within two, unless the configuration has timeouts of its own.
     pub fn new(config: &SdkConfig, key_id: &str, installation: &str) -> Self {
-        Self { client: Client::new(config), key_id: key_id.to_owned(), installation: installation.to_owned() }
+        let own = config.timeout_config();
+        let attempt = own.and_then(TimeoutConfig::operation_attempt_timeout);
+        let operation = own.and_then(TimeoutConfig::operation_timeout);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_millis(500))
+            .operation_attempt_timeout(attempt.unwrap_or(Duration::from_millis(900)))
+            .operation_timeout(operation.unwrap_or(Duration::from_millis(1_800)))
+            .build();
+        let retries =
+            RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
+        let config =
+            aws_sdk_kms::config::Builder::from(config).timeout_config(timeouts).retry_config(retries).build();
+        Self {
+            client: Client::from_conf(config),
+            key_id: key_id.to_owned(),
+            installation: installation.to_owned(),
+        }
     }
 
     fn context(&self, version: PepperVersion) -> HashMap<String, String> {
@@ -93,52 +113,44 @@ impl KmsKeyProvider {
 }
 
 impl KeyProvider for KmsKeyProvider {
-    async fn generate(
-        &self,
-        version: PepperVersion,
-        now: DateTime<Utc>,
-    ) -> Result<WrappedPepper, PepperError> {
-        let made = self
+    fn generate(&self, version: PepperVersion) -> BoxFuture<'_, Result<WrappedPepper, PepperError>> {
+        let request = self
             .client
             .generate_data_key_without_plaintext()
             .key_id(&self.key_id)
             .key_spec(DataKeySpec::Aes256)
-            .set_encryption_context(Some(self.context(version)))
-            .send()
-            .await
-            .map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
-        let wrapped =
-            made.ciphertext_blob.ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
-        Ok(WrappedPepper {
-            version,
-            provider: NAME.to_owned(),
-            wrapped: wrapped.into_inner(),
-            created_at: now,
-        })
+            .set_encryption_context(Some(self.context(version)));
+        async move {
+            let made = request.send().await;
+            let made = made.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
+            let wrapped = made.ciphertext_blob.map(Blob::into_inner);
+            let wrapped = wrapped.ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
+            Ok(WrappedPepper { version, provider: NAME.to_owned(), wrapped })
+        }
+        .boxed()
     }
 
-    async fn unwrap(&self, pepper: &WrappedPepper) -> Result<PlainPepper, PepperError> {
+    fn unwrap<'a>(&'a self, pepper: &'a WrappedPepper) -> BoxFuture<'a, Result<PlainPepper, PepperError>> {
         let foreign = PepperError::Foreign(pepper.version);
         if pepper.provider != NAME {
-            return Err(foreign);
+            return ready(Err(foreign)).boxed();
         }
-        let opened = self
+        let request = self
             .client
             .decrypt()
             .key_id(&self.key_id)
             .ciphertext_blob(Blob::new(pepper.wrapped.clone()))
-            .set_encryption_context(Some(self.context(pepper.version)))
-            .send()
-            .await;
-        let opened = opened.map_err(|error| match error.code() {
-            Some("InvalidCiphertextException" | "IncorrectKeyException") => {
-                PepperError::Foreign(pepper.version)
-            }
-            _ => PepperError::Kms(DisplayErrorContext(error).to_string()),
-        })?;
-        let mut bytes = opened.plaintext.map(Blob::into_inner).unwrap_or_default();
-        let plain = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new);
-        bytes.zeroize();
-        plain.map_err(|_| foreign)
+            .set_encryption_context(Some(self.context(pepper.version)));
+        async move {
+            let opened = request.send().await.map_err(|error| match error.code() {
+                Some("InvalidCiphertextException" | "IncorrectKeyException") => {
+                    PepperError::Foreign(pepper.version)
+                }
+                _ => PepperError::Kms(DisplayErrorContext(error).to_string()),
+            })?;
+            let bytes = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
+            <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| foreign)
+        }
+        .boxed()
     }
 }

@@ -1,17 +1,17 @@
 //! Peppers: making, wrapping and unwrapping them. Nothing else knows KMS.
 //!
 //! A pepper is 32 random bytes that a [`KeyProvider`] wraps; the table holds only the wrapped form, by version. A
-//! process unwraps what it needs once, when it starts, and never asks its provider again: when the provider fails,
-//! the start fails, and there is no way to go on without a pepper.
+//! process unwraps each version once and never asks its provider again: when the provider fails, the start fails, and
+//! there is no way to go on without a pepper.
 
 mod kms;
 mod local;
 
-use std::future::Future;
+use std::fmt;
 
-use chrono::{DateTime, Utc};
+use futures::future::{BoxFuture, try_join_all};
 use keyward_core::hashing::{Keyring, PepperVersion};
-use keyward_core::pepper::WrappedPepper;
+use keyward_core::pepper::{self, PepperRecord, WrappedPepper};
 use zeroize::Zeroizing;
 
 pub use kms::{KeyFault, KmsKeyProvider};
@@ -30,41 +30,50 @@ pub enum PepperError {
     #[error("KMS failed: {0}")]
     Kms(String),
     /// The wrapped bytes were not made by this key, for this installation and this version.
-    #[error("pepper version {} was not wrapped by this key", .0.0)]
+    #[error("pepper version {0} was not wrapped by this key")]
     Foreign(PepperVersion),
-    /// There is no pepper to load.
+    /// There is no active pepper to load.
     #[error("the table holds no pepper")]
     Missing,
 }
 
 /// Where the key that wraps peppers lives.
-pub trait KeyProvider: Sync {
+pub trait KeyProvider: fmt::Debug + Send + Sync {
     /// Makes a pepper and wraps it, bound to this version.
     ///
     /// # Errors
     /// [`PepperError`].
-    fn generate(
-        &self,
-        version: PepperVersion,
-        now: DateTime<Utc>,
-    ) -> impl Future<Output = Result<WrappedPepper, PepperError>> + Send;
+    fn generate(&self, version: PepperVersion) -> BoxFuture<'_, Result<WrappedPepper, PepperError>>;
 
     /// Unwraps a pepper that this provider wrapped.
     ///
     /// # Errors
     /// [`PepperError::Foreign`] for another's, for another version's and for changed bytes.
-    fn unwrap(&self, pepper: &WrappedPepper)
-    -> impl Future<Output = Result<PlainPepper, PepperError>> + Send;
+    fn unwrap<'a>(&'a self, pepper: &'a WrappedPepper) -> BoxFuture<'a, Result<PlainPepper, PepperError>>;
 }
 
-/// Unwraps these peppers into a keyring: one call of the provider each.
+/// The keyring of these peppers: at once one call of the provider for each that is not retired and that `held`, if given,
+/// does not hold.
 ///
 /// # Errors
 /// [`PepperError`]; none of them is left out silently.
-pub async fn unlock<P: KeyProvider>(provider: &P, peppers: &[WrappedPepper]) -> Result<Keyring, PepperError> {
-    let mut plain = Vec::with_capacity(peppers.len());
-    for pepper in peppers {
-        plain.push((pepper.version, provider.unwrap(pepper).await?));
-    }
-    Keyring::new(plain.iter().map(|(version, pepper)| (*version, &**pepper))).ok_or(PepperError::Missing)
+pub async fn unlock(
+    provider: &dyn KeyProvider,
+    peppers: &[PepperRecord],
+    held: Option<&Keyring>,
+) -> Result<Keyring, PepperError> {
+    let current = pepper::current(peppers).ok_or(PepperError::Missing)?;
+    let (kept, missing): (Vec<WrappedPepper>, Vec<WrappedPepper>) = peppers
+        .iter()
+        .filter_map(PepperRecord::wrapped)
+        .partition(|pepper| held.is_some_and(|held| held.holds(pepper.version)));
+    let unwrap = async |pepper: &WrappedPepper| Ok((pepper.version, provider.unwrap(pepper).await?));
+    let plain: Vec<(PepperVersion, PlainPepper)> = try_join_all(missing.iter().map(unwrap)).await?;
+    let plain = plain.iter().map(|(version, pepper)| (*version, &**pepper));
+    let kept: Vec<PepperVersion> = kept.iter().map(|pepper| pepper.version).collect();
+    let ring = match held {
+        Some(held) => held.turned(current, &kept, plain),
+        None => Keyring::new(current, plain),
+    };
+    ring.ok_or(PepperError::Missing)
 }

@@ -13,7 +13,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use crate::item::{Commit, Key, Transaction, body, item};
-use crate::{Error, Scope, Store, random};
+use crate::{Error, Scope, Store, Table, random};
 
 fn key(id: DeploymentId) -> Key {
     Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")
@@ -45,7 +45,8 @@ impl Store {
         let transaction = Transaction::new(&self.table)
             .create(item(&first_key(), "installation", &first)?)?
             .create(item(&key(deployment.id), "deployment", &deployment)?)?;
-        let (transaction, token) = self.add_root_key(transaction, deployment.id, root_key, &Scope::ALL)?;
+        let (transaction, token) =
+            self.add_root_key(transaction, deployment.id, root_key, &Scope::ALL).await?;
         match transaction.commit().await? {
             Commit::Done => Ok(Some((deployment, token))),
             Commit::Refused(places) if places.contains(&0) => Ok(None),
@@ -90,13 +91,15 @@ impl Store {
             updated_at: now,
         })
     }
+}
 
+impl Table {
     /// The deployment that was made first, if any was.
     ///
     /// # Errors
     /// As all calls of the store.
     pub async fn first_deployment(&self) -> Result<Option<Deployment>, Error> {
-        let Some(item) = self.table.get(&first_key()).await? else {
+        let Some(item) = self.get(&first_key()).await? else {
             return Ok(None);
         };
         self.deployment(body::<FirstBody>(item)?.deployment_id).await
@@ -107,7 +110,7 @@ impl Store {
     /// # Errors
     /// As all calls of the store.
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, Error> {
-        self.table.get(&key(id)).await?.map(body).transpose()
+        self.get(&key(id)).await?.map(body).transpose()
     }
 }
 

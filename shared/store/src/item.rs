@@ -66,7 +66,8 @@ pub(crate) fn body<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
 
 pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
     item.insert("tag".to_owned(), tag_value(tag));
-    item.insert("pepper".to_owned(), number(tag.version.0));
+    item.insert("pepper".to_owned(), number(tag.version));
+    item.extend(beneath_value(tag).map(|beneath| ("peppers_beneath".to_owned(), beneath)));
     item
 }
 
@@ -74,15 +75,29 @@ pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
     AttributeValue::B(Blob::new(tag.bytes.clone()))
 }
 
+/// The attribute `peppers_beneath`, for the tag of a tag.
+pub(crate) fn beneath_value(tag: &Tag) -> Option<AttributeValue> {
+    let beneath = || AttributeValue::L(tag.beneath.iter().map(number).collect());
+    (!tag.beneath.is_empty()).then(beneath)
+}
+
 pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
     let bytes = item.get("tag").and_then(|value| value.as_b().ok());
-    let version = item.get("pepper").and_then(|value| value.as_n().ok()).and_then(|text| text.parse().ok());
-    match (bytes, version) {
-        (Some(bytes), Some(version)) => {
-            Ok(Tag { version: PepperVersion(version), bytes: bytes.as_ref().to_vec() })
+    let version = item.get("pepper").and_then(version_of);
+    let beneath = match item.get("peppers_beneath") {
+        None => Some(vec![]),
+        Some(list) => list.as_l().ok().and_then(|list| list.iter().map(version_of).collect()),
+    };
+    match (bytes, version, beneath) {
+        (Some(bytes), Some(version), Some(beneath)) => {
+            Ok(Tag { version, beneath, bytes: bytes.as_ref().to_vec() })
         }
         _ => Err(Error::Internal("a credential's item has no tag".into())),
     }
+}
+
+fn version_of(value: &AttributeValue) -> Option<PepperVersion> {
+    value.as_n().ok()?.parse().ok().map(PepperVersion)
 }
 
 pub(crate) fn purged_at(mut item: Item, at: DateTime<Utc>) -> Item {
@@ -500,7 +515,7 @@ pub(crate) fn sk_of(item: &Item) -> Option<String> {
     item.get("sk")?.as_s().ok().cloned()
 }
 
-fn key_of(item: &Item) -> Option<Key> {
+pub(crate) fn key_of(item: &Item) -> Option<Key> {
     let pk = item.get("pk")?.as_s().ok()?.clone();
     Some(Key::new(pk, sk_of(item)?))
 }

@@ -101,7 +101,10 @@ fn to_check(
     };
     let tag = tag_of(item)?;
     let (key, app) = (body::<ApiKey>(item.clone())?, body::<App>(app.clone())?);
-    let together = key.app == app.number
+    // A row under another key's id is not that key, whatever its tag.
+    let together = key.id == token.id
+        && app.number == token.app
+        && key.app == app.number
         && key.deployment_id == app.deployment_id
         && key.key_prefix == token.prefix
         && only.is_none_or(|only| key.deployment_id == only);
@@ -193,7 +196,7 @@ impl Store {
         };
         size_checked(&made)?;
         let rules = self.rules_of_key(app, &made).await?;
-        let tag = self.keyring.tag_api_key(app.deployment_id, &token)?;
+        let tag = self.peppers.current().await?.tag_api_key(app.deployment_id, &token)?;
         let mut transaction = Transaction::new(&self.table)
             .create(with_tag(item(&key(made.id), "key", &made)?, &tag))?
             .write(entry(&list_key(&made)))?
@@ -286,13 +289,13 @@ impl Store {
             revision: before.revision + 1,
             ..before.clone()
         };
-        let tag = self.keyring.tag_api_key(after.deployment_id, &token)?;
+        let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;
         let change = Expression::unchanged(before.revision)
             .update(
-                "SET tag = :tag, pepper = :pepper, key_suffix = :suffix, updated_at = :now, revision = :revision",
+                "SET tag = :tag, pepper = :pepper, key_suffix = :suffix, updated_at = :now, revision = :revision REMOVE peppers_beneath",
             )
             .value(":tag", tag_value(&tag))
-            .value(":pepper", number(tag.version.0))
+            .value(":pepper", number(tag.version))
             .value(":suffix", string(&after.key_suffix))
             .value(":now", instant(after.updated_at)?)
             .value(":revision", number(after.revision));
@@ -393,7 +396,7 @@ impl Store {
                 None => None,
                 Some(caller) => {
                     let item = found.remove(&root_keys::key(caller.id));
-                    let access = self.root_access(item, caller, Origin::default())?;
+                    let access = self.root_access(item, caller, Origin::default()).await?;
                     access.require(Scope::Verify)?;
                     Some(access.deployment_id)
                 }
@@ -434,18 +437,26 @@ impl Store {
         }
     }
 
-    /// Whether a token's secret is that of the key which was found for it. Costs one HMAC, also for nothing found.
+    /// Whether a token's secret is that of the key which was found for it. Costs one HMAC for each pepper, also for nothing
+    /// found. The row of a key that matched moves to the current pepper, after the answer.
     ///
     /// # Errors
-    /// The key was made with a pepper that this process does not hold.
-    pub fn secret_matches(&self, token: &ApiKeyToken, found: Option<&KeyToCheck>) -> Result<bool, Error> {
-        match found {
-            Some(found) => {
-                let KeyToCheck { key, tag, .. } = found;
-                Ok(self.keyring.matches_api_key(key.deployment_id, key.id, &token.secret, tag)?)
-            }
-            None => Ok(self.keyring.matches_nothing(&token.secret)),
+    /// The key was made with a pepper that cannot be had.
+    pub async fn secret_matches(
+        &self,
+        token: &ApiKeyToken,
+        found: Option<&KeyToCheck>,
+    ) -> Result<bool, Error> {
+        let Some(KeyToCheck { key: found, tag, .. }) = found else {
+            return Ok(self.peppers.ring().matches_nothing(&token.secret));
+        };
+        let ring = self.peppers.of(tag).await?;
+        let matches = ring.matches_api_key(found.deployment_id, found.id, &token.secret, tag)?;
+        if matches {
+            let (deployment, token) = (found.deployment_id, token.clone());
+            self.retag_later(key(found.id), tag.clone(), move |ring| ring.tag_api_key(deployment, &token));
         }
+        Ok(matches)
     }
 
     /// Notes that a key was used at `at`, unless a later use is noted.

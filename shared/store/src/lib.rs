@@ -28,8 +28,8 @@ mod tickets;
 use std::sync::Arc;
 
 use keyward_core::Clock;
-use keyward_core::hashing::Keyring;
 use keyward_core::id::{AppNumber, KeyId};
+use keyward_pepper::KeyProvider;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use access::{AppAccess, RootAccess, Scope, SessionAccess};
@@ -41,6 +41,7 @@ pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS, UnwrittenEvents};
 pub use inspect::TableFault;
 pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
 pub use limits::Requester;
+pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
 pub use root_keys::RootKeyRecord;
 pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
@@ -49,12 +50,14 @@ pub use tickets::{Exchange, NewTicket};
 use item::Key;
 use limits::CounterState;
 use memory::Memory;
+use peppers::{Background, Peppers};
 
 /// The table together with the peppers: all that is needed to issue and to recognise credentials.
 #[derive(Debug, Clone)]
 pub struct Store {
     table: Table,
-    keyring: Arc<Keyring>,
+    peppers: Peppers,
+    background: Background,
     /// Where the rules of keys with a scheme of their own were last found.
     schemes_of_keys: Memory<KeyId, Key>,
     /// Where the rules of the other keys of an app were last found.
@@ -64,20 +67,29 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over this table that hashes with these peppers.
-    pub fn new(table: Table, keyring: Keyring) -> Self {
-        Self {
+    /// A store over this table that hashes with its peppers, which this reads and has unwrapped: each once.
+    ///
+    /// # Errors
+    /// The table or the key provider fails: there is no going on without peppers.
+    pub async fn open(table: Table, provider: Arc<dyn KeyProvider>) -> Result<Self, OpenError> {
+        Ok(Self {
+            peppers: Peppers::load(table.clone(), provider).await?,
             table,
-            keyring: Arc::new(keyring),
+            background: Background::default(),
             schemes_of_keys: Memory::default(),
             schemes_of_apps: Memory::default(),
             full_counters: Memory::default(),
-        }
+        })
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
     /// How many HMACs were computed to compare credentials.
     pub fn hmacs_compared(&self) -> u64 {
-        self.keyring.compared()
+        self.peppers.ring().compared()
     }
 
     /// The clock that decides what has expired.

@@ -50,11 +50,11 @@ impl Store {
         name: Name,
         scopes: &[Scope],
     ) -> Result<Token<RootKey>, Error> {
-        if self.deployment(deployment_id).await?.is_none() {
+        if self.table.deployment(deployment_id).await?.is_none() {
             return Err(Error::NotFound("deployment not found"));
         }
-        let (transaction, token) =
-            self.add_root_key(Transaction::new(&self.table), deployment_id, name, scopes)?;
+        let transaction = Transaction::new(&self.table);
+        let (transaction, token) = self.add_root_key(transaction, deployment_id, name, scopes).await?;
         match transaction.commit().await? {
             Commit::Done => Ok(token),
             Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// The transaction with the writes that make a root key, and its token.
-    pub(crate) fn add_root_key<'t>(
+    pub(crate) async fn add_root_key<'t>(
         &self,
         transaction: Transaction<'t>,
         deployment_id: DeploymentId,
@@ -73,7 +73,7 @@ impl Store {
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
         let record = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
-        let tag = self.keyring.tag_token(deployment_id, &token)?;
+        let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event =
             self.event(deployment_id, Action::RootKeyCreated, Actor::Operator, &Origin::default())?;
         event.key_name = Some(record.name.clone());
@@ -128,25 +128,29 @@ impl Store {
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let item = self.table.get(&key(token.id)).await?;
-        self.root_access(item, token, origin)
+        self.root_access(item, token, origin).await
     }
 
-    /// The access that a root key's item gives to whoever presents this token.
-    pub(crate) fn root_access(
+    /// The access that a root key's item gives to whoever presents this token. The item moves to the current pepper, after
+    /// the answer.
+    pub(crate) async fn root_access(
         &self,
         item: Option<Item>,
         token: &Token<RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let Some(item) = item else {
-            self.keyring.matches_nothing(&token.secret);
+            self.peppers.ring().matches_nothing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&item)?;
         let row: RootKeyRecord = body(item)?;
-        if !self.keyring.matches_token(row.deployment_id, token, &tag)? {
+        if !self.peppers.of(&tag).await?.matches_token(row.deployment_id, token, &tag)? || row.id != token.id
+        {
             return Err(Error::Unauthenticated);
         }
+        let (deployment, token) = (row.deployment_id, token.clone());
+        self.retag_later(key(token.id), tag, move |ring| ring.tag_token(deployment, &token));
         Ok(RootAccess { deployment_id: row.deployment_id, id: row.id, scopes: row.scopes, origin })
     }
 }

@@ -30,12 +30,14 @@ impl Store {
         origin: Origin,
     ) -> Result<SessionAccess, Error> {
         let Some(row) = self.table.get(&key(token.id)).await? else {
-            self.keyring.matches_nothing(&token.secret);
+            self.peppers.ring().matches_nothing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
         let mut session: Session = body(row)?;
-        if !self.keyring.matches_token(session.deployment_id, token, &tag)? {
+        if !self.peppers.of(&tag).await?.matches_token(session.deployment_id, token, &tag)?
+            || session.id != token.id
+        {
             return Err(Error::Unauthenticated);
         }
         let now = self.clock().now();

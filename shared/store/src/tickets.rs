@@ -85,7 +85,7 @@ impl Store {
             expires_at: now + new.lifetime,
             session: None,
         };
-        let tag = self.keyring.tag_token(ticket.deployment_id, &token)?;
+        let tag = self.peppers.current().await?.tag_token(ticket.deployment_id, &token)?;
         let row = purged_at(item(&key(id), "ticket", &ticket)?, ticket.expires_at);
         let event = self.event(access.deployment_id, Action::TicketIssued, access.actor(), &access.origin)?;
         let commit = Transaction::new(&self.table)
@@ -130,12 +130,14 @@ impl Store {
         origin: &Origin,
     ) -> Result<Exchange, Error> {
         let Some(row) = self.table.get(&key(token.id)).await? else {
-            self.keyring.matches_nothing(&token.secret);
+            self.peppers.ring().matches_nothing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
         let ticket: Ticket = body(row)?;
-        if !self.keyring.matches_token(ticket.deployment_id, token, &tag)? {
+        if !self.peppers.of(&tag).await?.matches_token(ticket.deployment_id, token, &tag)?
+            || ticket.id != token.id
+        {
             return Err(Error::Unauthenticated);
         }
         let app = self.app_by_number(ticket.app).await?;
@@ -143,7 +145,7 @@ impl Store {
         let app = app.ok_or(Error::Unauthenticated)?;
         // All that the answer needs is read before the ticket is used up.
         let rules = self.rules_of(&app).await?;
-        let deployment = self.deployment(ticket.deployment_id).await?;
+        let deployment = self.table.deployment(ticket.deployment_id).await?;
         let deployment =
             deployment.ok_or_else(|| Error::Internal("a ticket's deployment is missing".into()))?;
         let (session, token) = match (ticket.session, current.map(SessionAccess::session)) {
@@ -181,9 +183,10 @@ impl Store {
             .update("SET #session = :session")
             .name("#session", "session")
             .value(":session", string(session.id));
+        let tag = self.peppers.current().await?.tag_token(session.deployment_id, &token)?;
         let commit = Transaction::new(&self.table)
             .update(&key(ticket.id), unused)?
-            .create(sessions::row(&session, &self.keyring.tag_token(session.deployment_id, &token)?)?)?
+            .create(sessions::row(&session, &tag)?)?
             .write(self.event_item(&about_app(event, app))?)?
             .commit()
             .await?;

@@ -1,13 +1,14 @@
 //! A verifier of an installation, from what an AWS SDK is configured with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use chrono::Utc;
 use keyward_audit::Recorder;
 use keyward_core::Clock;
-use keyward_pepper::{KmsKeyProvider, LocalKeyProvider, PepperError, unlock};
-use keyward_store::{Error, Store, Table, dynamodb_client};
+use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
+use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
 
 use crate::Verifier;
 
@@ -89,21 +90,19 @@ impl Builder {
         let Some(key) = self.key else {
             return Err(BuildError::Unnamed("its key: call kms_key() with the stack's output KeyArn"));
         };
-        let table = Table::new(dynamodb_client(&self.config), &name, Clock::new(Utc::now));
-        let peppers = match table.peppers().await {
-            Ok(peppers) if peppers.is_empty() => return Err(BuildError::Empty(name)),
-            Ok(peppers) => peppers,
-            Err(error) => return Err(BuildError::Table(name, error)),
-        };
-        let keyring = match key {
-            Key::Kms(id) => unlock(&KmsKeyProvider::new(&self.config, &id, &installation), &peppers).await,
+        let provider: Arc<dyn KeyProvider> = match key {
+            Key::Kms(id) => Arc::new(KmsKeyProvider::new(&self.config, &id, &installation)),
             Key::File(path) => match LocalKeyProvider::open(&path, &installation) {
-                Ok(provider) => unlock(&provider, &peppers).await,
-                Err(error) => Err(error),
+                Ok(provider) => Arc::new(provider),
+                Err(error) => return Err(BuildError::Peppers(installation, error)),
             },
         };
-        let keyring = keyring.map_err(|error| BuildError::Peppers(installation, error))?;
-        let store = Store::new(table, keyring);
+        let table = Table::new(dynamodb_client(&self.config), &name, Clock::new(Utc::now));
+        let store = Store::open(table, provider).await.map_err(|error| match error {
+            OpenError::Store(error) => BuildError::Table(name, error),
+            OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name),
+            OpenError::Pepper(error) => BuildError::Peppers(installation, error),
+        })?;
         Ok(Verifier::new(store.clone(), Recorder::start(store)))
     }
 }

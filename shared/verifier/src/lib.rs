@@ -67,7 +67,7 @@
 //! | `dynamodb:Query` | `PEPPERS` |
 //! | `dynamodb:BatchGetItem` | `KEY#*`, `APP#??????`, `DEPLOYMENT#*#SCHEMES`, `LIMIT#*` |
 //! | `dynamodb:BatchWriteItem` | `AUDIT#??????#??????#V?` |
-//! | `dynamodb:UpdateItem` | `LIMIT#*`; `KEY#*`, of which only the attribute `last_used_at` |
+//! | `dynamodb:UpdateItem` | `LIMIT#*`; `KEY#*`, of which only the attributes `last_used_at`, `tag`, `pepper` and `peppers_beneath` |
 //! | `kms:Decrypt` | the key, with the encryption context `keyward:installation`, the installation's name |
 //!
 //! `where` is what `dynamodb:LeadingKeys` is like: the policy of the function `authorizer` in `template.yaml` has it in full.
@@ -92,7 +92,7 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::{ApiKey, App};
-use keyward_store::{Error, KeyToCheck, Requester, Store, random};
+use keyward_store::{Deadline, Error, KeyToCheck, Requester, Store, random};
 
 pub use builder::{BuildError, Builder};
 pub use credentials::{bearer, presented};
@@ -168,7 +168,7 @@ impl Verifier {
         let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
         let deadline = self.store.deadline();
         let found = deadline.of(self.store.find_key(&token, caller)).await?;
-        let verified = self.verify(&token, found, check)?;
+        let verified = self.verify(&token, found, check, deadline).await?;
         let admission = deadline.of(self.admit(&verified, check)).await;
         self.decide(verified, admission, check).await
     }
@@ -196,7 +196,7 @@ impl Verifier {
         let mut by_key: HashMap<KeyId, Vec<(usize, Verified)>> = HashMap::new();
         for (place, ((check, token), decided)) in checks.iter().zip(&tokens).zip(&mut decided).enumerate() {
             let Some(token) = token else { continue };
-            match self.verify(token, found.next().flatten(), check) {
+            match self.verify(token, found.next().flatten(), check, deadline).await {
                 Ok(verified) => by_key.entry(verified.key.id).or_default().push((place, verified)),
                 Err(error) => *decided = Err(error),
             }
@@ -219,13 +219,14 @@ impl Verifier {
         Ok(decided)
     }
 
-    fn verify(
+    async fn verify(
         &self,
         token: &ApiKeyToken,
         found: Option<KeyToCheck>,
         check: &Check<'_>,
+        deadline: Deadline,
     ) -> Result<Verified, CheckError> {
-        if !self.store.secret_matches(token, found.as_ref())? {
+        if !deadline.of(self.store.secret_matches(token, found.as_ref())).await? {
             return Err(CheckError::InvalidKey);
         }
         let KeyToCheck { key, app, rules, .. } = found.ok_or(CheckError::InvalidKey)?;

@@ -6,10 +6,11 @@ mod functions;
 mod permissions;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_sdk_cloudformation::types::StackStatus;
-use keyward_pepper::{KeyFault, KeyProvider, PepperError, unlock};
-use keyward_store::{Store, Table, TableFault};
+use keyward_pepper::{KeyFault, KeyProvider, PepperError};
+use keyward_store::{OpenError, Store, Table, TableFault};
 
 use crate::files;
 use crate::stack::{Stack, StackError};
@@ -100,7 +101,7 @@ impl<'a> Examination<'a> {
         });
         let (table, key) = (self.table(&stack).await, self.key(&stack).await);
         if table && key {
-            let first = first_deployment(&stack.table(), &stack.key_provider(), name).await;
+            let first = first_deployment(stack.table(), stack.key_provider(), name).await;
             self.find("deployment", first);
         }
         let reached = functions::Reached {
@@ -165,26 +166,27 @@ impl<'a> Examination<'a> {
 }
 
 /// The installation's first deployment, read as the functions read it when they start.
-async fn first_deployment<P: KeyProvider>(
-    table: &Table,
-    provider: &P,
+async fn first_deployment(
+    table: Table,
+    provider: Arc<dyn KeyProvider>,
     stack: &str,
 ) -> Result<String, String> {
     let no_table = |error| unknown("the table", "dynamodb:Query and dynamodb:GetItem", &error);
     let init = format!("run 'keyward init --stack {stack}'");
     let peppers = table.peppers().await.map_err(no_table)?;
-    if peppers.is_empty() {
-        return Err(format!("the table holds no pepper, so no function can start: {init}"));
-    }
-    let keyring = unlock(provider, &peppers).await.map_err(|error| match error {
-        PepperError::Foreign(version) => format!(
-            "pepper {} was not made for the stack {stack}, so no function can start: let RestoredTable name a table that was restored from this stack's own",
-            version.0
+    Store::open(table.clone(), provider).await.map_err(|error| match error {
+        OpenError::Pepper(PepperError::Missing) => {
+            format!("the table holds no pepper, so no function can start: {init}")
+        }
+        OpenError::Pepper(PepperError::Foreign(version)) => format!(
+            "pepper {version} was not made for the stack {stack}, so no function can start: let RestoredTable name a table that was restored from this stack's own"
         ),
-        error => unknown("a pepper", "kms:Decrypt", &error),
+        OpenError::Pepper(error) => unknown("a pepper", "kms:Decrypt", &error),
+        OpenError::Store(error) => no_table(error),
     })?;
-    match Store::new(table.clone(), keyring).first_deployment().await.map_err(no_table)? {
-        Some(deployment) => Ok(format!("{} is ready, with {} pepper(s)", deployment.id, peppers.len())),
+    let live = peppers.iter().filter(|pepper| pepper.wrapped.is_some()).count();
+    match table.first_deployment().await.map_err(no_table)? {
+        Some(deployment) => Ok(format!("{} is ready, with {live} pepper(s)", deployment.id)),
         None => Err(format!("the table holds no deployment, so no function can start: {init}")),
     }
 }

@@ -1,0 +1,239 @@
+//! `keyward pepper`: what an operator does with the versions of the pepper, of a deployed stack or of a local run.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use indicatif::{ProgressBar, ProgressStyle};
+use keyward_core::Clock;
+use keyward_core::hashing::PepperVersion;
+use keyward_core::pepper::{self, PepperRecord};
+use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
+use keyward_store::{Error, OpenError, Progress, Repeppered, Store, Sweep, Table, dynamodb_client};
+
+use crate::embedded::sdk_config_at;
+use crate::files::functions_env;
+use crate::set_up::{self, SetUpError};
+use crate::stack::{Stack, StackError};
+
+/// How often it is told how far a sweep is, where there is no terminal.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+
+/// Why a command about peppers failed: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum PeppersError {
+    /// The stack cannot be used.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// There is no local run.
+    #[error(
+        "there is no local run in the folder {}: start one with 'keyward dev', or name a stack with --stack",
+        .0.display()
+    )]
+    NoRun(PathBuf),
+    /// The local run has stopped.
+    #[error("the local run in the folder {} does not answer: start it again with 'keyward dev'", .0.display())]
+    Stopped(PathBuf),
+    /// No pepper was made yet.
+    #[error("there is no pepper yet: make the first with 'keyward pepper init'")]
+    None,
+    /// The key provider did not do what was asked of it.
+    #[error("the pepper cannot be made or unwrapped: {0}")]
+    Provider(PepperError),
+    /// The table could not be used. What was done stays done.
+    #[error("the table cannot be used: {0}; to go on, run the command again")]
+    Table(Error),
+    /// It must not be done.
+    #[error("{0}")]
+    Refused(Error),
+}
+
+impl From<Error> for PeppersError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable(_) | Error::Internal(_) => Self::Table(error),
+            refusal => Self::Refused(refusal),
+        }
+    }
+}
+
+impl From<PepperError> for PeppersError {
+    fn from(error: PepperError) -> Self {
+        match error {
+            PepperError::Missing => Self::None,
+            error => Self::Provider(error),
+        }
+    }
+}
+
+impl From<OpenError> for PeppersError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Pepper(error) => error.into(),
+            OpenError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The peppers of an installation: its table, and what wraps them.
+#[derive(Debug)]
+pub struct Peppers {
+    table: Table,
+    provider: Arc<dyn KeyProvider>,
+}
+
+impl Peppers {
+    /// Those of a deployed stack.
+    pub fn of_stack(stack: &Stack) -> Self {
+        Self { table: stack.table(), provider: stack.key_provider() }
+    }
+
+    /// Those of the local run that has its data in this folder, and answers.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn of_run(folder: &Path) -> Result<Self, PeppersError> {
+        let no_run = || PeppersError::NoRun(folder.to_owned());
+        let env = fs::read_to_string(functions_env(folder)).map_err(|_| no_run())?;
+        let env: HashMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();
+        let value = |name| env.get(name).copied().ok_or_else(no_run);
+        let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?).await;
+        let table = Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, Clock::new(Utc::now));
+        if let Err(Error::Unavailable(_)) = table.peppers().await {
+            return Err(PeppersError::Stopped(folder.to_owned()));
+        }
+        let key_file = Path::new(value("KEYWARD_KEY_FILE")?);
+        let provider = LocalKeyProvider::open(key_file, value("KEYWARD_INSTALLATION")?)?;
+        Ok(Self { table, provider: Arc::new(provider) })
+    }
+
+    /// Makes the first version, unless there is an active one. Says which it made.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn init(&self) -> Result<Option<PepperVersion>, PeppersError> {
+        let made = set_up::first_pepper(&self.table, &*self.provider).await;
+        made.map_err(|error| match error {
+            SetUpError::Pepper(error) => error.into(),
+            SetUpError::Store(error) => error.into(),
+            SetUpError::Name(error) => Error::from(error).into(),
+        })
+    }
+
+    /// All versions, highest first, with the rows that were counted last.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn last(&self) -> Result<Vec<PepperRecord>, PeppersError> {
+        Ok(self.table.peppers().await?)
+    }
+
+    /// All versions, highest first, with their rows, which this counts.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn count(&self, units_per_second: NonZeroU32) -> Result<Vec<PepperRecord>, PeppersError> {
+        let told = Told::new(&self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        Ok(self.table.count_pepper_rows(&sweep).await?)
+    }
+
+    /// Makes another version, which makes all tags from now on. Rows move to it when they are next used.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn rotate(&self) -> Result<PepperVersion, PeppersError> {
+        if pepper::current(&self.table.peppers().await?).is_none() {
+            return Err(PeppersError::None);
+        }
+        Ok(self.table.rotate_pepper(&*self.provider).await?)
+    }
+
+    /// Puts every row under the current version, without its secret, and ends tickets and sessions of earlier ones.
+    ///
+    /// # Errors
+    /// [`PeppersError`]. What was done stays done, and another call goes on.
+    pub async fn repepper(&self, units_per_second: NonZeroU32) -> Result<Repeppered, PeppersError> {
+        let told = Told::new(&self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        let store = Store::open(self.table.clone(), self.provider.clone()).await?;
+        Ok(store.repepper(&sweep).await?)
+    }
+
+    /// Erases a version that no row needs.
+    ///
+    /// # Errors
+    /// [`PeppersError`].
+    pub async fn retire(
+        &self,
+        version: PepperVersion,
+        units_per_second: NonZeroU32,
+    ) -> Result<(), PeppersError> {
+        let told = Told::new(&self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        Ok(self.table.retire_pepper(version, &sweep).await?)
+    }
+}
+
+/// Tells how far a sweep is: a bar on a terminal, else a line now and then.
+struct Told {
+    bar: Option<ProgressBar>,
+    about: u64,
+    last: Mutex<Instant>,
+}
+
+impl Told {
+    async fn new(table: &Table) -> Result<Self, Error> {
+        let about = table.approximate_items().await?;
+        let bar = io::stderr().is_terminal().then(|| bar(about));
+        Ok(Self { bar, about, last: Mutex::new(Instant::now()) })
+    }
+
+    fn tell(&self, progress: Progress) {
+        let line = match progress {
+            Progress::Items(items) => format!("{items} of about {} items", self.about.max(items)),
+            Progress::Waiting(until) => {
+                format!(
+                    "waiting until {} for every process to use the current version",
+                    until.format("%H:%M:%S UTC")
+                )
+            }
+        };
+        match (&self.bar, progress) {
+            (Some(bar), Progress::Items(items)) => {
+                bar.set_length(self.about.max(items));
+                bar.set_position(items);
+            }
+            (Some(bar), Progress::Waiting(_)) => bar.println(line),
+            (None, Progress::Waiting(_)) => eprintln!("{line}"),
+            (None, Progress::Items(_)) => {
+                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+                if last.elapsed() >= TOLD_EVERY {
+                    *last = Instant::now();
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(about: u64) -> ProgressBar {
+    let bar = ProgressBar::new(about);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of about {len} items, {eta} to go") {
+        bar.set_style(style);
+    }
+    bar
+}

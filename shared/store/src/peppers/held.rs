@@ -1,0 +1,144 @@
+//! The peppers as a process holds them.
+//!
+//! They are read and unwrapped when it starts. After that it reads the table's versions again when it is about to make a
+//! tag and has not read them for [`PICKED_UP`], when it recognised a credential and has not for half of that (off the
+//! response path), and at once when a row names a version that it does not hold. Only a version that it has not seen is
+//! unwrapped, so a process goes on without its key provider for as long as there is none.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::hashing::{Keyring, Tag};
+use keyward_core::metric::Metric;
+use keyward_pepper::{KeyProvider, PepperError, unlock};
+use tokio::sync::Mutex;
+
+use crate::{Error, Table};
+
+/// By when every process makes its tags with a version, from its activation on.
+pub const PICKED_UP: TimeDelta = TimeDelta::seconds(60);
+/// When a process in use reads the versions again, unasked.
+const DUE: TimeDelta = TimeDelta::seconds(30);
+
+/// Why a table cannot be used with its peppers.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The peppers cannot be had.
+    #[error(transparent)]
+    Pepper(#[from] PepperError),
+    /// The table cannot be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Pepper(error) => error.into(),
+            OpenError::Store(error) => error,
+        }
+    }
+}
+
+/// The peppers of an installation, unwrapped. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Peppers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    provider: Arc<dyn KeyProvider>,
+    held: RwLock<Held>,
+    /// Held by whoever reads: the others wait and use what was read.
+    reading: Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    ring: Arc<Keyring>,
+    /// When the versions in it were asked for.
+    read_at: DateTime<Utc>,
+}
+
+impl Peppers {
+    pub(crate) async fn load(table: Table, provider: Arc<dyn KeyProvider>) -> Result<Self, OpenError> {
+        let held = Held::read(&table, &*provider, None).await?;
+        Ok(Self(Arc::new(Inner { table, provider, held: RwLock::new(held), reading: Mutex::default() })))
+    }
+
+    /// The ring as it is, to compare with.
+    pub(crate) fn ring(&self) -> Arc<Keyring> {
+        self.held().ring
+    }
+
+    /// Whether it is time to read the versions again, though nothing depends on it.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.is_within(&self.held(), DUE)
+    }
+
+    /// The ring to make tags with: read within [`PICKED_UP`].
+    pub(crate) async fn current(&self) -> Result<Arc<Keyring>, Error> {
+        self.read_unless(|held| self.is_within(held, PICKED_UP)).await
+    }
+
+    /// The ring as the table has it now.
+    pub(crate) async fn newest(&self) -> Result<Arc<Keyring>, Error> {
+        self.read_unless(|_| false).await
+    }
+
+    /// Reads the versions again, if they are due.
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        self.read_unless(|held| self.is_within(held, DUE)).await.map(|_| ())
+    }
+
+    /// The ring to compare this tag with.
+    ///
+    /// # Errors
+    /// There is no such version any more, or it cannot be unwrapped.
+    pub(crate) async fn of(&self, tag: &Tag) -> Result<Arc<Keyring>, Error> {
+        self.read_unless(|held| tag.versions().all(|version| held.ring.holds(version))).await
+    }
+
+    fn held(&self) -> Held {
+        self.0.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_within(&self, held: &Held, age: TimeDelta) -> bool {
+        let now = self.0.table.clock().now();
+        // A clock that was set back tells no age.
+        (held.read_at..held.read_at + age).contains(&now)
+    }
+
+    async fn read_unless(&self, enough: impl Fn(&Held) -> bool) -> Result<Arc<Keyring>, Error> {
+        let held = self.held();
+        if enough(&held) {
+            return Ok(held.ring);
+        }
+        let _reading = self.0.reading.lock().await;
+        let held = self.held();
+        if enough(&held) {
+            return Ok(held.ring);
+        }
+        let read = Held::read(&self.0.table, &*self.0.provider, Some(&held.ring)).await;
+        let read = read.inspect_err(|error| {
+            if let OpenError::Pepper(error) = error {
+                tracing::error!(metric = Metric::KmsFailures.name(), %error, "a version of the pepper was not unwrapped");
+            }
+        })?;
+        let ring = read.ring.clone();
+        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(ring)
+    }
+}
+
+impl Held {
+    async fn read(
+        table: &Table,
+        provider: &dyn KeyProvider,
+        held: Option<&Keyring>,
+    ) -> Result<Self, OpenError> {
+        let read_at = table.clock().now();
+        let ring = unlock(provider, &table.peppers().await?, held).await?;
+        Ok(Self { ring: Arc::new(ring), read_at })
+    }
+}

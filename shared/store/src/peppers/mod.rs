@@ -1,0 +1,171 @@
+//! The versions of the pepper: `PEPPERS` / `<version>`, each wrapped until it is retired; how a process holds them, how
+//! rows move to the current one, and how the rows that need a version are found.
+
+mod held;
+mod retag;
+mod sweep;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::hashing::PepperVersion;
+use keyward_core::pepper::{self, PepperRecord, RowCount};
+use keyward_pepper::{KeyProvider, PepperError};
+
+use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, body, instant, item};
+use crate::{Error, Table};
+
+pub(crate) use held::Peppers;
+pub use held::{OpenError, PICKED_UP};
+pub(crate) use retag::Background;
+pub use sweep::{Progress, Repeppered, Sweep};
+
+const PARTITION: &str = "PEPPERS";
+
+/// When no process makes tags with an earlier version any more, from the activation of one: each has read of it by
+/// [`PICKED_UP`], and the longest request that had begun is over.
+pub(crate) const SETTLED: TimeDelta = TimeDelta::seconds(90);
+
+fn key(version: PepperVersion) -> Key {
+    Key::new(PARTITION.to_owned(), format!("{:010}", version.0))
+}
+
+/// When rows can be made with the current version only.
+fn settled_at(peppers: &[PepperRecord]) -> Option<DateTime<Utc>> {
+    let current = pepper::current(peppers)?;
+    let record = peppers.iter().find(|pepper| pepper.version == current)?;
+    Some(record.activated_at? + SETTLED)
+}
+
+impl Table {
+    /// All versions, highest first.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn peppers(&self) -> Result<Vec<PepperRecord>, Error> {
+        let mut peppers = Vec::new();
+        let mut below = None;
+        loop {
+            let page = self.page(PARTITION, None, below.as_deref(), None).await?;
+            for item in page.items {
+                peppers.push(body(item)?);
+            }
+            match page.next {
+                Some(next) => below = Some(next),
+                None => return Ok(peppers),
+            }
+        }
+    }
+
+    /// Makes the next version of the pepper and, when its provider has unwrapped it again, activates it. One that an
+    /// earlier call left without that is taken up instead.
+    ///
+    /// # Errors
+    /// The table or the key provider fails: no version was activated.
+    pub async fn rotate_pepper(&self, provider: &dyn KeyProvider) -> Result<PepperVersion, OpenError> {
+        for _ in 0..ATTEMPTS {
+            let peppers = self.peppers().await?;
+            let last = peppers.first();
+            let pending = last.filter(|last| last.activated_at.is_none()).and_then(PepperRecord::wrapped);
+            let version = last.map_or(0, |last| last.version.0);
+            let made = match pending {
+                Some(pending) => pending,
+                None => {
+                    let next = version.checked_add(1).map(PepperVersion);
+                    let next = next.ok_or_else(|| Error::Internal("no version is left".into()))?;
+                    let made = provider.generate(next).await?;
+                    let record = PepperRecord::new(made.clone(), self.clock().now());
+                    let item = item(&key(next), "pepper", &record)?;
+                    if Transaction::new(self).create(item)?.commit().await? != Commit::Done {
+                        // Somebody else made it: that one counts.
+                        continue;
+                    }
+                    made
+                }
+            };
+            provider.unwrap(&made).await?;
+            let activate = Expression::condition("attribute_exists(pk)")
+                .update("SET activated_at = if_not_exists(activated_at, :now)")
+                .value(":now", instant(self.clock().now())?);
+            Transaction::new(self).update(&key(made.version), activate)?.commit().await?;
+            return Ok(made.version);
+        }
+        Err(Error::Unavailable("the pepper was rotated by others at the same time".into()).into())
+    }
+
+    /// Counts the rows that need each version, and notes that. Versions that no row needs are counted as 0.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn count_pepper_rows(&self, sweep: &Sweep<'_>) -> Result<Vec<PepperRecord>, Error> {
+        let at = self.clock().now();
+        let counts = self.count_rows(sweep).await?;
+        let mut peppers = self.peppers().await?;
+        for pepper in &mut peppers {
+            let none = RowCount { at, rows: 0, beneath: 0 };
+            let count = counts.get(&pepper.version).copied().unwrap_or(none);
+            let note = Expression::condition("attribute_exists(pk)")
+                .update("SET counted = :counted")
+                .value(":counted", serde_dynamo::to_attribute_value(count)?);
+            Transaction::new(self).update(&key(pepper.version), note)?.commit().await?;
+            pepper.counted = Some(count);
+        }
+        Ok(peppers)
+    }
+
+    /// Erases a version's wrapped pepper, for good.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such version or it is retired already; [`Error::Conflict`] if it is the current
+    /// one, if that one was activated so lately that rows could still be made with this one, or while a row needs it.
+    pub async fn retire_pepper(&self, version: PepperVersion, sweep: &Sweep<'_>) -> Result<(), Error> {
+        const UNKNOWN: Error = Error::NotFound("there is no such version of the pepper, or it is retired");
+        let peppers = self.peppers().await?;
+        let record = peppers.iter().find(|pepper| pepper.version == version);
+        if record.is_none_or(|record| record.wrapped.is_none()) {
+            return Err(UNKNOWN);
+        }
+        let current = pepper::current(&peppers).ok_or(UNKNOWN)?;
+        if version >= current {
+            return Err(Error::Conflict(format!(
+                "version {version} makes new tags: rotate first, so that another one does"
+            )));
+        }
+        let now = self.clock().now();
+        let early = settled_at(&peppers).filter(|settled| now < *settled);
+        if let Some(settled) = early {
+            return Err(Error::Conflict(format!(
+                "version {current} was activated so lately that rows can still be made with version {version}: try again after {}",
+                settled.format("%H:%M:%S UTC")
+            )));
+        }
+        let counted = self.count_pepper_rows(sweep).await?;
+        let counted = counted.iter().find(|pepper| pepper.version == version);
+        let count = counted.and_then(|pepper| pepper.counted).ok_or(UNKNOWN)?;
+        if count.rows + count.beneath > 0 {
+            return Err(Error::Conflict(format!(
+                "version {version} is needed by {} rows, and beneath another version by {}",
+                count.rows, count.beneath
+            )));
+        }
+        let erase = Expression::condition("attribute_exists(#wrapped)")
+            .update("SET retired_at = :now REMOVE #wrapped")
+            .name("#wrapped", "wrapped")
+            .value(":now", instant(now)?);
+        match Transaction::new(self).update(&key(version), erase)?.commit().await? {
+            Commit::Done => Ok(()),
+            Commit::Refused(_) => Err(UNKNOWN),
+        }
+    }
+}
+
+impl From<PepperError> for Error {
+    fn from(error: PepperError) -> Self {
+        match error {
+            PepperError::Kms(_) => Self::Unavailable(error.to_string()),
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+type Counts = BTreeMap<PepperVersion, RowCount>;
