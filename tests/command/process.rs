@@ -74,6 +74,10 @@ impl Dev {
         }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("stderr")).unwrap()
     }

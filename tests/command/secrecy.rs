@@ -1,6 +1,7 @@
 //! No secret in any log line, error or stored item: the main job at trace level, then a search for each of them.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 use serde_json::{Value, json};
 
@@ -106,4 +107,16 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     }
     let pepper_key = fs::read(dir.join("pepper.key")).unwrap();
     assert!(!stored.windows(32).any(|window| window == pepper_key), "the key file's key is in the table");
+}
+
+#[test]
+fn a_run_leaves_no_core_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start(folder.path(), "info");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", dev.id())).unwrap();
+    let limit = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(limit.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{limit}");
+    dev.signal("ABRT");
+    let status = dev.wait();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status}");
 }

@@ -2,7 +2,8 @@
 //! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`): an emulator's, in `.ci/run`. The table is in the DynamoDB that
 //! `AWS_ENDPOINT_URL_DYNAMODB` names.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
@@ -29,6 +30,29 @@ async fn config() -> SdkConfig {
         assert!(std::env::var(name).is_ok(), "{name} must name an API to test against");
     }
     keyward_http::sdk_config().load().await
+}
+
+/// What the tests have logged so far. The lines of others that run at the same time are among them.
+fn log() -> String {
+    static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let lines = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(lines.clone())).init();
+        log
+    });
+    String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 async fn new_key(config: &SdkConfig) -> String {
@@ -136,7 +160,12 @@ async fn a_start_without_kms_is_a_503_in_time_and_comes_about_later() {
     ] {
         let function = installed.function("here");
         installed.faults.plan("Decrypt", 0, fault, usize::MAX);
+        let before = log().lines().count();
         assert!(function.started().await.is_err(), "{fault:?}");
+        let told: Vec<String> = log().lines().skip(before).map(str::to_owned).collect();
+        let told: Vec<&String> =
+            told.iter().filter(|line| line.contains("the function cannot start")).collect();
+        assert!(told.iter().any(|line| line.contains("KMS failed: ")), "{fault:?}: {told:?}");
         let start = Instant::now();
         let (status, body, retry) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
         let took = start.elapsed();

@@ -3,7 +3,10 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use keyward_core::id::RootKeyId;
+use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_tests::{Backend, check_body, scenario, text};
 use serde_json::json;
 
@@ -220,4 +223,78 @@ fn guided(config: &str) -> String {
         "printf '%s\\n' {} | sed s/ARCHITECTURE/$(uname -m | sed s/aarch64/arm64/)/ | sam deploy --guided",
         answers.iter().map(|answer| format!("'{answer}'")).collect::<Vec<_>>().join(" ")
     )
+}
+
+/// The version of the pepper by which the row of this credential is tagged.
+fn version_of(table: &str, pk: &str, sk: &str) -> String {
+    run(&format!(
+        r#"aws dynamodb get-item --table-name {table} --key '{{"pk":{{"S":"{pk}"}},"sk":{{"S":"{sk}"}}}}' --query Item.pepper.N --output text"#
+    ))
+}
+
+/// Rotates, lets the functions move rows as their roles permit, and re-peppers the rest, while requests are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pepper_is_rotated_and_every_row_put_under_it() {
+    let _alone = alone().await;
+    let backend = backend();
+    let slug = scenario::unique("pepper");
+    backend.create_app(&slug).await;
+    let secret = text(&backend.create_key(&slug, json!({"name": "used"})).await["secret"]);
+    let unused = text(&backend.create_key(&slug, json!({"name": "unused"})).await["secret"]);
+    let mut browser = backend.browser(&slug).await;
+    let key = ApiKeyToken::parse(&secret).expect("a key").id.base62();
+    let table = output("TableName");
+    // Root keys that one function each is shown.
+    let heirs: Vec<(Backend, String)> = ["manage", "tickets", "verify", "audit"]
+        .map(|scope| {
+            let made =
+                run(&format!("keyward root-key create --stack {STACK} --name {scope} --scopes {scope}"));
+            let id = Token::<RootKey>::parse(&made).expect("a root key").id.base62();
+            (Backend::new(&backend.url, &made, backend.http.clone()), id)
+        })
+        .into();
+    let before = version_of(&table, &format!("KEY#{key}"), "KEY");
+    let [rotate, status, rotate_again, repepper, status_again] = &commands("pepper.md")[..] else {
+        panic!("other commands")
+    };
+
+    run(&typed(rotate, &[]));
+    let mut left: Vec<(String, &str)> =
+        heirs.iter().map(|(_, id)| (format!("ROOTKEY#{id}"), "ROOTKEY")).collect();
+    left.push((format!("KEY#{key}"), "KEY"));
+    let started = Instant::now();
+    while !left.is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(240), "not moved: {left:?}");
+        let [manage, tickets, verify, audit] = &heirs[..] else { panic!() };
+        assert_eq!(backend.post("/v1/authz/check", check_body(&secret)).await.ok()["allowed"], true);
+        assert_eq!(verify.0.post("/v1/authz/check", check_body(&secret)).await.ok()["allowed"], true);
+        manage.0.get(&format!("/api-auth/apps/{slug}")).await.ok();
+        tickets.0.ticket(&slug).await;
+        audit.0.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
+        left.retain(|(pk, sk)| version_of(&table, pk, sk) == before);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    println!("{}", run(&typed(status, &[])));
+
+    run(&typed(rotate_again, &[]));
+    println!("{}", run(&typed(repepper, &[])));
+    browser.get("/api-auth/session").await.is_error(401, "no_session");
+    let counted = run(&typed(status_again, &[]));
+    println!("{counted}");
+    let earlier = counted.lines().filter(|line| line.contains("  earlier "));
+    for line in earlier {
+        assert_eq!(
+            line.split_whitespace().nth(4),
+            Some("0"),
+            "no row is left under an earlier version: {counted}"
+        );
+    }
+    for secret in [&secret, &unused] {
+        assert_eq!(backend.post("/v1/authz/check", check_body(secret)).await.ok()["allowed"], true);
+    }
+    backend.delete(&format!("/api-auth/apps/{slug}")).await.ok();
+    for (_, id) in heirs {
+        let id = RootKeyId::from_base62(&id).expect("an id");
+        run(&format!("keyward root-key revoke --stack {STACK} {id}"));
+    }
 }

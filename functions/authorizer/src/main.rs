@@ -5,10 +5,12 @@
 
 use authorizer::{Event, Settings, authorize};
 use keyward_http::{Services, Starting, start_log};
+use keyward_pepper::forbid_core_dumps;
 use lambda_http::{LambdaEvent, lambda_runtime, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
+    forbid_core_dumps()?;
     start_log();
     let settings = Settings::from_env();
     let settings = &settings.inspect_err(|error| tracing::error!(%error, "the function cannot start"))?;

@@ -18,6 +18,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::id::RootKeyId;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_core::text::Name;
+use keyward_pepper::forbid_core_dumps;
 use keyward_store::Scope;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
@@ -266,6 +267,10 @@ struct DevArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = forbid_core_dumps() {
+        eprintln!("keyward: core dumps cannot be forbidden, and the peppers would be in them: {error}");
+        return ExitCode::FAILURE;
+    }
     // An operator's command says itself what came of it.
     let level = if matches!(cli.command, None | Some(Command::Dev(_))) { "info" } else { "error" };
     let filter = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::future::{BoxFuture, FutureExt};
 use keyward_core::metric::Metric;
-use keyward_pepper::PepperError;
+use keyward_pepper::{PepperError, forbid_core_dumps};
 use lambda_http::service_fn;
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
@@ -83,6 +83,7 @@ fn not_ready() -> ApiError {
 /// # Errors
 /// As the Lambda runtime.
 pub async fn run(routes: fn(&Services) -> Router<Services>) -> Result<(), lambda_http::Error> {
+    forbid_core_dumps()?;
     start_log();
     let function = &function(Services::from_env, routes);
     // At once, so that the first request need not wait for it.

@@ -17,7 +17,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
 use zeroize::Zeroizing;
 
-use crate::{KeyProvider, PepperError, PlainPepper};
+use crate::{KeyProvider, PepperError, PlainPepper, plain};
 
 const NAME: &str = "aws-kms";
 
@@ -149,7 +149,7 @@ impl KeyProvider for KmsKeyProvider {
                 _ => PepperError::Kms(DisplayErrorContext(error).to_string()),
             })?;
             let bytes = Zeroizing::new(opened.plaintext.map(Blob::into_inner).unwrap_or_default());
-            <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| foreign)
+            <&[u8; 32]>::try_from(bytes.as_slice()).map(plain).map_err(|_| foreign)
         }
         .boxed()
     }

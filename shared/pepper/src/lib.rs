@@ -6,19 +6,26 @@
 
 mod kms;
 mod local;
+mod memory;
 
 use std::fmt;
 
 use futures::future::{BoxFuture, try_join_all};
 use keyward_core::hashing::{Keyring, PepperVersion};
 use keyward_core::pepper::{self, PepperRecord, WrappedPepper};
-use zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretBox};
 
 pub use kms::{KeyFault, KmsKeyProvider};
 pub use local::LocalKeyProvider;
+pub use memory::forbid_core_dumps;
 
-/// A pepper in the open, erased when it is dropped.
-pub type PlainPepper = Zeroizing<[u8; 32]>;
+/// A pepper in the open: it cannot be printed, and is erased when it is dropped.
+pub type PlainPepper = SecretBox<[u8; 32]>;
+
+/// These bytes, copied to where they are erased.
+fn plain(bytes: &[u8; 32]) -> PlainPepper {
+    SecretBox::init_with_mut(|pepper: &mut [u8; 32]| pepper.copy_from_slice(bytes))
+}
 
 /// Why a pepper could not be made or unwrapped.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +76,7 @@ pub async fn unlock(
         .partition(|pepper| held.is_some_and(|held| held.holds(pepper.version)));
     let unwrap = async |pepper: &WrappedPepper| Ok((pepper.version, provider.unwrap(pepper).await?));
     let plain: Vec<(PepperVersion, PlainPepper)> = try_join_all(missing.iter().map(unwrap)).await?;
-    let plain = plain.iter().map(|(version, pepper)| (*version, &**pepper));
+    let plain = plain.iter().map(|(version, pepper)| (*version, pepper.expose_secret()));
     let kept: Vec<PepperVersion> = kept.iter().map(|pepper| pepper.version).collect();
     let ring = match held {
         Some(held) => held.turned(current, &kept, plain),

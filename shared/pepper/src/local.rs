@@ -13,7 +13,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::{KeyProvider, PepperError, PlainPepper};
+use crate::{KeyProvider, PepperError, PlainPepper, plain};
 
 const NAME: &str = "local";
 
@@ -104,8 +104,8 @@ impl LocalKeyProvider {
         let (nonce, sealed) = pepper.wrapped.split_first_chunk::<NONCE_LEN>()?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = self.key.open_in_place(nonce, self.context(pepper.version), &mut sealed).ok()?;
-        plain.try_into().ok().map(|bytes: [u8; 32]| Zeroizing::new(bytes))
+        let opened = self.key.open_in_place(nonce, self.context(pepper.version), &mut sealed).ok()?;
+        (&*opened).try_into().ok().map(plain)
     }
 }
 
@@ -133,6 +133,8 @@ fn no_random() -> PepperError {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     #[tokio::test]
@@ -142,7 +144,8 @@ mod tests {
         let provider = LocalKeyProvider::open_or_create(&path, "here").unwrap();
         let one = provider.generate(PepperVersion(1)).await.unwrap();
         let again = LocalKeyProvider::open_or_create(&path, "here").unwrap();
-        assert_eq!(again.unwrap(&one).await.unwrap(), provider.unwrap(&one).await.unwrap());
+        let [again, first] = [again.unwrap(&one).await.unwrap(), provider.unwrap(&one).await.unwrap()];
+        assert!(again.expose_secret() == first.expose_secret());
     }
 
     #[test]
