@@ -43,8 +43,9 @@
 //! | of one that rules of several modes limit | 3 | 3, and 1 for each mode | 2 for each mode |
 //!
 //! The first check of a limited app in a process reads twice, since it does not know yet which rules those are. After the
-//! answer come a write unit for the event in the audit log, and another a minute for the last use of a key. KMS is asked
-//! when a verifier is built, once for each pepper, and never again.
+//! answer come a write unit for the event in the audit log, another a minute for the last use of a key, and one after a
+//! rotation of the pepper for each key that is used; and twice a minute a read unit for the versions of the pepper. KMS is
+//! asked once for each version, when a verifier is built or when a new one is found, and never for a check.
 //!
 //! # What it guarantees
 //!
@@ -55,7 +56,7 @@
 //! - A check ends within 1.8 s, or within the operation timeout of the [`SdkConfig`].
 //! - When the store fails, a check is an error and never an "allowed", unless the app's `on_store_error` is `allow` and only
 //!   the counting failed.
-//! - An unknown key and a wrong secret cost one HMAC each and look the same.
+//! - An unknown key and a wrong secret cost as many HMACs, one for each live version of the pepper, and look the same.
 //! - What was decided is written before [`Verifier::close`] returns, or logged under the target `keyward::audit`.
 //!
 //! # What it may do

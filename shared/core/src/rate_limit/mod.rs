@@ -232,11 +232,6 @@ pub struct Admission {
 pub struct Rules(Vec<Limit>);
 
 impl Rules {
-    /// The rules, as they stand on the wire.
-    pub fn rules(&self) -> Vec<Rule> {
-        self.0.iter().map(|limit| limit.rule.clone()).collect()
-    }
-
     /// All of them.
     pub fn limits(&self) -> &[Limit] {
         &self.0
