@@ -3,6 +3,7 @@
 //! `AWS_ENDPOINT_URL_DYNAMODB` names.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use aws_sdk_kms::Client;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use keyward_cli::set_up::first_deployment;
 use keyward_cli::table_shape;
 use keyward_core::Clock;
@@ -19,7 +20,7 @@ use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
 use keyward_http::{Services, Settings, SettingsError, Starting, VerifyAuth, answer, function};
 use keyward_pepper::{KmsKeyProvider, PepperError};
-use keyward_store::{Store, Table, dynamodb_client};
+use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
 use keyward_tests::{Fault, Faults, check_body, conforms};
 use keyward_verifier::{BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
@@ -76,6 +77,8 @@ struct Installed {
     name: String,
     table: Table,
     root_key: String,
+    /// How many seconds its clock is ahead.
+    shift: Arc<AtomicI64>,
 }
 
 impl Installed {
@@ -83,7 +86,10 @@ impl Installed {
         let config = config().await;
         let key = new_key(&config).await;
         let name = format!("kms-{}", u64::from_be_bytes(keyward_store::random().unwrap()));
-        let table = Table::new(dynamodb_client(&config), &name, Clock::new(Utc::now));
+        let shift = Arc::<AtomicI64>::default();
+        let ahead = shift.clone();
+        let clock = Clock::new(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::SeqCst)));
+        let table = Table::new(dynamodb_client(&config), &name, clock);
         table.create(&table_shape().unwrap()).await.unwrap();
         let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
         table.rotate_pepper(&*provider).await.unwrap();
@@ -92,7 +98,7 @@ impl Installed {
         let (_, root_key) = first_deployment(&store, called, Mode::Production).await.unwrap();
         let root_key = root_key.unwrap().reveal().expose_secret().to_owned();
         let faults = Faults::before(config.http_client().unwrap());
-        Self { config, faults, key, name, table, root_key }
+        Self { config, faults, key, name, table, root_key, shift }
     }
 
     /// The key provider of a process.
@@ -228,6 +234,13 @@ async fn a_process_that_has_its_peppers_goes_on_without_kms() {
     assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");
     let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&secret)).await;
     assert_eq!((status, &body["allowed"]), (200, &json!(true)), "what it can verify, it does: {body}");
+    // A minute after the rotation it makes no key with the version before.
+    installed.shift.store(PICKED_UP.num_seconds(), Ordering::SeqCst);
+    let path = "/api-auth/apps/acme/keys";
+    let (status, body, retry) = installed.ask(&other, path, json!({"name": "Late"})).await;
+    assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");
+    let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&secret)).await;
+    assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");
     installed.faults.clear();
     let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&new)).await;
     assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");

@@ -3,12 +3,9 @@
 //! <https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKeyWithoutPlaintext.html>
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
-use aws_sdk_kms::config::retry::RetryConfig;
-use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyState};
@@ -17,7 +14,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
 use zeroize::Zeroizing;
 
-use crate::{KeyProvider, PepperError, PlainPepper, plain};
+use crate::{KeyProvider, PepperError, PlainPepper, in_time, plain};
 
 const NAME: &str = "aws-kms";
 
@@ -30,23 +27,11 @@ pub struct KmsKeyProvider {
 }
 
 impl KmsKeyProvider {
-    /// The key with this id, ARN or alias. `installation` is part of the encryption context. A call of KMS is given up
-    /// after 1.8 s, so that a start that fails is answered within two, unless the configuration has timeouts of its own.
+    /// The key with this id, ARN or alias. `installation` is part of the encryption context. Its calls end as
+    /// [`in_time`] says.
     pub fn new(config: &SdkConfig, key_id: &str, installation: &str) -> Self {
-        let own = config.timeout_config();
-        let attempt = own.and_then(TimeoutConfig::operation_attempt_timeout);
-        let operation = own.and_then(TimeoutConfig::operation_timeout);
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_millis(500))
-            .operation_attempt_timeout(attempt.unwrap_or(Duration::from_millis(900)))
-            .operation_timeout(operation.unwrap_or(Duration::from_millis(1_800)))
-            .build();
-        let retries =
-            RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
-        let config =
-            aws_sdk_kms::config::Builder::from(config).timeout_config(timeouts).retry_config(retries).build();
         Self {
-            client: Client::from_conf(config),
+            client: Client::new(&in_time(config)),
             key_id: key_id.to_owned(),
             installation: installation.to_owned(),
         }

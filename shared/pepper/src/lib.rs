@@ -4,6 +4,7 @@
 //! process unwraps each version once and never asks its provider again: when the provider fails, the start fails, and
 //! there is no way to go on without a pepper.
 
+mod in_time;
 mod kms;
 mod local;
 mod memory;
@@ -15,6 +16,7 @@ use keyward_core::hashing::{Keyring, PepperVersion};
 use keyward_core::pepper::{self, PepperRecord, WrappedPepper};
 use secrecy::{ExposeSecret, SecretBox};
 
+pub use in_time::in_time;
 pub use kms::{KeyFault, KmsKeyProvider};
 pub use local::LocalKeyProvider;
 pub use memory::forbid_core_dumps;

@@ -1,33 +1,20 @@
-//! The DynamoDB client: TLS through `ring`, and time limits that leave an API room to answer.
-
-use std::time::Duration;
+//! The DynamoDB client: time limits that leave an API room to answer.
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::Builder;
-use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use keyward_pepper::in_time;
 
-/// A client that gives up after 1.8 s, so that an answer is there within two: three attempts of at most 900 ms each. Where
-/// the configuration has an operation timeout or an operation attempt timeout of its own, that holds.
+/// A client whose calls end as [`in_time`] says: 1.8 s, unless the configuration has timeouts of its own.
 pub fn dynamodb_client(config: &SdkConfig) -> Client {
-    let own = config.timeout_config();
-    let attempt = own.and_then(TimeoutConfig::operation_attempt_timeout);
-    let operation = own.and_then(TimeoutConfig::operation_timeout);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(Duration::from_millis(500))
-        .operation_attempt_timeout(attempt.unwrap_or(Duration::from_millis(900)))
-        .operation_timeout(operation.unwrap_or(Duration::from_millis(1_800)))
-        .build();
-    let retries =
-        RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
-    let config = Builder::from(config).timeout_config(timeouts).retry_config(retries).build();
-    Client::from_conf(config)
+    Client::new(&in_time(config))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use aws_config::BehaviorVersion;
+    use aws_config::timeout::TimeoutConfig;
 
     use super::*;
 
