@@ -1,15 +1,16 @@
 //! The audit log: pages, filters, figures, and what they read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::audit::{Event, EventId, Origin, Outcome};
-use keyward_core::text::Slug;
-use keyward_core::token::{RootKey, Token};
-use keyward_store::LONGEST_ANALYSIS;
+use keyward_cli::dev::TABLE;
+use keyward_core::audit::{Event, EventId, Outcome};
+use keyward_store::{LONGEST_ANALYSIS, dynamodb_client};
 use serde_json::{Value, json};
 
-use keyward_tests::{Backend, Keyward, check_body, text};
+use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text};
 
 async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, times: usize) {
     let mut body = check_body(secret);
@@ -29,6 +30,63 @@ async fn acme(keyward: &Keyward) -> Backend {
 
 async fn logs(backend: &Backend, query: &str) -> Value {
     backend.get(&format!("/api-auth/apps/acme/audit/logs{query}")).await.ok()
+}
+
+/// The events of verifications, as they are in the table.
+async fn verifications(keyward: &Keyward) -> Vec<HashMap<String, AttributeValue>> {
+    let events = Client::new(keyward.sdk_config())
+        .scan()
+        .table_name(TABLE)
+        .consistent_read(true)
+        .filter_expression("#action = :verification")
+        .expression_attribute_names("#action", "action")
+        .expression_attribute_values(":verification", AttributeValue::S("verification".into()));
+    events.send().await.unwrap().items.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_put_once_and_replaces_none() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    keyward.calls.take();
+    checks(&keyward, &secret, "", "/a", 1).await;
+    let calls = keyward.calls.take();
+    let puts: Vec<_> = calls.iter().filter(|call| call.operation == "PutItem").collect();
+    assert!(puts.len() == 1 && puts[0].sent["ConditionExpression"] == "attribute_not_exists(pk)", "{puts:?}");
+
+    let [written] = &verifications(&keyward).await[..] else { panic!("one check") };
+    let mut event: Event = serde_dynamo::from_item(written.clone()).unwrap();
+    event.outcome = Outcome::Blocked;
+    keyward.services.store.write_event(&event).await.unwrap();
+    assert_eq!(verifications(&keyward).await, std::slice::from_ref(written));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    checks(&keyward, &secret, "", "/a", 1).await;
+    let [first] = &verifications(&keyward).await[..] else { panic!("one check") };
+    let template: Event = serde_dynamo::from_item(first.clone()).unwrap();
+    let config = keyward.sdk_config();
+    let faults = Faults::before(config.http_client().unwrap());
+    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
+    for (fault, times, written) in
+        [(Fault::Denied, 1, 49), (Fault::AnswerLost, 2, 50), (Fault::Throttled, 2, 50)]
+    {
+        let before = verifications(&keyward).await.len();
+        faults.plan("PutItem", 10, fault, times);
+        for _ in 0..50 {
+            let id =
+                EventId::mint(template.id.timestamp(), u128::from_be_bytes(keyward_store::random().unwrap()));
+            recorder.record(Event { id, key_id: None, ..template.clone() }, None).await;
+        }
+        recorder.flush().await;
+        assert_eq!(verifications(&keyward).await.len() - before, written, "{fault:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,28 +320,23 @@ async fn what_is_read_is_bounded() {
     let backend = acme(&keyward).await;
     let made = backend.create_key("acme", json!({})).await;
     checks(&keyward, &text(&made["secret"]), "never", "/a", 1).await;
-    let store = &keyward.services.store;
-    let template = {
-        let token = Token::<RootKey>::parse(&backend.root_key).unwrap();
-        let root = store.authenticate_root_key(&token, Origin::default()).await.unwrap();
-        let access = store.app_access(&root, &Slug::parse("slug", "acme").unwrap()).await.unwrap();
-        let (now, mut events) = (store.clock().now(), vec![]);
-        let start = now - TimeDelta::minutes(5);
-        store.verifications(&access, start, now, |event| events.push(event)).await.unwrap();
-        events.remove(0)
-    };
     // The blocked check is the oldest, under more allowed ones than a page or an analysis looks at.
-    let later = store.clock().now() + TimeDelta::milliseconds(1);
-    let events: Vec<Event> = (0..LONGEST_ANALYSIS)
-        .map(|n| Event {
-            id: EventId::mint(later, n as u128),
-            outcome: Outcome::Allowed,
-            blocked_by_rule: None,
-            ..template.clone()
+    let [blocked] = &verifications(&keyward).await[..] else { panic!("one check") };
+    let later = keyward.services.store.clock().now() + TimeDelta::milliseconds(1);
+    let requests: Vec<WriteRequest> = (0..LONGEST_ANALYSIS)
+        .map(|n| {
+            let id = AttributeValue::S(EventId::mint(later, n as u128).to_string());
+            let mut item = blocked.clone();
+            item.extend([("sk".to_owned(), id.clone()), ("id".to_owned(), id)]);
+            item.insert("outcome".to_owned(), AttributeValue::S("allowed".into()));
+            WriteRequest::builder()
+                .put_request(PutRequest::builder().set_item(Some(item)).build().unwrap())
+                .build()
         })
         .collect();
-    for chunk in events.chunks(2_000) {
-        store.write_events(chunk).await.unwrap();
+    let client = Client::new(keyward.sdk_config());
+    for batch in requests.chunks(25) {
+        client.batch_write_item().request_items(TABLE, batch.to_vec()).send().await.unwrap();
     }
     let figures = backend.get("/api-auth/apps/acme/audit/analytics").await;
     figures.is_error(400, "invalid_field");

@@ -121,6 +121,27 @@ fn the_roles_permit_what_the_data_model_says() {
     assert_eq!(used, roles, "each function has a role of its own");
 }
 
+/// What stands against the replacing of an event, which no condition of IAM forbids a `PutItem`, is that its id cannot be
+/// guessed: so no right to put an item reads what it replaces.
+#[test]
+fn no_function_may_delete_or_read_back_an_audit_event() {
+    let writes = ["BatchWriteItem", "DeleteItem", "UpdateItem"];
+    let on_events = |grant: &&Grant| grant.partitions.starts_with("AUDIT#") || grant.partitions == "*";
+    let wrong: Vec<_> =
+        GRANTS.iter().filter(on_events).filter(|of| writes.contains(&of.action.as_str())).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let template = template();
+    let roles =
+        template["Resources"].as_object().unwrap().values().filter(|of| of["Type"] == "AWS::IAM::Role");
+    let policies = roles.flat_map(|role| role["Properties"]["Policies"].as_array().unwrap());
+    let statements = policies.flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+    let puts: Vec<_> = statements.filter(|of| of["Action"] == "dynamodb:PutItem").collect();
+    assert_eq!(puts.len(), 5);
+    for put in puts {
+        assert_eq!(put["Condition"]["StringEqualsIfExists"]["dynamodb:ReturnValues"], "NONE", "{put}");
+    }
+}
+
 #[test]
 fn the_api_has_every_route() {
     let template = template();

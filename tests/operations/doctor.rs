@@ -113,10 +113,10 @@ async fn a_permission_less_or_more() {
     };
 
     let mut less = whole.clone();
-    less["Statement"].as_array_mut().expect("statements").remove(statement("dynamodb:BatchWriteItem"));
+    less["Statement"].as_array_mut().expect("statements").remove(statement("dynamodb:PutItem"));
     put(&less);
     let lacking = format!(
-        "permissions: the role {role} lacks dynamodb:BatchWriteItem of AUDIT#??????#??????#V?: give it back what VerifyRole has in template.yaml"
+        "permissions: the role {role} lacks dynamodb:PutItem of AUDIT#??????#??????#V?: give it back what VerifyRole has in template.yaml"
     );
     assert_eq!(of_stack(), [lacking]);
 
@@ -141,12 +141,12 @@ async fn a_permission_less_or_more() {
     );
 
     let mut more = whole.clone();
-    let write = &mut more["Statement"][statement("dynamodb:BatchWriteItem")];
-    write["Action"] = serde_json::json!(["dynamodb:BatchWriteItem", "dynamodb:PutItem"]);
+    let write = &mut more["Statement"][statement("dynamodb:PutItem")];
+    write["Action"] = serde_json::json!(["dynamodb:PutItem", "dynamodb:BatchWriteItem"]);
     write["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] = "*".into();
     put(&more);
     let [fault] = of_stack().try_into().expect("one fault");
-    assert!(fault.contains("permits dynamodb:PutItem, which its function does not need"), "{fault}");
+    assert!(fault.contains("permits dynamodb:BatchWriteItem, which its function does not need"), "{fault}");
 
     put(&whole);
     is_well();

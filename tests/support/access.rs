@@ -93,11 +93,6 @@ impl Access {
                 let keys = tables.flat_map(|table| table["Keys"].as_array().expect("keys"));
                 keys.map(|key| access(operation, &key["pk"]["S"])).collect()
             }
-            "BatchWriteItem" => {
-                let tables = sent["RequestItems"].as_object().expect("tables").values();
-                let requests = tables.flat_map(|table| table.as_array().expect("requests"));
-                requests.map(|put| access(operation, &put["PutRequest"]["Item"]["pk"]["S"])).collect()
-            }
             "TransactWriteItems" => {
                 let writes = sent["TransactItems"].as_array().expect("writes").iter();
                 let writes = writes.flat_map(|write| write.as_object().expect("a write"));

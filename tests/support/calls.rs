@@ -10,6 +10,7 @@ use aws_sdk_dynamodb::config::interceptors::{
 use aws_sdk_dynamodb::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_dynamodb::error::BoxError;
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
+use aws_sdk_dynamodb::operation::put_item::PutItemOutput;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
@@ -34,6 +35,7 @@ pub struct Calls {
     function: &'static str,
     made: Arc<Mutex<Vec<Call>>>,
     units: Arc<Mutex<Vec<f64>>>,
+    put_units: Arc<Mutex<Vec<f64>>>,
     forbidden: Arc<AtomicBool>,
     failing: Arc<AtomicBool>,
     colliding: Arc<AtomicUsize>,
@@ -50,9 +52,15 @@ impl Calls {
         std::mem::take(&mut self.made.lock().expect("a lock"))
     }
 
-    /// The units of each batch read, each query and each write that asked for them, since the last time this was asked.
+    /// The units of each batch read, each query, and each update and transaction that asked for them, since the last time
+    /// this was asked.
     pub fn take_units(&self) -> Vec<f64> {
         std::mem::take(&mut self.units.lock().expect("a lock"))
+    }
+
+    /// The units of each item that was put outside a transaction, likewise.
+    pub fn take_put_units(&self) -> Vec<f64> {
+        std::mem::take(&mut self.put_units.lock().expect("a lock"))
     }
 
     /// From now on a call panics.
@@ -156,6 +164,10 @@ impl Intercept for Calls {
         let Ok(output) = context.output_or_error() else {
             return Ok(());
         };
+        if let Some(put) = output.downcast_ref::<PutItemOutput>() {
+            let units = put.consumed_capacity().and_then(|table| table.capacity_units());
+            self.put_units.lock().expect("a lock").extend(units);
+        }
         let units = if let Some(read) = output.downcast_ref::<BatchGetItemOutput>() {
             read.consumed_capacity().iter().map(|table| table.capacity_units()).sum()
         } else if let Some(read) = output.downcast_ref::<QueryOutput>() {

@@ -1,6 +1,6 @@
 //! Recording verifications: after the answer, in groups, without losing any.
 //!
-//! [`Recorder::record`] hands an event to a writer and returns; the writer sends what has gathered in batches of 25.
+//! [`Recorder::record`] hands an event to a writer and returns; the writer writes what has gathered, 32 events at a time.
 //! When the queue is full, `record` waits: a slow table slows answers down before it loses what they said. What the
 //! table refuses for good goes to the log as one line of JSON each, under the target `keyward::audit`. A process that
 //! ends calls [`Recorder::close`], a function that may be frozen calls [`Recorder::flush`] before it answers. Lifecycle
@@ -9,7 +9,9 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream;
 use keyward_core::audit::{Event, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
@@ -18,8 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How many events may wait for the writer.
 const QUEUE: usize = 10_000;
-/// How many events are written at once, in requests of 25, four at a time.
+/// How many events are taken from the queue together.
 const GROUP: usize = 500;
+/// How many of them are written at the same time.
+const AT_ONCE: usize = 32;
 /// A key's last use is written when the last one written is so long ago.
 const LAST_USE: TimeDelta = TimeDelta::minutes(1);
 
@@ -99,7 +103,7 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
         if close {
             queue.close();
         }
-        join_all(events.chunks(GROUP / 4).map(|chunk| write_events(&store, chunk))).await;
+        stream::iter(events).for_each_concurrent(AT_ONCE, |event| write_event(&store, event)).await;
         join_all(uses.into_iter().map(|(key, at)| note_use(&store, key, at))).await;
         if !waiting.is_empty() {
             store.settled().await;
@@ -111,11 +115,9 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
     }
 }
 
-async fn write_events(store: &Store, events: &[Event]) {
-    if let Err(unwritten) = store.write_events(events).await {
-        for event in &unwritten.events {
-            log_unwritten(event, &unwritten.cause);
-        }
+async fn write_event(store: &Store, event: Event) {
+    if let Err(cause) = store.write_event(&event).await {
+        log_unwritten(&event, &cause);
     }
 }
 

@@ -58,15 +58,6 @@ pub struct EventPage {
     pub has_more: bool,
 }
 
-/// Events that could not be written, and why.
-#[derive(Debug)]
-pub struct UnwrittenEvents {
-    /// The events.
-    pub events: Vec<Event>,
-    /// What the store answered.
-    pub cause: Error,
-}
-
 /// The name of a shard of verifications: a writer of those alone needs no other access than to these.
 fn verifications(shard: u32) -> String {
     format!("V{shard}")
@@ -95,18 +86,12 @@ impl Store {
         Ok(purged_at(item(&key, "event", event)?, at + RETENTION))
     }
 
-    /// Writes events of verifications. Writing the same event again changes nothing.
+    /// Writes the event of a verification. It replaces none: the same event again changes nothing.
     ///
     /// # Errors
-    /// Those that could not be written.
-    pub async fn write_events(&self, events: &[Event]) -> Result<(), UnwrittenEvents> {
-        let items = events.iter().map(|event| self.event_item(event)).collect::<Result<_, _>>();
-        let items = items.map_err(|cause| UnwrittenEvents { events: events.to_vec(), cause })?;
-        let written = self.table.write_batch(items).await;
-        written.map_err(|(items, cause)| UnwrittenEvents {
-            events: items.into_iter().filter_map(|item| body(item).ok()).collect(),
-            cause,
-        })
+    /// It was not written.
+    pub async fn write_event(&self, event: &Event) -> Result<(), Error> {
+        self.table.put_new(self.event_item(event)?).await
     }
 
     /// A page of an app's log.

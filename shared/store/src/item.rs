@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::primitives::Blob;
@@ -22,7 +23,7 @@ use crate::{Error, Table, random};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// How often a transaction that lost to another, or a batch that was not taken whole, is tried again.
+/// How often a transaction that lost to another, or a batch that was not answered whole, is tried again.
 pub(crate) const ATTEMPTS: u32 = 12;
 /// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
 pub(crate) const CALLER_BYTES: usize = 2_560;
@@ -389,48 +390,28 @@ impl Table {
         Ok(keys.iter().filter_map(|key| found.remove(key)).collect())
     }
 
-    /// Writes any number of items, 25 in a request, trying what was not taken again. Returns what could not be written.
-    pub(crate) async fn write_batch(&self, items: Vec<Item>) -> Result<(), (Vec<Item>, Error)> {
-        use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
-        let request = |item: Item| {
-            let put = PutRequest::builder().set_item(Some(item)).build()?;
-            Ok::<_, Error>(WriteRequest::builder().put_request(put).build())
-        };
-        let mut pending = match items.iter().cloned().map(request).collect::<Result<Vec<_>, _>>() {
-            Ok(requests) => requests,
-            Err(error) => return Err((items, error)),
-        };
-        let left = |pending: Vec<WriteRequest>| -> Vec<Item> {
-            pending.into_iter().filter_map(|request| request.put_request.map(|put| put.item)).collect()
-        };
-        let mut attempt = 0;
-        while !pending.is_empty() {
-            let rest = pending.split_off(pending.len().min(25));
-            let sent =
-                self.client().batch_write_item().request_items(self.name(), pending.clone()).send().await;
-            let mut unprocessed = match sent {
-                Ok(answer) => answer.unprocessed_items.unwrap_or_default(),
-                Err(error) => {
-                    pending.extend(rest);
-                    return Err((left(pending), error.into()));
-                }
-            };
-            pending = unprocessed.remove(self.name()).unwrap_or_default();
-            if !pending.is_empty() {
-                attempt += 1;
-                let waited = if attempt < ATTEMPTS {
-                    pause(attempt).await
-                } else {
-                    Err(Error::Unavailable("a batch of writes was not taken whole".into()))
-                };
-                if let Err(error) = waited {
-                    pending.extend(rest);
-                    return Err((left(pending), error));
-                }
+    /// Writes an item whose key must be free, for keys that nobody else makes: one that is taken was written by an earlier
+    /// attempt whose answer was lost.
+    pub(crate) async fn put_new(&self, item: Item) -> Result<(), Error> {
+        let sent = self
+            .client()
+            .put_item()
+            .table_name(self.name())
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(pk)")
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        match sent {
+            Err(error)
+                if !error
+                    .as_service_error()
+                    .is_some_and(PutItemError::is_conditional_check_failed_exception) =>
+            {
+                Err(error.into())
             }
-            pending.extend(rest);
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// One page of a partition, newest (highest sort key) first, strictly below `before` and at or above `from`.

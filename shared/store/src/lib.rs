@@ -37,7 +37,7 @@ pub use apps::{AppChanges, AppPage, ListApps, NewApp};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::Error;
-pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS, UnwrittenEvents};
+pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
 pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
 pub use limits::Requester;

@@ -67,7 +67,7 @@
 //! |---|---|
 //! | `dynamodb:Query` | `PEPPERS` |
 //! | `dynamodb:BatchGetItem` | `KEY#*`, `APP#??????`, `DEPLOYMENT#*#SCHEMES`, `LIMIT#*` |
-//! | `dynamodb:BatchWriteItem` | `AUDIT#??????#??????#V?` |
+//! | `dynamodb:PutItem` | `AUDIT#??????#??????#V?` |
 //! | `dynamodb:UpdateItem` | `LIMIT#*`; `KEY#*`, of which only the attributes `last_used_at`, `tag`, `pepper` and `peppers_beneath` |
 //! | `kms:Decrypt` | the key, with the encryption context `keyward:installation`, the installation's name |
 //!
