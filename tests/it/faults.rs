@@ -9,9 +9,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
 use keyward_cli::dev::TABLE;
-use keyward_http::application;
-use keyward_store::dynamodb_client;
-use keyward_tests::{Fault, Faults, Keyward, check_body, text};
+use keyward_core::Clock;
+use keyward_http::{Services, Settings, SettingsError, answer, application, function};
+use keyward_pepper::PepperError;
+use keyward_store::{Table, dynamodb_client};
+use keyward_tests::{Fault, Faults, Keyward, Metrics, check_body, text};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -138,6 +140,80 @@ async fn a_store_that_fails_is_a_503_in_time_and_counts_whole_requests_or_none()
             assert_eq!(process.check(key).await.1["allowed"], true, "as soon as it works again: {what}");
         }
     }
+}
+
+/// What a fault is told of by.
+const TOLD: [(Fault, &str); 4] = [
+    (Fault::KeyDisabled, "KmsFailures"),
+    (Fault::Failed, "StoreFailures"),
+    (Fault::Garbage, "StoreFailures"),
+    (Fault::Denied, "InternalErrors"),
+];
+
+#[tokio::test]
+async fn an_operator_is_told_whether_the_key_the_table_or_the_role_fails_at_each_call_of_a_check() {
+    let process = Process::start().await;
+    let metrics = Metrics::watch();
+    for (key, operation, after) in calls(&process) {
+        for (fault, metric) in TOLD {
+            process.faults.plan(operation, after, fault, usize::MAX);
+            let (status, body, _) = process.check(key).await;
+            process.faults.clear();
+            let wanted =
+                if fault == Fault::Denied { (500, "internal_error") } else { (503, "store_unavailable") };
+            assert_eq!(
+                (status, body["code"].as_str().unwrap()),
+                wanted,
+                "{operation} after {after}, {fault:?}"
+            );
+            assert_eq!(metrics.take(), [metric], "{operation} after {after}, {fault:?}");
+        }
+    }
+}
+
+type Failure = fn() -> SettingsError;
+
+#[tokio::test]
+async fn every_start_that_fails_is_counted() {
+    let keyward = Keyward::start().await;
+    let config = keyward.sdk_config();
+    let faults = Faults::before(config.http_client().unwrap());
+    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let (provider, settings) = (keyward.provider(), Settings::clone(&keyward.services.settings));
+    let start = move |table: &'static str| {
+        let table = Table::new(client.clone(), table, Clock::new(chrono::Utc::now));
+        Services::start(table, provider.clone(), settings.clone())
+    };
+    let metrics = Metrics::watch();
+    let request = || Request::post("/v1/authz/check").body(Body::empty()).unwrap();
+
+    let of_table = function(move || start(TABLE), verify::routes);
+    for (operation, after) in [("Query", 0), ("GetItem", 0), ("GetItem", 1)] {
+        for (fault, metric) in TOLD {
+            faults.plan(operation, after, fault, usize::MAX);
+            let response = answer(&of_table, request()).await.unwrap();
+            assert_eq!(response.status(), 503, "{operation} after {after}, {fault:?}");
+            assert_eq!(metrics.take(), [metric], "{operation} after {after}, {fault:?}");
+        }
+    }
+    faults.clear();
+    assert_eq!(answer(&of_table, request()).await.unwrap().status(), 415, "it starts as soon as it can");
+    assert_eq!(metrics.take(), [""; 0]);
+
+    let cases: [(Failure, &str); 4] = [
+        (|| SettingsError::Variable("KEYWARD_TABLE", "is missing"), "InternalErrors"),
+        (|| SettingsError::NoDeployment, "InternalErrors"),
+        (|| PepperError::Missing.into(), "InternalErrors"),
+        (|| PepperError::Kms("throttled".into()).into(), "KmsFailures"),
+    ];
+    for (error, metric) in cases {
+        let failing = function(move || async move { Err(error()) }, verify::routes);
+        assert_eq!(answer(&failing, request()).await.unwrap().status(), 503);
+        assert_eq!(metrics.take(), [metric], "{:?}", error());
+    }
+    let late = function(std::future::pending::<Result<Services, SettingsError>>, verify::routes);
+    assert_eq!(answer(&late, request()).await.unwrap().status(), 503);
+    assert_eq!(metrics.take(), ["InternalErrors"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,17 +29,20 @@ pub enum Fault {
     Garbage,
     /// The caller's role does not permit it.
     Denied,
+    /// The table's KMS key is disabled.
+    KeyDisabled,
 }
 
 impl Fault {
     /// One of each kind that a store can have.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Refused,
         Self::AnswerLost,
         Self::Slow(Duration::from_secs(10)),
         Self::Throttled,
         Self::Failed,
         Self::Garbage,
+        Self::KeyDisabled,
     ];
 }
 
@@ -133,6 +136,10 @@ impl HttpConnector for Connector {
             Fault::Denied => {
                 answer(400, r#"{"__type": "AccessDeniedException", "message": "not permitted"}"#)
             }
+            Fault::KeyDisabled => answer(
+                400,
+                r#"{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": "KMS key access denied error: com.amazonaws.services.kms.model.DisabledException: arn:aws:kms:us-east-1:111122223333:key/1234abcd is disabled. (Service: AWSKMS; Status Code: 400; Error Code: DisabledException)"}"#,
+            ),
             Fault::Garbage => answer(502, "<html>Bad Gateway</html>"),
             Fault::AnswerLost => {
                 let carried_out = self.inner.call(request);

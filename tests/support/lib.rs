@@ -5,6 +5,7 @@ mod backend;
 mod browser;
 mod calls;
 mod faults;
+mod metrics;
 mod provider;
 pub mod scenario;
 mod soak;
@@ -39,6 +40,7 @@ pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
 pub use faults::{Fault, Faults};
+pub use metrics::Metrics;
 pub use provider::conforms;
 pub use soak::Soak;
 

@@ -84,7 +84,7 @@ async fn decide(
             ..Refused::forbidden(refusal.code(), format!("Refused: {refusal}"))
         })),
         Err(CheckError::Store(error)) => {
-            tracing::error!(metric = Metric::StoreFailures.name(), %error, "a request was not decided on");
+            tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
             Err(error.into())
         }
     }

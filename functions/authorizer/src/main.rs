@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 use authorizer::{Event, Settings, authorize};
+use keyward_core::metric::Metric;
 use keyward_http::{Services, Starting, start_log};
 use keyward_pepper::forbid_core_dumps;
 use lambda_http::{LambdaEvent, lambda_runtime, service_fn};
@@ -13,7 +14,9 @@ async fn main() -> Result<(), lambda_http::Error> {
     forbid_core_dumps()?;
     start_log();
     let settings = Settings::from_env();
-    let settings = &settings.inspect_err(|error| tracing::error!(%error, "the function cannot start"))?;
+    let metric = Metric::InternalErrors.name();
+    let settings =
+        &settings.inspect_err(|error| tracing::error!(metric, %error, "the function cannot start"))?;
     let services = &Starting::new(Services::from_env);
     // At once, so that the first request need not wait for it.
     let _tried = services.started().await;

@@ -56,7 +56,7 @@ pub enum PeppersError {
 impl From<Error> for PeppersError {
     fn from(error: Error) -> Self {
         match error {
-            Error::Unavailable(_) | Error::Internal(_) => Self::Table(error),
+            Error::Unavailable(_) | Error::KeyUnavailable(_) | Error::Internal(_) => Self::Table(error),
             refusal => Self::Refused(refusal),
         }
     }

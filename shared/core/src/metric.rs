@@ -8,15 +8,20 @@
 pub enum Metric {
     /// An audit event that the table refused, and that is in the log instead.
     RefusedWrites,
-    /// A start that failed because KMS did not unwrap a pepper.
+    /// A request that was answered with 503, or a start that failed, because the KMS key of the table or of the peppers
+    /// could not be used.
     KmsFailures,
-    /// A request that was answered with 503 because the table failed, throttled or was slow.
+    /// A request that was answered with 503, or a start that failed, because the table failed, throttled or was slow.
     StoreFailures,
+    /// A request that was answered with 500, or a start that failed, for another reason: a setting, a permission, an item
+    /// that is not as it was written; also a start that took too long.
+    InternalErrors,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::RefusedWrites, Self::KmsFailures, Self::StoreFailures];
+    pub const ALL: [Self; 4] =
+        [Self::RefusedWrites, Self::KmsFailures, Self::StoreFailures, Self::InternalErrors];
 
     /// Its name in logs and in CloudWatch.
     pub fn name(self) -> &'static str {
@@ -24,6 +29,7 @@ impl Metric {
             Self::RefusedWrites => "RefusedWrites",
             Self::KmsFailures => "KmsFailures",
             Self::StoreFailures => "StoreFailures",
+            Self::InternalErrors => "InternalErrors",
         }
     }
 }

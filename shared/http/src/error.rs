@@ -23,12 +23,13 @@ pub struct ApiError {
     /// Further members of the body, on the backend plane.
     pub members: Map<String, Value>,
     detail: Option<String>,
+    metric: Option<Metric>,
 }
 
 impl ApiError {
     /// An error of this status and code, with a sentence that the caller may read.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), members: Map::new(), detail: None }
+        Self { status, code, message: message.into(), members: Map::new(), detail: None, metric: None }
     }
 
     /// 400: a value is not acceptable.
@@ -56,20 +57,15 @@ impl ApiError {
         body
     }
 
-    fn with_detail(self, detail: String) -> Self {
-        Self { detail: Some(detail), ..self }
+    fn with_detail(self, detail: String, metric: Option<Metric>) -> Self {
+        Self { detail: Some(detail), metric, ..self }
     }
 
     /// Writes the details that callers do not see to the log.
     pub(crate) fn log(&self) {
         let Some(detail) = &self.detail else { return };
-        let status = self.status.as_u16();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            let metric = Metric::StoreFailures.name();
-            tracing::error!(metric, status, code = self.code, %detail, "a request failed");
-        } else {
-            tracing::error!(status, code = self.code, %detail, "a request failed");
-        }
+        let (status, metric) = (self.status.as_u16(), self.metric.map(Metric::name));
+        tracing::error!(metric, status, code = self.code, %detail, "a request failed");
     }
 }
 
@@ -81,6 +77,7 @@ impl From<InvalidField> for ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
+        let metric = error.metric();
         match error {
             Error::Unauthenticated => Self::unauthorized("invalid_credential", "Authentication failed"),
             Error::Forbidden(message) => Self::forbidden("forbidden", message),
@@ -88,15 +85,15 @@ impl From<Error> for ApiError {
             Error::NotFound(message) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Error::Invalid(field) => field.into(),
-            Error::Unavailable(detail) => Self::new(
+            Error::Unavailable(detail) | Error::KeyUnavailable(detail) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store_unavailable",
                 "The store cannot be reached right now; try again",
             )
-            .with_detail(detail),
+            .with_detail(detail, metric),
             Error::Internal(detail) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong")
-                    .with_detail(detail)
+                    .with_detail(detail, metric)
             }
         }
     }

@@ -12,7 +12,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::future::{BoxFuture, FutureExt};
 use keyward_core::metric::Metric;
-use keyward_pepper::{PepperError, forbid_core_dumps};
+use keyward_pepper::forbid_core_dumps;
 use lambda_http::service_fn;
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
@@ -51,9 +51,7 @@ impl<T> Starting<T> {
     pub async fn started(&self) -> Result<&T, ApiError> {
         let started = self.started.get_or_try_init(&*self.start).await;
         started.map_err(|error| {
-            let metric = matches!(error, SettingsError::Pepper(PepperError::Kms(_)));
-            let metric = metric.then_some(Metric::KmsFailures.name());
-            tracing::error!(metric, %error, "the function cannot start");
+            tracing::error!(metric = error.metric().name(), %error, "the function cannot start");
             not_ready()
         })
     }
@@ -65,7 +63,8 @@ impl<T> Starting<T> {
     pub async fn ready(&self) -> Result<&T, ApiError> {
         let in_time = tokio::time::timeout(PATIENCE, self.started()).await;
         in_time.unwrap_or_else(|_| {
-            tracing::error!("the function cannot start in time");
+            let metric = Metric::InternalErrors.name();
+            tracing::error!(metric, "the function cannot start in time");
             Err(not_ready())
         })
     }

@@ -14,6 +14,7 @@ use chrono::Utc;
 use keyward_audit::Recorder;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
+use keyward_core::metric::Metric;
 use keyward_core::{Clock, Deployment};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
@@ -77,6 +78,17 @@ pub enum SettingsError {
     /// The table cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+impl SettingsError {
+    /// What an operator is told of it by.
+    pub fn metric(&self) -> Metric {
+        match self {
+            Self::Pepper(PepperError::Kms(_)) => Metric::KmsFailures,
+            Self::Store(error) => error.metric().unwrap_or(Metric::InternalErrors),
+            Self::Variable(..) | Self::NoDeployment | Self::Pepper(_) => Metric::InternalErrors,
+        }
+    }
 }
 
 impl From<OpenError> for SettingsError {

@@ -160,7 +160,7 @@ impl CheckError {
             Self::InvalidKey => "invalid_api_key",
             Self::Refused { refusal, .. } => refusal.code(),
             Self::Store(Error::Unauthenticated) => "invalid_root_key",
-            Self::Store(Error::Unavailable(_)) => "store_unavailable",
+            Self::Store(error) if error.is_unavailable() => "store_unavailable",
             Self::Store(_) => "internal_error",
         }
     }
@@ -172,7 +172,7 @@ impl CheckError {
             | Self::Refused { refusal: Refusal::KeyExpired, .. }
             | Self::Store(Error::Unauthenticated) => StatusCode::UNAUTHORIZED,
             Self::Refused { .. } => StatusCode::FORBIDDEN,
-            Self::Store(Error::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -246,7 +246,7 @@ impl From<CheckError> for Refused {
                 Self { request_id: Some(request_id), ..Self::new(status, code, error.to_string()) }
             }
             CheckError::Store(error) => {
-                tracing::error!(metric = Metric::StoreFailures.name(), %error, "a request was not decided on");
+                tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
                 if status != StatusCode::SERVICE_UNAVAILABLE {
                     return Self::new(status, code, "Something went wrong");
                 }

@@ -260,8 +260,8 @@ impl Verifier {
     ) -> Result<Decision, CheckError> {
         let Verified { key, app, request_id, verdict, .. } = verified;
         let admission = match admission {
-            Err(Error::Unavailable(cause)) if app.on_store_error == OnStoreError::Allow => {
-                tracing::error!(metric = Metric::StoreFailures.name(), %cause, "a request was not counted");
+            Err(cause) if cause.is_unavailable() && app.on_store_error == OnStoreError::Allow => {
+                tracing::error!(metric = cause.metric().map(Metric::name), %cause, "a request was not counted");
                 Admission::default()
             }
             admission => admission?,

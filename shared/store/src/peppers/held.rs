@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::hashing::{Keyring, Tag};
-use keyward_core::metric::Metric;
 use keyward_pepper::{KeyProvider, PepperError, unlock};
 use tokio::sync::Mutex;
 
@@ -119,12 +118,7 @@ impl Peppers {
         if enough(&held) {
             return Ok(held.ring);
         }
-        let read = Held::read(&self.0.table, &*self.0.provider, Some(&held.ring)).await;
-        let read = read.inspect_err(|error| {
-            if let OpenError::Pepper(error) = error {
-                tracing::error!(metric = Metric::KmsFailures.name(), %error, "a version of the pepper was not unwrapped");
-            }
-        })?;
+        let read = Held::read(&self.0.table, &*self.0.provider, Some(&held.ring)).await?;
         let ring = read.ring.clone();
         *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(ring)

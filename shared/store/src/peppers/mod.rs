@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
-use keyward_pepper::{KeyProvider, PepperError};
+use keyward_pepper::KeyProvider;
 
 use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, body, instant, item};
 use crate::{Error, Table};
@@ -155,15 +155,6 @@ impl Table {
         match Transaction::new(self).update(&key(version), erase)?.commit().await? {
             Commit::Done => Ok(()),
             Commit::Refused(_) => Err(UNKNOWN),
-        }
-    }
-}
-
-impl From<PepperError> for Error {
-    fn from(error: PepperError) -> Self {
-        match error {
-            PepperError::Kms(_) => Self::Unavailable(error.to_string()),
-            _ => Self::Internal(error.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keyward_core::hashing::{Keyring, Tag, UnknownPepper};
+use keyward_core::metric::Metric;
 use tokio_util::task::TaskTracker;
 
 use crate::item::{Key, beneath_value, made, number, tag_value};
@@ -45,7 +46,8 @@ impl Store {
         if !stale {
             self.background.tasks.spawn(async move {
                 if let Err(error) = store.peppers.refresh().await {
-                    tracing::warn!(%error, "the versions of the pepper were not read");
+                    let metric = error.metric().map(Metric::name);
+                    tracing::error!(metric, %error, "the versions of the pepper were not read");
                 }
             });
             return;
