@@ -342,6 +342,11 @@ async fn what_is_read_is_bounded() {
     figures.is_error(400, "invalid_field");
     assert!(text(&figures.body["message"]).contains("20000"), "{}", figures.body);
     backend.get("/api-auth/apps/acme/audit/timeseries").await.is_error(400, "invalid_field");
+    let day = |days| (Utc::now() - TimeDelta::days(days)).format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let old = format!("?start_date={}&end_date={}", day(9), day(8));
+    let figures = backend.get(&format!("/api-auth/apps/acme/audit/analytics{old}")).await.ok();
+    assert_eq!(figures["total_requests"], 0, "a range is refused only for what it holds itself");
+    assert_eq!(figures["keys_used_24h"], 1, "as many as were seen");
 
     let (mut pages, mut found, mut query) = (0, 0, "?outcome=blocked".to_owned());
     loop {

@@ -146,8 +146,26 @@ impl Store {
         access: &AppAccess,
         start: DateTime<Utc>,
         end: DateTime<Utc>,
-        mut take: impl FnMut(Event),
+        take: impl FnMut(Event),
     ) -> Result<(), Error> {
+        if self.some_verifications(access, start, end, take).await? {
+            return Ok(());
+        }
+        let problem = format!("is too early: the range holds more than {LONGEST_ANALYSIS} requests");
+        Err(InvalidField::new("start_date", problem).into())
+    }
+
+    /// As [`Self::verifications`], but of more than [`LONGEST_ANALYSIS`] only as many. Whether these are all.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `audit:read`.
+    pub async fn some_verifications(
+        &self,
+        access: &AppAccess,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        mut take: impl FnMut(Event),
+    ) -> Result<bool, Error> {
         access.require(Capability::AuditRead)?;
         let (from, to) = (EventId::first_at(start).to_string(), after(end));
         let mut seen = 0;
@@ -157,20 +175,18 @@ impl Store {
                 let mut below = Some(to.clone());
                 while let Some(before) = below {
                     let page = self.table.page(&partition, Some(&from), Some(&before), None).await?;
-                    seen += page.items.len();
-                    if seen > LONGEST_ANALYSIS {
-                        let problem =
-                            format!("is too early: the range holds more than {LONGEST_ANALYSIS} requests");
-                        return Err(InvalidField::new("start_date", problem).into());
-                    }
                     for item in page.items {
+                        if seen == LONGEST_ANALYSIS {
+                            return Ok(false);
+                        }
+                        seen += 1;
                         take(body(item)?);
                     }
                     below = page.next;
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The months of this range, latest first, but not those whose events are purged.
