@@ -66,7 +66,7 @@ impl Call {
                     presented: secret,
                     target,
                     required_permissions: &[],
-                    client_ip: "127.0.0.1",
+                    client_ip: "127.0.0.1".parse().ok(),
                     user_agent: None,
                 };
                 match verifier.check(&check, None).await {

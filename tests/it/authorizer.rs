@@ -1,7 +1,10 @@
 //! The authorizer of an API Gateway, with the events that AWS documents for each of its kinds.
 
+use std::sync::Arc;
+
 use authorizer::{Event, Settings, authorize};
 use chrono::{TimeDelta, Utc};
+use keyward_http::Services;
 use keyward_tests::{Keyward, text};
 use serde_json::{Value, json};
 
@@ -56,10 +59,14 @@ impl Recorded {
         self
     }
 
-    async fn answer_with(self, keyward: &Keyward, settings: &Settings) -> Result<Value, String> {
+    async fn answer_of(self, services: &Services, settings: &Settings) -> Result<Value, String> {
         let event: Event = serde_json::from_value(self.0).unwrap();
-        let answer = authorize(&keyward.authorizer, settings, event).await;
+        let answer = authorize(services, settings, event).await;
         answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(|error| error.to_string())
+    }
+
+    async fn answer_with(self, keyward: &Keyward, settings: &Settings) -> Result<Value, String> {
+        self.answer_of(&keyward.authorizer, settings).await
     }
 
     async fn answer(self, keyward: &Keyward) -> Result<Value, String> {
@@ -326,7 +333,7 @@ async fn the_key_is_where_it_is_looked_for() {
     let keyward = Keyward::start().await;
     let (_, secret) = key(&keyward).await;
     let bearer = format!("bEaReR {secret}");
-    let set = Settings::parse("X-Acme-Key", "").unwrap();
+    let set = Settings::parse("X-Acme-Key").unwrap();
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
         let event = || Recorded::of(event);
         for (name, value) in [("authorization", &bearer), ("AUTHORIZATION", &bearer), ("X-API-Key", &secret)]
@@ -353,20 +360,23 @@ async fn the_key_is_where_it_is_looked_for() {
 async fn only_trusted_proxies_are_believed_about_the_client() {
     let keyward = Keyward::start().await;
     let (_, secret) = key(&keyward).await;
-    let none = Settings::default();
-    let trusting = Settings::parse("", "192.0.2.0/24,2001:db8:1::/48").unwrap();
+    let settings = keyward_http::Settings {
+        trusted_proxies: "192.0.2.0/24,2001:db8:1::/48".parse().unwrap(),
+        ..keyward_http::Settings::clone(&keyward.authorizer.settings)
+    };
+    let trusting = Services { settings: Arc::new(settings), ..keyward.authorizer.clone() };
     let sent = "203.0.113.66, 198.51.100.7, 2001:db8:1::5, 192.0.2.11";
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
-        for (settings, client) in [(&none, "192.0.2.10"), (&trusting, "198.51.100.7")] {
+        for (services, client) in [(&keyward.authorizer, "192.0.2.10"), (&trusting, "198.51.100.7")] {
             let event = Recorded::of(event).with("x-api-key", &secret).with("X-Forwarded-For", sent);
-            event.answer_with(&keyward, settings).await.unwrap();
+            event.answer_of(services, &Settings::default()).await.unwrap();
             let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
             assert_eq!(log["data"][0]["client_ip"], client, "{log}");
         }
     }
     let mut several = Recorded::of(REST_REQUEST).with("x-api-key", &secret);
     several.0["multiValueHeaders"]["X-Forwarded-For"] = json!(["203.0.113.66", "198.51.100.8, 192.0.2.11"]);
-    several.answer_with(&keyward, &trusting).await.unwrap();
+    several.answer_of(&trusting, &Settings::default()).await.unwrap();
     let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
     assert_eq!(log["data"][0]["client_ip"], "198.51.100.8", "{log}");
 }

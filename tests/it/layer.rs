@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -248,19 +248,27 @@ async fn the_client_is_whoever_is_connected_or_whom_a_function_names() {
     let secret = text(&key(&keyward, json!({})).await["secret"]);
     let peer: SocketAddr = "192.0.2.7:1234".parse().unwrap();
     let from = |peer: SocketAddr| {
-        let claims = with(&secret).header("x-forwarded-for", "203.0.113.9").header("user-agent", "curl/8");
+        let claims = with(&secret).header("user-agent", "curl/8");
         claims.extension(ConnectInfo(peer))
     };
+    let claiming = |client: &str| from(peer).header("x-forwarded-for", client);
     let api = guarded(layer(&keyward));
-    send(&api, from(peer)).await.ok();
+    send(&api, claiming("203.0.113.9")).await.ok();
     let row = logged(&keyward).await;
     assert_eq!((&row["client_ip"], &row["user_agent"]), (&json!("192.0.2.7"), &json!("curl/8")));
     let forwarded = layer(&keyward).client_ip(|parts| {
         let hop = parts.headers.get("x-forwarded-for")?.to_str().ok()?;
-        hop.parse::<IpAddr>().ok()
+        hop.parse().ok()
     });
-    send(&guarded(forwarded), from(peer)).await.ok();
-    assert_eq!(logged(&keyward).await["client_ip"], "203.0.113.9");
+    let api = guarded(forwarded);
+    for (claimed, client) in [
+        ("203.0.113.9:1111", "203.0.113.9"),
+        ("unknown", "192.0.2.7"),
+        ("203.0.113.9, 192.0.2.7", "192.0.2.7"),
+    ] {
+        send(&api, claiming(claimed)).await.ok();
+        assert_eq!(logged(&keyward).await["client_ip"], client, "{claimed}");
+    }
 }
 
 /// A service of which a clone is not ready until it was asked.

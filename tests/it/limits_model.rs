@@ -155,7 +155,8 @@ async fn run(
     for step in steps {
         now += step.after_ms;
         processes.now_ms.store(now, Ordering::SeqCst);
-        let requester = Requester { app, key: keys[step.key], client_ip: ADDRESSES[step.address] };
+        let requester =
+            Requester { app, key: keys[step.key], client_ip: ADDRESSES[step.address].parse().ok() };
         let whose = (step.key, step.address);
         let holding = rules.holding(&target(step.target));
         let admission = processes.stores[step.process].admit(&requester, &rules, &holding).await.unwrap();

@@ -2,6 +2,7 @@
 
 use chrono::TimeDelta;
 use keyward_core::deployment::Mode;
+use keyward_http::Settings;
 use keyward_store::Scope;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -199,6 +200,29 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     let url = format!("{}/api-auth/session?__dev_session__={token}", keyward.url);
     let answer = Answer::of(keyward.http.get(url).send().await.unwrap()).await;
     answer.is_error(401, "no_session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn origins_are_compared_by_scheme_host_and_port_also_where_the_public_url_has_a_path() {
+    let with_path = |settings: &mut Settings| {
+        settings.public_url = format!("{}/keys/", settings.public_url).parse().unwrap();
+    };
+    let keyward = Keyward::start_set(with_path).await;
+    let (_, backend) = keyward.other_deployment(Mode::Production, &["HTTPS://App.Example.com:443"]).await;
+    backend.create_app("acme").await;
+    let url = format!("{}/session/ticket/exchange?ticket={}", keyward.url, backend.ticket("acme").await);
+    let answer = Answer::of(keyward.http.get(url).header("origin", &keyward.url).send().await.unwrap()).await;
+    let (pair, _) = answer.header("set-cookie").unwrap().split_once("; ").unwrap();
+    let browser = CookieBrowser { keyward: &keyward, cookie: pair.to_owned() };
+    let rotate = "/api-auth/keys/1/rotate";
+    for origin in [keyward.url.as_str(), "https://app.example.com"] {
+        let answer = browser.send(Method::POST, rotate, Some(origin)).await;
+        answer.is_error(404, "not_found");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+    }
+    for origin in [&format!("{}0", keyward.url), "http://app.example.com", "https://app.example.com:8443"] {
+        browser.send(Method::POST, rotate, Some(origin)).await.is_error(403, "origin_not_allowed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

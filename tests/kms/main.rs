@@ -18,7 +18,9 @@ use keyward_cli::table_shape;
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
-use keyward_http::{Services, Settings, SettingsError, Starting, VerifyAuth, answer, function};
+use keyward_http::{
+    Services, Settings, SettingsError, Starting, TrustedProxies, VerifyAuth, answer, function,
+};
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
 use keyward_tests::{Fault, Faults, check_body, conforms};
@@ -45,6 +47,15 @@ fn log() -> String {
 }
 
 struct Lines(Arc<Mutex<Vec<u8>>>);
+
+fn settings() -> Settings {
+    Settings {
+        public_url: "http://127.0.0.1".parse().unwrap(),
+        verify_auth: VerifyAuth::Open,
+        allowed_origins: vec![],
+        trusted_proxies: TrustedProxies::default(),
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -110,14 +121,7 @@ impl Installed {
     /// A process of this installation, or of one that takes itself for another.
     fn function(&self, installation: &'static str) -> Starting<Router> {
         let (table, provider) = (self.table.clone(), self.provider(installation));
-        let start = move || {
-            let settings = Settings {
-                public_url: "http://127.0.0.1".into(),
-                verify_auth: VerifyAuth::Open,
-                allowed_origins: vec![],
-            };
-            Services::start(table.clone(), provider.clone(), settings)
-        };
+        let start = move || Services::start(table.clone(), provider.clone(), settings());
         function(start, |services| verify::routes(services).merge(key_lifecycle::routes(services)))
     }
 
@@ -195,11 +199,7 @@ async fn a_start_without_kms_is_a_503_in_time_and_comes_about_later() {
     let elsewhere = installed.function("elsewhere");
     let (status, body, _) = installed.ask(&elsewhere, "/v1/authz/check", check_body(&secret)).await;
     assert_eq!((status, &body["code"]), (503, &json!("not_ready")), "another installation's context");
-    let refused = Services::start(
-        installed.table.clone(),
-        installed.provider("elsewhere"),
-        Settings { public_url: String::new(), verify_auth: VerifyAuth::Open, allowed_origins: vec![] },
-    );
+    let refused = Services::start(installed.table.clone(), installed.provider("elsewhere"), settings());
     let refused = refused.await.err();
     assert!(
         matches!(refused, Some(SettingsError::Pepper(PepperError::Foreign(_) | PepperError::Kms(_)))),
@@ -279,7 +279,7 @@ async fn a_verifier_is_built_on_kms() {
         presented: &secret,
         target: &target,
         required_permissions: &[],
-        client_ip: "127.0.0.1",
+        client_ip: "127.0.0.1".parse().ok(),
         user_agent: None,
     };
     assert!(verifier.check(&check, None).await.unwrap().allowed());

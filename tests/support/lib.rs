@@ -28,7 +28,7 @@ use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
 use keyward_core::text::Name;
-use keyward_http::{Services, Settings, VerifyAuth, application};
+use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application};
 use keyward_pepper::LocalKeyProvider;
 use keyward_store::{Scope, Table, dynamodb_client};
 use secrecy::ExposeSecret;
@@ -109,6 +109,11 @@ impl Keyward {
     }
 
     pub async fn start_with(verify_auth: VerifyAuth) -> Self {
+        Self::start_set(|settings| settings.verify_auth = verify_auth).await
+    }
+
+    /// Starts an installation with settings that `set` has changed.
+    pub async fn start_set(set: impl FnOnce(&mut Settings)) -> Self {
         let installation = installation().await;
         let shift_ms = Arc::new(AtomicI64::new(0));
         let frozen = Arc::new(AtomicBool::new(false));
@@ -133,7 +138,13 @@ impl Keyward {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let settings = Settings { public_url: url.clone(), verify_auth, allowed_origins: vec![] };
+        let mut settings = Settings {
+            public_url: url.parse().expect("a URL"),
+            verify_auth: VerifyAuth::Open,
+            allowed_origins: vec![],
+            trusted_proxies: TrustedProxies::default(),
+        };
+        set(&mut settings);
         let services = start(calls.clone(), settings.clone()).await;
         let mut routes = Router::new();
         let mut recorders = vec![];

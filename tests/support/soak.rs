@@ -259,7 +259,7 @@ impl Soak {
             presented: &credential.secret,
             target: &self.target,
             required_permissions: &[],
-            client_ip: "127.0.0.1",
+            client_ip: "127.0.0.1".parse().ok(),
             user_agent: None,
         };
         match self.verifier.check(&check, None).await {

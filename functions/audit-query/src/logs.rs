@@ -91,7 +91,7 @@ impl Row {
     fn new(mut event: Event, access: &AppAccess) -> Self {
         if matches!(event.actor, Some(Actor::RootKey { .. })) && !access.is_backend() {
             event.actor = None;
-            event.origin.client_ip.clear();
+            event.origin.client_ip = None;
             event.origin.user_agent = None;
         }
         let rate_limits = Some(json!(event.rate_limits)).filter(|_| !event.rate_limits.is_empty());
@@ -106,7 +106,7 @@ impl Row {
             action: event.action,
             outcome: event.outcome,
             blocked_by_rule: event.blocked_by_rule,
-            client_ip: event.origin.client_ip,
+            client_ip: event.origin.client_ip.map(|address| address.to_string()).unwrap_or_default(),
             path: event.origin.path,
             user_agent: event.origin.user_agent.unwrap_or_default(),
             rate_limits,

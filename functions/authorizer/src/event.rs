@@ -1,10 +1,9 @@
 //! The events that API Gateway sends to Lambda authorizers.
 
-use std::net::IpAddr;
-
-use keyward_core::InvalidField;
 use keyward_core::decision::Target;
 use keyward_core::path::NormalPath;
+use keyward_core::{ClientAddress, InvalidField};
+use keyward_http::TrustedProxies;
 use keyward_verifier::{bearer, presented};
 use lambda_http::aws_lambda_events::apigw::{
     ApiGatewayCustomAuthorizerRequest, ApiGatewayCustomAuthorizerRequestTypeRequest,
@@ -149,7 +148,9 @@ impl Event {
         {
             return Err(InvalidField::new("path", "must not have '*', '?' or '${'"));
         }
-        Target::parse(method.unwrap_or_default(), self.path(of_arn))
+        // API Gateway has taken the query away: these were encoded.
+        let path = self.path(of_arn).replace('?', "%3f").replace('#', "%23");
+        Target::parse(method.unwrap_or_default(), &path)
     }
 
     /// The path within the API: that of the ARN, if it is how the event's own ends.
@@ -172,16 +173,10 @@ impl Event {
         })
     }
 
-    /// The client's address, as far as it can be believed; what API Gateway says if that is none; nothing if it says
-    /// nothing.
-    pub(crate) fn client_ip(&self, settings: &Settings) -> String {
-        let source = self.source_ip.as_deref().unwrap_or_default();
-        let Ok(address) = source.parse::<IpAddr>() else { return source.to_owned() };
-        let values = self.headers.get_all("x-forwarded-for").iter();
-        // What is no text is no address.
-        let hops: Vec<&str> =
-            values.flat_map(|value| value.to_str().unwrap_or_default().split(',')).collect();
-        settings.trusted_proxies.client(address, hops.into_iter()).to_string()
+    /// The client's address, as far as API Gateway and trusted proxies tell.
+    pub(crate) fn client_ip(&self, proxies: &TrustedProxies) -> Option<ClientAddress> {
+        let source = self.source_ip.as_deref()?.parse().ok()?;
+        Some(proxies.client(source, &self.headers))
     }
 
     pub(crate) fn user_agent(&self) -> Option<&str> {
@@ -227,7 +222,7 @@ mod tests {
             "headers": {},
             "requestContext": {"http": {"method": "GET", "path": raw}, "stage": stage},
         });
-        Event::try_from(event).unwrap().target().unwrap().path().to_string()
+        Event::try_from(event).unwrap().target().unwrap().path().as_str().to_owned()
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 mod context;
 mod event;
-mod proxies;
 mod response;
 mod settings;
 
@@ -20,7 +19,6 @@ use keyward_verifier::{Check, CheckError, Decision, Verifier};
 use crate::context::Context;
 use crate::event::Form;
 pub use crate::event::{Event, UnknownEvent};
-pub use crate::proxies::TrustedProxies;
 pub use crate::response::{PolicyResponse, Response};
 pub use crate::settings::Settings;
 
@@ -69,7 +67,7 @@ async fn decide(
         presented,
         target: &target,
         required_permissions: &[],
-        client_ip: &event.client_ip(settings),
+        client_ip: event.client_ip(&services.settings.trusted_proxies),
         user_agent: event.user_agent(),
     };
     let verifier = Verifier::new(services.store.clone(), services.recorder.clone());

@@ -25,9 +25,9 @@ pub(crate) async fn describe(
         "deleted_at": null,
         "maintenance_mode": false,
         "mode": deployment.mode,
-        "backend_host": url,
-        "frontend_host": url,
-        "publishable_key": publishable_key(&services.settings.public_url, deployment.mode),
+        "backend_host": url.as_str(),
+        "frontend_host": url.as_str(),
+        "publishable_key": publishable_key(url.as_str(), deployment.mode),
         "ui_settings": {},
     }))
 }

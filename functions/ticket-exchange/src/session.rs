@@ -71,13 +71,18 @@ pub(crate) async fn exchange(
     let text = query.ticket.filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| ApiError::bad_request("ticket_required", "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
-    let exchange =
-        services.store.exchange_ticket(&ticket, browser.session.as_ref(), &origin(&parts)).await.map_err(
-            |error| match error {
-                Error::Unauthenticated => invalid(),
-                error => error.into(),
-            },
-        )?;
+    let exchange = services
+        .store
+        .exchange_ticket(
+            &ticket,
+            browser.session.as_ref(),
+            &origin(&parts, &services.settings.trusted_proxies),
+        )
+        .await
+        .map_err(|error| match error {
+            Error::Unauthenticated => invalid(),
+            error => error.into(),
+        })?;
     let body = Data(Exchanged {
         success: true,
         message: "API auth app session created",

@@ -6,10 +6,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
-use keyward_core::InvalidField;
 use keyward_core::decision::Target;
 use keyward_core::requirement::Requirement;
 use keyward_core::token::{RootKey, Token};
+use keyward_core::{ClientAddress, InvalidField};
 use keyward_http::{ApiError, Data, Json, Services, VerifyAuth, backend, invalid_root_key, origin, root_key};
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
@@ -78,7 +78,7 @@ async fn decide(
     let caller = caller(services, parts)?;
     let Json(request) = request?;
     let asked = Asked::parse(request)?;
-    let decided = verifier(services).check(&asked.check(&Peer::of(parts)), caller.as_ref()).await;
+    let decided = verifier(services).check(&asked.check(&Peer::of(services, parts)), caller.as_ref()).await;
     decided.map(Answer::new).map_err(refused)
 }
 
@@ -92,7 +92,7 @@ async fn check_batch(
     if !(1..=LONGEST_BATCH).contains(&batch.checks.len()) {
         return Err(InvalidField::new("checks", format!("must be 1 to {LONGEST_BATCH}")).into());
     }
-    let peer = Peer::of(&parts);
+    let peer = Peer::of(&services, &parts);
     let asked: Vec<Result<Asked, ApiError>> = batch.checks.into_iter().map(Asked::parse).collect();
     let checks: Vec<Check<'_>> = asked.iter().flatten().map(|asked| asked.check(&peer)).collect();
     let decided = verifier(&services).check_all(&checks, caller.as_ref()).await;
@@ -119,6 +119,7 @@ fn verifier(services: &Services) -> Verifier {
 /// What is asked of one request, parsed.
 struct Asked {
     request: Request,
+    client_ip: Option<ClientAddress>,
     target: Target,
     required: Vec<Requirement>,
 }
@@ -126,6 +127,8 @@ struct Asked {
 impl Asked {
     fn parse(request: Request) -> Result<Self, ApiError> {
         let target = Target::parse(&request.method, &request.resource)?;
+        let client_ip = request.client_ip.as_deref().map(|text| ClientAddress::parse("client_ip", text));
+        let client_ip = client_ip.transpose()?;
         let required = request.required_permissions.as_deref().unwrap_or_default();
         let required = Requirement::parse_all("required_permissions", required)?;
         if request.principal.kind == PrincipalType::OauthAccessToken {
@@ -134,7 +137,7 @@ impl Asked {
                 "OAuth access tokens are not issued here: send an API key as a principal of type 'api_key'",
             ));
         }
-        Ok(Self { request, target, required })
+        Ok(Self { request, client_ip, target, required })
     }
 
     /// `peer` is taken for the client where the request names none.
@@ -143,7 +146,7 @@ impl Asked {
             presented: &self.request.principal.value,
             target: &self.target,
             required_permissions: &self.required,
-            client_ip: self.request.client_ip.as_deref().unwrap_or(&peer.client_ip),
+            client_ip: self.client_ip.or(peer.client_ip),
             user_agent: self.request.user_agent.as_deref().or(peer.user_agent.as_deref()),
         }
     }
@@ -151,16 +154,16 @@ impl Asked {
 
 /// The client as whoever asks passes it on in headers, or else whoever asks.
 struct Peer {
-    client_ip: String,
+    client_ip: Option<ClientAddress>,
     user_agent: Option<String>,
 }
 
 impl Peer {
-    fn of(parts: &Parts) -> Self {
-        let peer = origin(parts);
+    fn of(services: &Services, parts: &Parts) -> Self {
+        let peer = origin(parts, &services.settings.trusted_proxies);
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         Self {
-            client_ip: header("x-original-client-ip").map_or(peer.client_ip, str::to_owned),
+            client_ip: header("x-original-client-ip").and_then(|text| text.parse().ok()).or(peer.client_ip),
             user_agent: header("x-original-user-agent").map(str::to_owned).or(peer.user_agent),
         }
     }

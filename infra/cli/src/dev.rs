@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
-use keyward_core::Clock;
-use keyward_core::InvalidField;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
@@ -21,7 +19,11 @@ use keyward_core::id::DeploymentId;
 use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
-use keyward_http::{Services, Settings, SettingsError, VerifyAuth, application, publishable_key};
+use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
+use keyward_core::{Clock, InvalidField};
+use keyward_http::{
+    Services, Settings, SettingsError, TrustedProxies, VerifyAuth, application, publishable_key,
+};
 use keyward_pepper::{LocalKeyProvider, PepperError};
 use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
 use secrecy::{ExposeSecret, SecretString};
@@ -204,11 +206,12 @@ impl Installation {
     ///
     /// # Errors
     /// [`DevError::Start`].
-    pub async fn services(&self, public_url: &str) -> Result<Services, DevError> {
+    pub async fn services(&self, public_url: PublicUrl) -> Result<Services, DevError> {
         let settings = Settings {
-            public_url: public_url.to_owned(),
+            public_url,
             verify_auth: VerifyAuth::Open,
             allowed_origins: vec![],
+            trusted_proxies: TrustedProxies::default(),
         };
         Ok(Services::start(self.table.clone(), self.provider.clone(), settings).await?)
     }
@@ -221,7 +224,7 @@ impl Installation {
         let store = &services.store;
         let token = Token::<RootKey>::parse(self.root_key.expose_secret());
         let token = token.map_err(|error| DevError::Start(error.to_string()))?;
-        let access = store.authenticate_root_key(&token, Origin::new("", "keyward dev", None)).await?;
+        let access = store.authenticate_root_key(&token, Origin::new(None, "keyward dev", None)).await?;
         let slug = Slug::parse("app_slug", DEMO_APP)?;
         let demo = NewApp {
             app_slug: slug.clone(),
@@ -256,9 +259,9 @@ impl Installation {
             Err(error) => return Err(error.into()),
         };
         Ok(DevJson {
-            url: url.clone(),
+            url: url.to_string(),
             root_key: self.root_key.expose_secret().to_owned(),
-            publishable_key: publishable_key(url, Mode::Staging),
+            publishable_key: publishable_key(url.as_str(), Mode::Staging),
             deployment_id: self.deployment.to_string(),
             app_slug: DEMO_APP.to_owned(),
             hosted_page_url,
@@ -364,7 +367,9 @@ impl Dev {
         let listener = listener.map_err(|error| DevError::Port(options.port, error))?;
         let address = listener.local_addr().map_err(|error| DevError::Port(options.port, error))?;
         let installation = Installation::open(options, 0).await?;
-        let services = installation.services(&format!("http://{address}")).await?;
+        let url = format!("http://{address}").parse();
+        let url = url.map_err(|error: NotAPublicUrl| DevError::Start(error.to_string()))?;
+        let services = installation.services(url).await?;
         let application = application(routes(&services), services.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {

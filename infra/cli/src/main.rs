@@ -13,6 +13,7 @@ use keyward_cli::doctor::{Examination, Finding};
 use keyward_cli::operator::{self, OperatorError};
 use keyward_cli::peppers::{Peppers, PeppersError};
 use keyward_cli::stack::Stack;
+use keyward_core::PublicUrl;
 use keyward_core::deployment::Mode;
 use keyward_core::hashing::PepperVersion;
 use keyward_core::id::RootKeyId;
@@ -261,7 +262,7 @@ struct DevArgs {
     only_store: bool,
     /// With --only-store: where the functions will be reached
     #[arg(long, default_value = "http://127.0.0.1:9000", value_name = "URL", requires = "only_store")]
-    public_url: String,
+    public_url: PublicUrl,
 }
 
 #[tokio::main]
@@ -439,7 +440,7 @@ async fn run(args: DevArgs) -> Result<(), DevError> {
     let mut stopped = Stop::listen()?;
     let options = Options { port: args.port, data_dir: args.data_dir, ephemeral: args.ephemeral };
     if args.only_store {
-        return only_store(&options, &args.public_url, stopped).await;
+        return only_store(&options, args.public_url, stopped).await;
     }
     let dev = Dev::start(&options).await?;
     print(&describe(dev.described(), &options));
@@ -448,12 +449,11 @@ async fn run(args: DevArgs) -> Result<(), DevError> {
     Ok(())
 }
 
-async fn only_store(options: &Options, public_url: &str, mut stopped: Stop) -> Result<(), DevError> {
+async fn only_store(options: &Options, public_url: PublicUrl, mut stopped: Stop) -> Result<(), DevError> {
     let installation = Installation::open(options, options.port).await?;
-    let public_url = public_url.trim_end_matches('/');
     let services = installation.services(public_url).await?;
     let described = installation.describe(&services).await?;
-    let env = installation.write_functions_env(public_url)?;
+    let env = installation.write_functions_env(&described.url)?;
     installation.announce(&described)?;
     print(&format!(
         "DynamoDB   {}\n\nRun the functions on it:\n\n    cargo lambda watch --env-file {}\n\n{}",

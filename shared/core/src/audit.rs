@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use ulid::Ulid;
 
+use crate::address::ClientAddress;
 use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use crate::rate_limit::Status;
 use crate::text::{Name, OwnerId, Reason, Slug};
@@ -179,9 +180,9 @@ pub enum Actor {
 /// Where a request came from and what it asked for: cut to lengths that a stored event has room for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The client's address; empty where it is not known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub client_ip: String,
+    /// The client's address, where it is known. What earlier versions kept may be none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "kept_address")]
+    pub client_ip: Option<ClientAddress>,
     /// Method and path, without the query.
     pub path: String,
     /// The client's `User-Agent`.
@@ -190,14 +191,14 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An origin with each text cut to its longest: 64, 2,060 and 256 bytes.
-    pub fn new(client_ip: &str, path: &str, user_agent: Option<&str>) -> Self {
-        Self {
-            client_ip: cut(client_ip, 64),
-            path: cut(path, 2_060),
-            user_agent: user_agent.map(|text| cut(text, 256)),
-        }
+    /// An origin with each text cut to its longest: 2,060 and 256 bytes.
+    pub fn new(client_ip: Option<ClientAddress>, path: &str, user_agent: Option<&str>) -> Self {
+        Self { client_ip, path: cut(path, 2_060), user_agent: user_agent.map(|text| cut(text, 256)) }
     }
+}
+
+fn kept_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ClientAddress>, D::Error> {
+    Ok(String::deserialize(deserializer)?.parse().ok())
 }
 
 fn cut(text: &str, longest: usize) -> String {
@@ -272,8 +273,24 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_at_a_character() {
-        let origin = Origin::new(&"é".repeat(100), "GET /", Some(&"x".repeat(300)));
-        assert_eq!(origin.client_ip.len(), 64);
+        let origin = Origin::new(None, &format!("GET /{}", "é".repeat(2_000)), Some(&"x".repeat(300)));
+        assert_eq!(origin.path.len(), 2_059);
         assert_eq!(origin.user_agent.map(|t| t.len()), Some(256));
+    }
+
+    #[test]
+    fn an_event_can_be_read_whatever_was_kept_as_its_address() {
+        let read = |kept: &str| {
+            let event = serde_json::json!({"client_ip": kept, "path": "GET /"});
+            serde_json::from_value::<Origin>(event).unwrap().client_ip.map(|address| address.to_string())
+        };
+        assert_eq!(read("203.0.113.7:1111").as_deref(), Some("203.0.113.7"));
+        assert_eq!([read(""), read("here")], [None, None]);
+        let origin = Origin::new("::ffff:203.0.113.7".parse().ok(), "GET /", None);
+        let kept = serde_json::to_value(&origin).unwrap();
+        assert_eq!(kept, serde_json::json!({"client_ip": "203.0.113.7", "path": "GET /"}));
+        assert_eq!(serde_json::from_value::<Origin>(kept).unwrap(), origin);
+        let unknown = serde_json::to_value(Origin::new(None, "GET /", None)).unwrap();
+        assert_eq!(unknown, serde_json::json!({"path": "GET /"}));
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DeploymentId;
 use crate::text::Name;
+use crate::web_origin::WebOrigin;
 
 /// How browsers carry a deployment's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +46,8 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Whether pages of this origin may use its sessions.
-    pub fn allows_origin(&self, origin: &str) -> bool {
-        self.mode == Mode::Staging || self.allowed_origins.iter().any(|allowed| allowed == origin)
+    /// Whether pages of this origin are among those that may use its sessions.
+    pub fn allows_origin(&self, origin: &WebOrigin) -> bool {
+        self.allowed_origins.iter().any(|allowed| allowed.parse().as_ref() == Ok(origin))
     }
 }

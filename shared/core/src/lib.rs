@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws randomness: instants and random bytes are arguments. Every
 //! value parsed into a type of this crate is valid for as long as it exists, so the other crates never check twice.
 
+pub mod address;
 pub mod app;
 pub mod audit;
 pub mod base62;
@@ -23,9 +24,12 @@ pub mod route;
 pub mod session;
 pub mod text;
 pub mod token;
+pub mod web_origin;
 
+pub use address::ClientAddress;
 pub use app::App;
 pub use clock::Clock;
 pub use deployment::Deployment;
 pub use key::ApiKey;
 pub use text::InvalidField;
+pub use web_origin::{PublicUrl, WebOrigin};

@@ -18,7 +18,11 @@ impl FromRequestParts<Services> for Root {
 
     async fn from_request_parts(parts: &mut Parts, services: &Services) -> Result<Self, ApiError> {
         let token = root_key(parts)?;
-        match services.store.authenticate_root_key(&token, origin(parts)).await {
+        match services
+            .store
+            .authenticate_root_key(&token, origin(parts, &services.settings.trusted_proxies))
+            .await
+        {
             Ok(access) => Ok(Self(access)),
             Err(keyward_store::Error::Unauthenticated) => Err(invalid_root_key()),
             Err(error) => Err(error.into()),

@@ -110,7 +110,11 @@ async fn recognise(services: &Services, parts: &Parts) -> Result<(Browser, Optio
     let presented = presented(parts);
     let session = match &presented {
         Some(Presented { token, .. }) => {
-            match services.store.authenticate_session(token, origin(parts)).await {
+            match services
+                .store
+                .authenticate_session(token, origin(parts, &services.settings.trusted_proxies))
+                .await
+            {
                 Ok(access) => Some(access),
                 Err(Error::Unauthenticated) => None,
                 Err(error) => return Err(error.into()),
@@ -196,9 +200,13 @@ fn preflight_answer(headers: &HeaderMap) -> Response {
 /// Whether pages of this origin may use the deployment's sessions: those that it or the installation names, and the
 /// hosted page.
 fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
-    deployment.allows_origin(origin)
-        || origin == services.settings.public_url
-        || services.settings.allowed_origins.iter().any(|allowed| allowed == origin)
+    let settings = &services.settings;
+    deployment.mode == Mode::Staging
+        || origin.parse().is_ok_and(|origin| {
+            deployment.allows_origin(&origin)
+                || origin == *settings.public_url.origin()
+                || settings.allowed_origins.contains(&origin)
+        })
 }
 
 fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {

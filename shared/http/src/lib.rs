@@ -12,6 +12,7 @@ mod lambda;
 mod metrics;
 mod origin;
 mod plane;
+mod proxies;
 mod services;
 
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
@@ -23,4 +24,5 @@ pub use frontend::{Browser, NewSession, frontend};
 pub use lambda::{Starting, answer, function, run, start_log};
 pub use origin::origin;
 pub use plane::{Data, application, backend};
+pub use proxies::TrustedProxies;
 pub use services::{Services, Settings, SettingsError, VerifyAuth, publishable_key, sdk_config};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use aws_config::{BehaviorVersion, ConfigLoader};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use axum::http::Uri;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chrono::Utc;
@@ -15,11 +14,11 @@ use keyward_audit::Recorder;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
 use keyward_core::metric::Metric;
-use keyward_core::{Clock, Deployment};
+use keyward_core::{Clock, Deployment, PublicUrl, WebOrigin};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
 
-use crate::ApiError;
+use crate::{ApiError, TrustedProxies};
 
 /// The store, the recorder of decisions and the settings. Clones share them.
 #[derive(Debug, Clone)]
@@ -37,12 +36,14 @@ pub struct Services {
 /// The settings of an installation.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The origin at which the installation is reached, without a trailing slash: `https://keys.example.com`.
-    pub public_url: String,
+    /// Where the installation is reached.
+    pub public_url: PublicUrl,
     /// Whether a check needs a root key.
     pub verify_auth: VerifyAuth,
     /// Origins whose pages may use the sessions of every deployment, beside those that a deployment names itself.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<WebOrigin>,
+    /// Whose `X-Forwarded-For` is believed about where a request comes from.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// What pages are given to find the installation at this URL: `pk_test_` or `pk_live_` and the URL in standard base64.
@@ -146,6 +147,7 @@ impl Services {
     /// | `KEYWARD_PUBLIC_URL` | [`Settings::public_url`] |
     /// | `KEYWARD_VERIFY_AUTH` | `required` (default) or `open` |
     /// | `KEYWARD_ALLOWED_ORIGINS` | [`Settings::allowed_origins`], separated by commas (default: none) |
+    /// | `KEYWARD_TRUSTED_PROXIES` | [`Settings::trusted_proxies`], in CIDR notation, separated by commas (default: none) |
     ///
     /// # Errors
     /// A variable is missing or wrong, or as [`Self::start`].
@@ -153,7 +155,12 @@ impl Services {
         let installation = variable("KEYWARD_INSTALLATION")?;
         let name = variable("KEYWARD_TABLE")?;
         let settings = Settings {
-            public_url: variable("KEYWARD_PUBLIC_URL")?.trim_end_matches('/').to_owned(),
+            public_url: variable("KEYWARD_PUBLIC_URL")?.parse().map_err(|_| {
+                SettingsError::Variable(
+                    "KEYWARD_PUBLIC_URL",
+                    "must be a URL such as https://keys.example.com, without a query",
+                )
+            })?,
             verify_auth: match env::var("KEYWARD_VERIFY_AUTH").as_deref() {
                 Err(_) | Ok("required") => VerifyAuth::Required,
                 Ok("open") => VerifyAuth::Open,
@@ -165,6 +172,7 @@ impl Services {
                 }
             },
             allowed_origins: origins(&env::var("KEYWARD_ALLOWED_ORIGINS").unwrap_or_default())?,
+            trusted_proxies: proxies(&env::var("KEYWARD_TRUSTED_PROXIES").unwrap_or_default())?,
         };
         let config = sdk_config().load().await;
         let table = Table::new(dynamodb_client(&config), name, Clock::new(Utc::now));
@@ -183,25 +191,24 @@ impl Services {
     }
 }
 
-/// Origins as browsers send them (RFC 6454, 6.2), separated by commas.
-fn origins(list: &str) -> Result<Vec<String>, SettingsError> {
-    let wrong = SettingsError::Variable(
-        "KEYWARD_ALLOWED_ORIGINS",
-        "must hold origins such as https://app.example.com, without a path, separated by commas",
-    );
-    let texts: Vec<&str> = list.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
-    let is_origin = |text: &&str| {
-        let parsed = text.parse::<Uri>();
-        parsed.is_ok_and(|uri| {
-            let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "https" | "http"));
-            let both = scheme.zip(uri.authority());
-            both.is_some_and(|(scheme, authority)| **text == format!("{scheme}://{authority}"))
-        })
-    };
-    if !texts.iter().all(is_origin) {
-        return Err(wrong);
-    }
-    Ok(texts.into_iter().map(str::to_owned).collect())
+/// Origins, separated by commas.
+fn origins(list: &str) -> Result<Vec<WebOrigin>, SettingsError> {
+    let texts = list.split(',').map(str::trim).filter(|text| !text.is_empty());
+    texts.map(str::parse).collect::<Result<_, _>>().map_err(|_| {
+        SettingsError::Variable(
+            "KEYWARD_ALLOWED_ORIGINS",
+            "must hold origins such as https://app.example.com, without a path, separated by commas",
+        )
+    })
+}
+
+fn proxies(list: &str) -> Result<TrustedProxies, SettingsError> {
+    list.parse().map_err(|_| {
+        SettingsError::Variable(
+            "KEYWARD_TRUSTED_PROXIES",
+            "must hold networks such as 192.0.2.0/24 or 2001:db8::/32, separated by commas",
+        )
+    })
 }
 
 /// The AWS configuration of the environment, with TLS through `ring`.
@@ -222,7 +229,9 @@ mod tests {
     #[test]
     fn origins_are_listed_with_commas() {
         let listed = origins(" https://app.example.com,http://localhost:3000, ").unwrap();
-        assert_eq!(listed, ["https://app.example.com", "http://localhost:3000"]);
+        let wanted =
+            ["https://app.example.com", "http://localhost:3000"].map(|origin| origin.parse().unwrap());
+        assert_eq!(listed, wanted);
         assert!(origins("").unwrap().is_empty());
         for wrong in [
             "*",
@@ -234,5 +243,17 @@ mod tests {
         ] {
             assert!(origins(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn proxies_are_networks() {
+        for wrong in ["192.0.2.1", "192.0.2.0/33", "example.com", "192.0.2.0/24;198.51.100.0/24", "*"] {
+            let told = proxies(wrong).unwrap_err().to_string();
+            assert!(
+                told.starts_with("the environment variable KEYWARD_TRUSTED_PROXIES must hold"),
+                "{wrong}"
+            );
+        }
+        assert!(proxies("").is_ok() && proxies(" 192.0.2.0/24, 2001:db8::/32 ").is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,11 +12,11 @@ use axum::extract::{ConnectInfo, OriginalUri};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use keyward_core::InvalidField;
 use keyward_core::audit::EventId;
 use keyward_core::decision::{Denial, Target};
 use keyward_core::metric::Metric;
 use keyward_core::requirement::Requirement;
+use keyward_core::{ClientAddress, InvalidField};
 use serde_json::json;
 use tower::{Layer, Service};
 
@@ -56,7 +56,7 @@ pub struct ApiKeyService<S> {
     inner: S,
 }
 
-type ClientIp = dyn Fn(&Parts) -> Option<IpAddr> + Send + Sync;
+type ClientIp = dyn Fn(&Parts) -> Option<ClientAddress> + Send + Sync;
 
 #[derive(Clone)]
 struct Gate {
@@ -89,17 +89,18 @@ impl ApiKeyLayer {
     }
 
     /// The same, with the client's address from this function: of a service behind a proxy, from the header in which that
-    /// proxy tells it. What a client can set itself is no address to limit it by.
+    /// proxy tells it. What a client can set itself is no address to limit it by. Where the function knows none, it is that
+    /// of the connection.
     #[must_use]
-    pub fn client_ip(mut self, of: impl Fn(&Parts) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+    pub fn client_ip(mut self, of: impl Fn(&Parts) -> Option<ClientAddress> + Send + Sync + 'static) -> Self {
         self.0.client_ip = Arc::new(of);
         self
     }
 }
 
-fn connected(parts: &Parts) -> Option<IpAddr> {
+fn connected(parts: &Parts) -> Option<ClientAddress> {
     let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    connection.map(|ConnectInfo(address)| address.ip())
+    connection.map(|ConnectInfo(address)| address.ip().into())
 }
 
 impl<S> Layer<S> for ApiKeyLayer {
@@ -149,12 +150,11 @@ impl Gate {
         let presented = presented(&parts.headers).ok_or_else(Refused::without_key)?;
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
         let target = Target::parse(parts.method.as_str(), uri.path())?;
-        let client_ip = (self.client_ip)(parts).map(|address| address.to_string()).unwrap_or_default();
         let check = Check {
             presented,
             target: &target,
             required_permissions: &self.required,
-            client_ip: &client_ip,
+            client_ip: (self.client_ip)(parts).or_else(|| connected(parts)),
             user_agent: parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()),
         };
         let decision = self.verifier.check(&check, None).await?;

@@ -98,9 +98,9 @@ use keyward_store::{Deadline, Error, KeyToCheck, Requester, Store, random};
 pub use builder::{BuildError, Builder};
 pub use credentials::{bearer, presented};
 pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
-pub use keyward_core::InvalidField;
 pub use keyward_core::decision::{Denial, Refusal, Target};
 pub use keyward_core::requirement::Requirement;
+pub use keyward_core::{ClientAddress, InvalidField};
 pub use layer::{ApiKeyLayer, ApiKeyService};
 
 /// How many keys of a batch are decided on at the same time.
@@ -115,7 +115,7 @@ pub struct Check<'a> {
     /// What it needs: all of it must hold.
     pub required_permissions: &'a [Requirement],
     /// The client's address, if it is known.
-    pub client_ip: &'a str,
+    pub client_ip: Option<ClientAddress>,
     /// The client's `User-Agent`, if it is known.
     pub user_agent: Option<&'a str>,
 }

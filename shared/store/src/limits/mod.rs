@@ -20,6 +20,7 @@ use aws_sdk_dynamodb::types::{
     TransactWriteItem, Update,
 };
 use chrono::{DateTime, Utc};
+use keyward_core::ClientAddress;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Blocked, Limit, Rules, Standing, Status, seconds_until};
 
@@ -33,13 +34,13 @@ const MOST_STALE: usize = 400;
 
 /// Whose request is to be admitted.
 #[derive(Debug, Clone, Copy)]
-pub struct Requester<'a> {
+pub struct Requester {
     /// The app of the key.
     pub app: AppNumber,
     /// The key.
     pub key: KeyId,
-    /// The client's address. What is none counts as one address.
-    pub client_ip: &'a str,
+    /// The client's address. Those that are not known count as one.
+    pub client_ip: Option<ClientAddress>,
 }
 
 /// What came of an attempt to count a request.
@@ -60,7 +61,7 @@ impl Store {
     /// none.
     pub async fn admit(
         &self,
-        requester: &Requester<'_>,
+        requester: &Requester,
         rules: &Rules,
         holding: &[&Limit],
     ) -> Result<Admission, Error> {
