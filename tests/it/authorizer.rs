@@ -275,7 +275,8 @@ async fn routes_ask_for_permissions_however_a_path_is_spelled() {
             "/V1/Users/1",
             "/v1//users/1/",
             "/v1/%75sers/1",
-            "/v1/x/../users/1",
+            "/v1/users;a=b/1",
+            "//h/v1/users/1",
             "/v1%2Fusers%2f1",
         ] {
             let answer = ask(event, "DELETE", path).await;
@@ -283,6 +284,9 @@ async fn routes_ask_for_permissions_however_a_path_is_spelled() {
             let context = &answer.unwrap()["context"];
             assert_eq!(context["key_id"], id.as_str());
             assert_eq!(context["permissions"], "users:read,users:write");
+        }
+        for path in ["/v1/x/../users/1", "/x/..;/v1/users/1", "/x/%2e%2e%3b/v1/users/1", "/v1/users/%ff"] {
+            is_refused(&ask(event, "DELETE", path).await, "invalid_field");
         }
         assert!(is_allowed(&ask(event, "GET", "/v1/users/1").await.unwrap()));
         assert!(is_allowed(&ask(event, "DELETE", "/v1/orgs/1").await.unwrap()));

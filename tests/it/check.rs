@@ -143,19 +143,20 @@ async fn an_app_bounds_which_paths_its_keys_reach() {
         body["resource"] = resource.into();
         keyward.check_with(body)
     };
-    for reached in
-        ["/users/1", "users/1/keys?page=2", "/Users//1", "/v1/health/", "/%75sers/1", "/admin/../users/1"]
-    {
+    for reached in [
+        "/users/1",
+        "users/1/keys?page=2",
+        "/Users//1",
+        "/v1/health/",
+        "/%75sers/1",
+        "https://api.example.com/users/1",
+        "/users/1;2",
+    ] {
         assert_eq!(asking(reached).await.ok()["allowed"], true, "{reached}");
     }
-    for out_of_bounds in [
-        "/users",
-        "/admin",
-        "/users/../admin",
-        "/users/%2e%2e/admin",
-        "/users/%252e%252e%252fadmin",
-        "/v1/health/x",
-    ] {
+    for out_of_bounds in
+        ["/users", "/admin", "/users;a=b/1", "//h/users/1", "/%2575sers/1", "/users\\1", "/v1/health/x"]
+    {
         let answer = asking(out_of_bounds).await.ok();
         assert_eq!(answer["allowed"], false, "{out_of_bounds}");
         assert_eq!(answer["reason"], "permission_denied");

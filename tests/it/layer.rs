@@ -240,6 +240,10 @@ async fn every_method_needs_a_key_preflights_too() {
     };
     is_refused(&send(&everywhere, preflight()).await, 401, "missing_api_key", NO_KEY);
     send(&everywhere, with(&secret).method("PROPFIND")).await.is_error(400, "invalid_field");
+    for path in ["/x/../v1/users", "/x/..;/v1/users", "/x/%2e%2e%3b/v1/users", "/v1/users/%00", "*"] {
+        let sent = asking(path).header("authorization", format!("Bearer {secret}"));
+        send(&everywhere, sent).await.is_error(400, "invalid_field");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,12 +96,55 @@ async fn no_spelling_of_a_path_escapes_its_route() {
         "/v1/%2561dmin/users",
         "/v1%2fadmin%2Fusers",
         "/v1\\admin\\users",
-        "/v1/other/../admin/./users",
         "v1/admin/users?x=1",
+        "/v1/admin/",
+        "/v1/admin;a=b/users",
+        "/v1/admin%3Ba=b/users",
+        "//h/v1/admin/users",
+        "/\\h/v1/admin/users",
+        "http://h/v1/admin/users",
+        "HTTPS://h:443/v1/admin/users",
+        "/v1/admin./users",
+        "/v1/admin%20/users",
     ] {
         assert!(!is_allowed(&keyward, &key, "GET", path).await, "{path}");
     }
-    assert!(is_allowed(&keyward, &key, "GET", "/v1/admin/../users").await);
+    assert!(is_allowed(&keyward, &key, "GET", "/v1/users;v=1/a.b").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_servers_do_not_agree_on_is_refused_and_alone_in_a_batch() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let key = guarded(&backend, json!([]), json!([])).await;
+    let asking = |path: &str| {
+        let mut body = check_body(&key);
+        body["resource"] = path.into();
+        body
+    };
+    for path in [
+        "/x/../admin/y",
+        "/x/..;/admin/y",
+        "/x/%2e%2e%3b/admin/y",
+        "/x/%252e%252e/admin/y",
+        "/x/..%5cadmin/y",
+        "/%c0%ae%c0%ae/admin/y",
+        "/%u0061dmin/y",
+        "/ad%09min/y",
+        "http:/admin/y",
+        "http://u@h/admin/y",
+        "h:443",
+        "*",
+    ] {
+        let refused = backend.check_with(asking(path)).await;
+        let message = refused.is_error(400, "invalid_field").body["message"].clone();
+        assert!(text(&message).starts_with("resource must"), "{path}: {message}");
+        let checks = json!({"checks": [asking("/a"), asking(path), asking("/b")]});
+        let answer = backend.post("/v1/authz/check/batch", checks).await.ok();
+        let results = answer["results"].as_array().unwrap();
+        let statuses: Vec<&Value> = results.iter().map(|one| &one["status"]).collect();
+        assert_eq!(statuses, [200, 400, 200], "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 use crate::method::Method;
-use crate::path::{NormalPath, without_query};
+use crate::path::{NormalPath, path_of};
 use crate::permission::{self, Permission};
 use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
@@ -31,7 +31,7 @@ impl Target {
     pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
         let method = Method::parse("method", method)?;
         let path = NormalPath::parse("resource", resource)?;
-        let asked = without_query(resource);
+        let asked = path_of(resource).and_then(|path| path.split('#').next()).unwrap_or_default();
         let slash = if asked.starts_with('/') { "" } else { "/" };
         Ok(Self { method, asked: format!("{slash}{asked}"), path })
     }
@@ -41,7 +41,7 @@ impl Target {
         self.method
     }
 
-    /// The path in its one form.
+    /// The path in the forms in which it is compared.
     pub fn path(&self) -> &NormalPath {
         &self.path
     }
@@ -144,7 +144,7 @@ pub fn decide(
     if key.is_expired(now) {
         return Err(Refusal::KeyExpired);
     }
-    let reaches = app.resources.is_empty() || app.resources.iter().any(|of| of.matches(&target.path));
+    let reaches = app.resources.is_empty() || target.path.is_within(&app.resources);
     let effective = permission::effective(key.granted(), &app.permissions);
     let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
     let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
@@ -168,6 +168,7 @@ mod tests {
             assert!(target(method, resource).is_err(), "{method} {resource:?}");
         }
         assert!(Target::parse("GET", &"a".repeat(2_049)).is_err());
+        assert_eq!(target("GET", "HTTPS://api.example.com/Users?x").unwrap(), "GET /Users");
         assert_eq!(target("GET", "/Users//%31").unwrap(), "GET /Users//%31", "as it was asked for");
         assert_eq!(Target::parse("GET", "/Users//%31").unwrap().path().as_str(), "/users/1");
     }

@@ -72,7 +72,7 @@ impl RoutePermission {
 
     /// Whether it is about this request. A route of `GET` is one of `HEAD` too: see [`Method::covers`].
     pub fn concerns(&self, target: &Target) -> bool {
-        self.method.is_none_or(|method| method.covers(target.method())) && self.path.matches(target.path())
+        self.method.is_none_or(|method| method.covers(target.method())) && target.path().may_be(&self.path)
     }
 
     /// What it asks for: all of it must hold.

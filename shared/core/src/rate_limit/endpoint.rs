@@ -31,7 +31,7 @@ impl Endpoint {
 
     /// Whether it stands for this request.
     pub fn matches(&self, target: &Target) -> bool {
-        self.method.is_none_or(|method| method.covers(target.method())) && self.path.matches(target.path())
+        self.method.is_none_or(|method| method.covers(target.method())) && target.path().may_be(&self.path)
     }
 }
 
