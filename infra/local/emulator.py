@@ -13,6 +13,8 @@ request end after it, as on Lambda.
 
 A table that a stack makes gets its TTL and its point-in-time recovery, which MiniStack's CloudFormation leaves out.
 
+All of this reaches into MiniStack, so it runs on the version that requirements.txt names, and on no other.
+
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
 """
@@ -21,8 +23,19 @@ import contextvars
 import itertools
 import json
 import re
+import sys
 import threading
 import time
+from importlib import metadata
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+WRITTEN_FOR = re.search(r"^ministack==(\S+)$", REQUIREMENTS.read_text(), re.MULTILINE)[1]
+if (installed := metadata.version("ministack")) != WRITTEN_FOR:
+    sys.exit(
+        f"infra/local/emulator.py is written for MiniStack {WRITTEN_FOR}, and {installed} is installed:"
+        " pip install -r infra/local/requirements.txt"
+    )
 
 from ministack.app import main
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime

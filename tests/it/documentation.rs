@@ -193,3 +193,60 @@ async fn the_samples_of_the_guide_to_rate_limits_work() {
         .collect();
     assert_eq!(rules, ["100/60s", "50000/2592000s"]);
 }
+
+/// The files below a folder that people read or run, by their paths: not those that Git ignores or that are history.
+fn texts(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let hidden = name.starts_with('.') && !matches!(name, ".ci" | ".github");
+        if hidden || matches!(name, "target" | "documentation.rs" | "CHANGELOG.md") {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(texts(&path));
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            found.push((path.strip_prefix(root()).unwrap().display().to_string(), text));
+        }
+    }
+    found
+}
+
+/// A tool that is installed without a version works today and fails tomorrow.
+#[test]
+fn every_tool_is_installed_in_a_version() {
+    let install = Regex::new(r#"(?:pip|pipx|cargo)"? install ([^`"'\n;&#)]*)"#).unwrap();
+    let options_with_values = ["--root", "-r"];
+    let mut commands = 0;
+    for (path, text) in texts(root()) {
+        // A command may go on in the next line.
+        for found in install.captures_iter(&text.replace("\\\n", " ")) {
+            let words: Vec<&str> = found[1].split_whitespace().collect();
+            let value_of = |at: usize| at.checked_sub(1).map(|before| words[before]);
+            for (at, word) in words.iter().enumerate() {
+                match value_of(at) {
+                    Some("-r") => assert!(
+                        word.ends_with("requirements.txt"),
+                        "{path}: {} names no requirements",
+                        &found[0]
+                    ),
+                    Some(option) if options_with_values.contains(&option) => {}
+                    _ => assert!(
+                        word.starts_with('-') || word.contains("==") || word.contains('@'),
+                        "{path}: {} names no version of {word}",
+                        &found[0]
+                    ),
+                }
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands > 8, "{commands} commands that install something");
+    let listed = texts(root()).into_iter().filter(|(path, _)| path.ends_with("requirements.txt"));
+    for (path, text) in listed {
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            assert!(line.contains("=="), "{path}: {line}");
+        }
+    }
+}

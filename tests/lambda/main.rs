@@ -1,7 +1,7 @@
 //! The functions as Lambda functions: `cargo lambda watch` serves them on their plain paths, over the embedded DynamoDB
 //! that `keyward dev --only-store` runs, the main job is done on them, and the authorizer is asked as API Gateway asks it.
 //!
-//! Needs `cargo lambda` on the PATH (`pip install cargo-lambda ziglang`).
+//! Needs `cargo lambda` on the PATH (`pip install -r infra/local/requirements.txt`).
 
 use std::fs::{self, File};
 use std::net::TcpListener;
