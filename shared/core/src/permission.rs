@@ -1,6 +1,7 @@
 //! Permissions: what a key may do, in words that the SaaS chose.
 //!
-//! A granted permission may be `*` (everything) or end in `:*` (everything below).
+//! A granted permission may be `*` (everything), or end in `:*`, `.*` or `/*` (everything that begins with what is
+//! before the `*`). What can be granted can be required: the words of [`crate::requirement`] are no permissions.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::InvalidField;
 
-/// A granted permission: `*`, or 1 to 128 of `[A-Za-z0-9_.:/-]`, optionally ending in `:*`.
+/// What may stand before the `*` of a wildcard.
+const SEPARATORS: [char; 3] = [':', '.', '/'];
+/// The word that joins permissions of which all are required.
+pub(crate) const AND: &str = "AND";
+/// The word that joins permissions of which any is required.
+pub(crate) const OR: &str = "OR";
+
+/// A granted permission: `*`, or 1 to 128 of `[A-Za-z0-9_.:/-]`, optionally ending in `*` after one of `:./`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Permission(String);
@@ -21,16 +29,25 @@ impl Permission {
     /// Says which field is wrong and what an entry may hold.
     pub fn parse(field: &str, value: &str) -> Result<Self, InvalidField> {
         let text = value.trim();
-        let plain = text.strip_suffix(":*").unwrap_or(text);
-        let characters = |b: u8| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b);
-        if text == "*" || (text.len() <= 128 && !plain.is_empty() && plain.bytes().all(characters)) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidField::new(
-                field,
-                "must hold permissions of 1 to 128 letters, digits or '_.:/-', each '*' or ending in ':*' if it is a wildcard",
-            ))
+        if text == AND || text == OR {
+            let problem = format!("must not hold '{text}', which joins permissions where they are required");
+            return Err(InvalidField::new(field, problem));
         }
+        Self::stored(text).ok_or_else(|| {
+            InvalidField::new(
+                field,
+                "must hold permissions of 1 to 128 letters, digits or '_.:/-', each '*' or ending in ':*', '.*' or '/*' if it is a wildcard",
+            )
+        })
+    }
+
+    /// As [`Self::parse`], and the words that used to be permissions: nothing can require those.
+    fn stored(text: &str) -> Option<Self> {
+        let below = text.strip_suffix('*').and_then(|below| below.strip_suffix(SEPARATORS));
+        let plain = below.unwrap_or(text);
+        let characters = |b: u8| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b);
+        let is_one = text == "*" || (text.len() <= 128 && !plain.is_empty() && plain.bytes().all(characters));
+        is_one.then(|| Self(text.to_owned()))
     }
 
     /// The text.
@@ -63,7 +80,7 @@ impl TryFrom<String> for Permission {
     type Error = InvalidField;
 
     fn try_from(value: String) -> Result<Self, InvalidField> {
-        Self::parse("permissions", &value)
+        Self::stored(&value).ok_or_else(|| InvalidField::new("permissions", "are not as they were written"))
     }
 }
 
@@ -85,7 +102,10 @@ pub fn effective<'a>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::requirement::Requirement;
 
     fn permissions(texts: &[&str]) -> Vec<Permission> {
         texts.iter().map(|t| Permission::parse("permissions", t).unwrap()).collect()
@@ -95,6 +115,41 @@ mod tests {
         let (granted, bounds) = (permissions(granted), permissions(bounds));
         let effective = effective(&granted, &bounds);
         required.iter().all(|required| effective.iter().any(|permission| permission.covers(required)))
+    }
+
+    proptest! {
+        #[test]
+        fn what_can_be_granted_can_be_required(
+            text in prop_oneof!["[A-Za-z0-9_.:/-]{1,12}", "AND", "OR", "(AND|OR)[:./*]{0,2}", "[a-c:./*]{1,6}"]
+        ) {
+            let Ok(granted) = Permission::parse("permissions", &text) else { return Ok(()) };
+            let required = Requirement::parse("required_permissions", &text);
+            let required = required.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
+            prop_assert!(required.holds(&BTreeSet::from([&granted])), "{}", text);
+        }
+
+        #[test]
+        fn a_wildcard_covers_what_begins_with_what_is_before_it(
+            above in "[a-c]{1,2}", separator in "[:./]", name in "[a-c:./]{1,4}",
+        ) {
+            let granted = Permission::parse("permissions", &format!("{above}{separator}*")).unwrap();
+            prop_assert!(!granted.covers(&above));
+            for other in [":", ".", "/", "d"] {
+                let required = format!("{above}{other}{name}");
+                prop_assert_eq!(granted.covers(&required), other == separator, "{}", required);
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_no_permissions_but_rows_that_hold_them_are_read() {
+        for word in [AND, OR] {
+            let refused = Permission::parse("permissions", word).unwrap_err().to_string();
+            assert!(refused.contains(&format!("'{word}', which joins")), "{refused}");
+            assert_eq!(Permission::try_from(word.to_owned()).unwrap().as_str(), word);
+            assert!(Permission::parse("permissions", &word.to_lowercase()).is_ok());
+        }
+        assert!(Permission::try_from("a b".to_owned()).is_err());
     }
 
     #[test]
@@ -115,7 +170,24 @@ mod tests {
 
     #[test]
     fn what_is_no_permission() {
-        for bad in ["", " ", "a b", "a,b", "(a)", "a*", "*:a", ":*", "ä", &"a".repeat(129)] {
+        for bad in [
+            "",
+            " ",
+            "a b",
+            "a,b",
+            "(a)",
+            "a*",
+            "*:a",
+            ":*",
+            ".*",
+            "/*",
+            "a-*",
+            "a:**",
+            "a:*:*",
+            "a*:*",
+            "ä",
+            &"a".repeat(129),
+        ] {
             assert!(Permission::parse("permissions", bad).is_err(), "{bad:?}");
         }
     }

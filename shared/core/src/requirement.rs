@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::permission::Permission;
+use crate::permission::{AND, OR, Permission};
 use crate::text::InvalidField;
 
 /// The longest expression, in bytes.
@@ -118,11 +118,11 @@ impl<'t> Parser<'t> {
     }
 
     fn any(&mut self) -> Result<Expression, Unexpected> {
-        self.series("OR", Self::all, Expression::Any)
+        self.series(OR, Self::all, Expression::Any)
     }
 
     fn all(&mut self) -> Result<Expression, Unexpected> {
-        self.series("AND", Self::term, Expression::All)
+        self.series(AND, Self::term, Expression::All)
     }
 
     /// One or more parts with a word between them.
@@ -161,7 +161,7 @@ impl<'t> Parser<'t> {
                 self.depth -= 1;
                 Ok(inner)
             }
-            Some(word) if !matches!(word, ")" | "," | "AND" | "OR") => {
+            Some(word) if !matches!(word, ")" | ",") && word != AND && word != OR => {
                 let permission = Permission::parse("", word).map_err(|_| self.expected("a permission"))?;
                 if self.width == WIDEST {
                     return Err(self.expected(&format!("at most {WIDEST} permissions")));
