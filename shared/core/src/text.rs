@@ -1,7 +1,14 @@
 //! The texts that callers choose: names, slugs, prefixes, owner ids and the like, each parsed once.
+//!
+//! What people read is held to what people can see, by the data of the Unicode Character Database
+//! (<https://www.unicode.org/reports/tr44/>): at least one character that shows, and none that is a control, turns the
+//! direction of what follows, or is not assigned. A row that was written before that was so is read all the same, with
+//! U+FFFD in place of such characters.
 
 use std::fmt;
 
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
+use icu_properties::{CodePointMapData, CodePointSetData};
 use serde::{Deserialize, Serialize};
 
 /// A field of a request that is not acceptable: which, and what is wrong with it.
@@ -23,6 +30,9 @@ impl InvalidField {
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $label:literal, $check:expr) => {
+        text!($(#[$doc])* $name, $label, $check, |value| Self::parse($label, &value));
+    };
+    ($(#[$doc:meta])* $name:ident, $label:literal, $check:expr, |$stored:ident| $read:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
@@ -62,20 +72,22 @@ macro_rules! text {
         impl TryFrom<String> for $name {
             type Error = InvalidField;
 
-            fn try_from(value: String) -> Result<Self, InvalidField> {
-                Self::parse($label, &value)
+            fn try_from($stored: String) -> Result<Self, InvalidField> {
+                $read
             }
         }
     };
 }
 
 text!(
-    /// The name of an app, a key or a scheme: 1 to 128 characters around which white space is dropped.
+    /// The name of an app, a key or a scheme: 1 to 128 characters on one line, around which white space is dropped.
     Name, "name", |value| {
         let text = value.trim();
-        printable(text, 128)?;
+        longest(text, 128)?;
+        readable(text, &[])?;
         Ok(text)
-    }
+    },
+    |value| Ok(Self(replaced(&value, &[])))
 );
 text!(
     /// The slug of an app or a scheme: `[a-z0-9][a-z0-9_-]{0,63}`.
@@ -106,50 +118,107 @@ text!(
     }
 );
 text!(
-    /// A description: up to 512 characters.
+    /// A description: up to 512 characters on any number of lines, or none at all.
     Description, "description", |value| {
-        if value.chars().count() > 512 {
-            return Err("must be at most 512 characters".into());
-        }
-        if value.chars().any(|c| c.is_control() && !c.is_whitespace()) {
-            return Err("must not contain control characters".into());
+        longest(value, 512)?;
+        if !value.is_empty() {
+            readable(value, &LINES)?;
         }
         Ok(value)
-    }
+    },
+    |value| Ok(Self(if value.is_empty() { value } else { replaced(&value, &LINES) }))
 );
 text!(
-    /// An id of the SaaS's own (a user, an organization, a membership): opaque, 1 to 128 printable characters.
+    /// An id of the SaaS's own (a user, an organization, a membership): opaque, 1 to 128 characters as of a name. One that was
+    /// stored stays as it is: another text would be another id.
     OwnerId, "owner id", |value| {
-        printable(value, 128)?;
+        longest(value, 128)?;
+        readable(value, &[])?;
         Ok(value)
-    }
+    },
+    |value| Ok(Self(value))
 );
 text!(
-    /// Why a key was revoked: 1 to 512 bytes of printable text.
+    /// Why a key was revoked: 1 to 512 bytes on one line.
     Reason, "reason", |value| {
         let text = value.trim();
-        printable(text, 512)?;
         if text.len() > 512 {
             return Err("must be at most 512 bytes".into());
         }
+        readable(text, &[])?;
         Ok(text)
-    }
+    },
+    |value| Ok(Self(replaced(&value, &[])))
 );
-fn printable(value: &str, longest: usize) -> Result<(), String> {
-    if value.trim().is_empty() {
-        return Err("must not be blank".into());
+
+/// The controls that a text of several lines may hold.
+const LINES: [char; 3] = ['\t', '\n', '\r'];
+
+/// Refuses a text in which nothing shows, and characters that nobody sees or that change how others are seen. Those in
+/// `also` are welcome.
+fn readable(text: &str, also: &[char]) -> Result<(), String> {
+    if let Some(refused) = text.chars().find(|c| !is_readable(*c) && !also.contains(c)) {
+        let code = u32::from(refused);
+        return Err(format!(
+            "must not hold U+{code:04X}: control characters, line breaks, bidirectional controls and unassigned characters are refused"
+        ));
     }
-    if value.chars().count() > longest {
-        return Err(format!("must be at most {longest} characters"));
-    }
-    if value.chars().any(char::is_control) {
-        return Err("must not contain control characters".into());
+    if text.chars().any(shows) { Ok(()) } else { Err("must hold a character that can be seen".into()) }
+}
+
+/// The text with U+FFFD for each character that [`readable`] refuses, and alone where nothing shows.
+fn replaced(text: &str, also: &[char]) -> String {
+    let replace = |c: char| if is_readable(c) || also.contains(&c) { c } else { char::REPLACEMENT_CHARACTER };
+    let text: String = text.chars().map(replace).collect();
+    if text.chars().any(shows) { text } else { char::REPLACEMENT_CHARACTER.into() }
+}
+
+/// Whether a character leaves the text around it what it is on one line: neither a control nor a line break, nor one of the
+/// embeddings, overrides and isolates of the bidirectional algorithm (<https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>),
+/// nor unassigned.
+pub(crate) fn is_readable(c: char) -> bool {
+    let turns = matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let unread = matches!(
+        category(c),
+        GeneralCategory::Control
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+            | GeneralCategory::Unassigned
+    );
+    !turns && !unread
+}
+
+/// Whether a character shows: a letter, mark, number, sign or symbol that is not blank.
+fn shows(c: char) -> bool {
+    const BLANK_PATTERN: char = '\u{2800}';
+    let blank = matches!(
+        category(c),
+        GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::PrivateUse
+            | GeneralCategory::Unassigned
+            | GeneralCategory::SpaceSeparator
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+    );
+    !blank && c != BLANK_PATTERN && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+}
+
+fn category(c: char) -> GeneralCategory {
+    CodePointMapData::<GeneralCategory>::new().get(c)
+}
+
+fn longest(text: &str, characters: usize) -> Result<(), String> {
+    if text.chars().count() > characters {
+        return Err(format!("must be at most {characters} characters"));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -176,6 +245,153 @@ mod tests {
             assert!(Name::parse("name", name).is_err(), "{name:?}");
         }
         assert!(Reason::parse("reason", &"é".repeat(300)).is_err(), "600 bytes");
+    }
+
+    #[test]
+    fn names_of_all_scripts_and_emoji_pass() {
+        for name in [
+            "Zażółć gęślą jaźń",
+            "Ελληνικά",
+            "Русский ключ",
+            "Հայերեն",
+            "עִבְרִית",
+            "العربيّة",
+            "فارسی می\u{200C}خواهم",
+            "اردو",
+            "हिन्दी",
+            "ক\u{200D}ষ",
+            "தமிழ்",
+            "తెలుగు",
+            "ಕನ್ನಡ",
+            "മലയാളം",
+            "සිංහල",
+            "ภาษาไทย",
+            "ລາວ",
+            "བོད་སྐད་",
+            "မြန်မာ",
+            "ქართული",
+            "አማርኛ",
+            "ᏣᎳᎩ",
+            "ᐃᓄᒃᑎᑐᑦ",
+            "ភាសាខ្មែរ",
+            "ᠮᠣᠩᠭᠣᠯ",
+            "日本語のキー",
+            "한국어",
+            "漢字𠮷",
+            "ꦧꦱꦗꦮ",
+            "𐤀𐤋𐤐",
+            "𒀀𒁀",
+            "e\u{301}",
+            "Tiếng Việt",
+            "👩\u{200D}👩\u{200D}👧\u{200D}👦",
+            "🏳\u{FE0F}\u{200D}🌈",
+            "❤\u{FE0F}",
+            "👍🏽",
+            "🇩🇪",
+            "1\u{FE0F}\u{20E3}",
+            "🏴\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F}",
+            "✓ §42 – 50 %",
+            "LRM\u{200E} and RLM\u{200F}",
+            "\u{F8FF} key",
+        ] {
+            assert_eq!(Name::parse("name", name).unwrap().as_str(), name);
+            assert!(
+                Reason::parse("reason", name).is_ok() && Description::parse("description", name).is_ok(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_refused() {
+        for blank in [
+            "\u{200B}",
+            "\u{200D}",
+            "\u{FEFF}",
+            "\u{AD}",
+            "\u{2060}",
+            "\u{115F}",
+            "\u{3164}",
+            "\u{FFA0}",
+            "\u{2800}",
+            "\u{FE0F}",
+            "\u{34F}",
+            "\u{17B5}",
+            "\u{E0041}\u{E007F}",
+            "\u{200B} \u{200B}",
+            "\u{E000}",
+            "\u{3000}",
+            "\u{A0}",
+            "\u{180E}",
+        ] {
+            let refused = Name::parse("name", blank).unwrap_err().to_string();
+            assert_eq!(refused, "name must hold a character that can be seen", "{blank:?}");
+            assert!(
+                Reason::parse("reason", blank).is_err() && Description::parse("description", blank).is_err()
+            );
+            assert!(OwnerId::parse("user_id", blank).is_err(), "{blank:?}");
+        }
+        for (name, code) in [
+            ("evil\u{202E}gpj", "U+202E"),
+            ("\u{202A}a", "U+202A"),
+            ("a\u{2066}b", "U+2066"),
+            ("a\u{2069}b", "U+2069"),
+            ("a\u{0}b", "U+0000"),
+            ("a\u{1B}[2Jb", "U+001B"),
+            ("a\u{85}b", "U+0085"),
+            ("a\u{2028}b", "U+2028"),
+            ("a\u{2029}b", "U+2029"),
+            ("a\u{378}b", "U+0378"),
+            ("a\u{FFFE}b", "U+FFFE"),
+            ("a\u{10FFFF}b", "U+10FFFF"),
+            ("a\rb", "U+000D"),
+        ] {
+            for refused in [
+                Name::parse("f", name).unwrap_err(),
+                Reason::parse("f", name).unwrap_err(),
+                OwnerId::parse("f", name).unwrap_err(),
+            ] {
+                assert!(refused.to_string().starts_with(&format!("f must not hold {code}:")), "{refused}");
+            }
+        }
+        assert!(Description::parse("description", "one\r\n\ttwo").is_ok());
+        assert!(Description::parse("description", "").is_ok());
+        for description in [" ", "\n", "a\u{B}b", "a\u{202E}b"] {
+            assert!(Description::parse("description", description).is_err(), "{description:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_is_read_with_a_sign_in_its_place() {
+        let name = |text: &str| Name::try_from(text.to_owned()).unwrap().to_string();
+        assert_eq!(name("evil\u{202E}gpj"), "evil\u{FFFD}gpj");
+        assert_eq!(name("\u{200B}"), "\u{FFFD}");
+        assert_eq!(name(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(Reason::try_from("a\nb".to_owned()).unwrap().as_str(), "a\u{FFFD}b");
+        let description = |text: &str| Description::try_from(text.to_owned()).unwrap().to_string();
+        assert_eq!([description(""), description("a\nb\u{0}")], ["", "a\nb\u{FFFD}"]);
+        assert_eq!(OwnerId::try_from("\u{200B}".to_owned()).unwrap().as_str(), "\u{200B}");
+        assert!(Slug::try_from("No".to_owned()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn letters_marks_numbers_and_signs_pass_in_any_mixture(text in "[\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\u{200C}\u{200D}\u{FE0F}\u{E0061}-\u{E007A}\u{E007F}]{0,30}x") {
+            // What generates the texts may know another version of Unicode.
+            let assigned: String = text.chars().filter(|c| category(*c) != GeneralCategory::Unassigned).collect();
+            prop_assert_eq!(Name::parse("name", &assigned).map(String::from), Ok(assigned));
+        }
+
+        #[test]
+        fn a_name_has_something_to_see_and_nothing_that_hides_it(text in "(\\PC|\\p{C}|\\p{Z}|[\u{200B}-\u{200F}\u{2028}-\u{202E}\u{2060}-\u{206F}]){0,4}") {
+            let hides = |c: char| c.is_control() || matches!(u32::from(c), 0x2028..=0x202E | 0x2066..=0x2069);
+            if let Ok(name) = Name::parse("name", &text) {
+                prop_assert!(!name.as_str().chars().any(hides));
+                prop_assert!(name.as_str().chars().any(|c| !c.is_whitespace() && !matches!(u32::from(c), 0x200B..=0x200F | 0x2060..=0x206F)));
+            }
+            let read = Name::try_from(text).unwrap();
+            prop_assert!(readable(read.as_str(), &[]).is_ok(), "what is read is a name: {:?}", read);
+        }
     }
 
     #[test]
