@@ -302,15 +302,14 @@ async fn events_cross_the_end_of_a_month() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_outside_the_range_finds_nothing() {
+async fn behind_a_cursor_that_has_left_the_range_there_is_nothing() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
     checks(&keyward, &secret, "", "/a", 3).await;
     let cursor = text(&logs(&backend, "?limit=2").await["next_cursor"]);
-    let start = (Utc::now() + TimeDelta::seconds(1)).format("%Y-%m-%dT%H:%M:%SZ");
-    keyward.pass(TimeDelta::minutes(1));
-    let page = logs(&backend, &format!("?cursor={cursor}&start_date={start}")).await;
+    keyward.pass(TimeDelta::days(8));
+    let page = logs(&backend, &format!("?cursor={cursor}")).await;
     assert_eq!((&page["data"], &page["has_more"]), (&json!([]), &json!(false)));
 }
 

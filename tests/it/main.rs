@@ -27,4 +27,5 @@ mod route_permissions;
 mod sessions;
 mod soak;
 mod tenancy;
+mod values;
 mod vectors;

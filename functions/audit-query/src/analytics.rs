@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use chrono::TimeDelta;
 use keyward_core::audit::{Event, Outcome};
 use keyward_core::id::KeyId;
-use keyward_http::{ApiError, Data, Instant, Services};
+use keyward_core::instant::Bound;
+use keyward_http::{ApiError, Data, Services};
 use keyward_store::AppAccess;
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +18,8 @@ const LONGEST_TOP: u32 = 50;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct AnalyticsQuery {
-    start_date: Option<Instant>,
-    end_date: Option<Instant>,
+    start_date: Option<Bound>,
+    end_date: Option<Bound>,
     key_id: Option<KeyId>,
     #[serde(default)]
     include_top_keys: bool,

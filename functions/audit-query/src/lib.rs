@@ -9,9 +9,8 @@ use axum::extract::State;
 use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::InvalidField;
-use keyward_http::{
-    ActiveSession, ApiError, Data, Instant, Path, Query, Root, Services, app_slug, backend, frontend,
-};
+use keyward_core::instant::Bound;
+use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, Services, app_slug, backend, frontend};
 use keyward_store::AppAccess;
 
 use crate::analytics::{Analytics, AnalyticsQuery};
@@ -103,16 +102,16 @@ struct Range {
 }
 
 impl Range {
-    /// From `start` to `end`; where not given, up to now, and from `default` before the end. What lies in the future is
-    /// left out.
+    /// From `start` to `end`; where not given, up to now, and from `default` before that or the end. What lies in the
+    /// future is left out.
     fn new(
-        start: Option<Instant>,
-        end: Option<Instant>,
+        start: Option<Bound>,
+        end: Option<Bound>,
         now: DateTime<Utc>,
         default: TimeDelta,
     ) -> Result<Self, InvalidField> {
-        let end = end.map_or(now, |Instant(at)| at);
-        let start = start.map_or(end - default, |Instant(at)| at);
+        let end = end.map_or(now, Bound::end);
+        let start = start.map_or(end.min(now) - default, Bound::start);
         if start > end {
             return Err(InvalidField::new("start_date", "must not be after end_date"));
         }

@@ -1,12 +1,13 @@
 //! `…/audit/logs`: the events of an app, newest first, by cursor.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Outcome};
+use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::{DeploymentId, KeyId};
+use keyward_core::instant::{Bound, Instant};
 use keyward_core::text::{Reason, Slug};
-use keyward_http::{ApiError, Data, Instant, Services};
+use keyward_http::{ApiError, Data, Services};
 use keyward_store::{AppAccess, EventFilter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -24,35 +25,56 @@ pub(crate) struct LogsQuery {
     offset: u32,
     outcome: Option<String>,
     key_id: Option<KeyId>,
-    start_date: Option<Instant>,
-    end_date: Option<Instant>,
+    start_date: Option<Bound>,
+    end_date: Option<Bound>,
     cursor: Option<String>,
-    cursor_ts: Option<Instant>,
+    cursor_ts: Option<String>,
     cursor_id: Option<String>,
 }
 
 impl LogsQuery {
-    /// The event before which the page begins. `cursor` overrides the pair of `cursor_ts` and `cursor_id`.
-    fn before(&self) -> Result<Option<EventId>, ApiError> {
-        let invalid = || ApiError::bad_request("invalid_cursor", "invalid cursor");
-        let (ms, id) = match (&self.cursor, self.cursor_ts, &self.cursor_id) {
-            (Some(cursor), _, _) => {
-                let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
-                let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-                let (ms, id) = text.split_once('|').ok_or_else(invalid)?;
-                (ms.parse().map_err(|_| invalid())?, id.to_owned())
-            }
-            (None, Some(Instant(at)), Some(id)) => (at.timestamp_millis(), id.clone()),
-            (None, None, None) => return Ok(None),
-            (None, _, _) => return Err(invalid()),
-        };
-        let id: EventId = id.parse().map_err(|_| invalid())?;
-        if id.timestamp().timestamp_millis() == ms { Ok(Some(id)) } else { Err(invalid()) }
+    /// The cursors of this list: of the app, and of what the filters say is in it.
+    fn cursors(&self, app: &App, outcome: Option<Outcome>) -> List {
+        let ms = |at: DateTime<Utc>| at.timestamp_millis().to_string();
+        let parts = [
+            Some(app.deployment_id.to_string()),
+            Some(app.number.base62()),
+            outcome.map(|outcome| outcome.as_str().to_owned()),
+            self.key_id.map(|key| key.to_string()),
+            self.start_date.map(|date| ms(date.start())),
+            self.end_date.map(|date| ms(date.end())),
+        ];
+        List::new("audit/logs", parts.iter().map(|part| part.as_deref().unwrap_or_default()))
+    }
+
+    /// Whether the dates that were given leave this instant in.
+    fn includes(&self, at: DateTime<Utc>) -> bool {
+        self.start_date.is_none_or(|date| date.start() <= at)
+            && self.end_date.is_none_or(|date| at <= date.end())
     }
 }
 
-fn cursor(id: EventId) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(format!("{}|{id}", id.timestamp().timestamp_millis()))
+/// The event before which the page begins. A cursor overrides the pair of `cursor_ts` and `cursor_id`, which name a row of
+/// this list.
+async fn before(
+    services: &Services,
+    access: &AppAccess,
+    query: &LogsQuery,
+    filter: &EventFilter,
+    list: &List,
+) -> Result<Option<EventId>, ApiError> {
+    let id = |text: &str| text.parse::<EventId>().map_err(|_| InvalidCursor);
+    let (at, id) = match (&query.cursor, &query.cursor_ts, &query.cursor_id) {
+        (Some(cursor), _, _) => return Ok(Some(id(&list.position(cursor)?)?)),
+        (None, None, None) => return Ok(None),
+        (None, Some(at), Some(text)) => {
+            (Instant::parse("cursor_ts", at).map_err(|_| InvalidCursor)?.at(), id(text)?)
+        }
+        (None, _, _) => return Err(InvalidCursor.into()),
+    };
+    let row = services.store.logged_event(access, id).await?;
+    let is_listed = |row: &Event| row.id.timestamp() == at && filter.wants(row) && query.includes(at);
+    if row.as_ref().is_some_and(is_listed) { Ok(Some(id)) } else { Err(InvalidCursor.into()) }
 }
 
 /// A page of the log.
@@ -82,7 +104,7 @@ struct Row {
     rate_limits: Option<Value>,
     actor: Option<Actor>,
     reason: Option<Reason>,
-    timestamp: DateTime<Utc>,
+    timestamp: Instant,
 }
 
 impl Row {
@@ -112,7 +134,7 @@ impl Row {
             rate_limits,
             actor: event.actor,
             reason: event.reason,
-            timestamp: event.id.timestamp(),
+            timestamp: event.id.timestamp().into(),
         }
     }
 }
@@ -122,24 +144,29 @@ pub(crate) async fn read(
     access: &AppAccess,
     query: LogsQuery,
 ) -> Result<Data<Logs>, ApiError> {
-    let before = query.before()?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
     let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let outcome = [Outcome::Allowed, Outcome::Blocked]
         .into_iter()
         .find(|outcome| query.outcome.as_deref() == Some(outcome.as_str()));
-    let filter = EventFilter {
+    let list = query.cursors(access.app(), outcome);
+    let mut filter = EventFilter {
         start: range.start,
         end: range.end,
-        before,
+        before: None,
         outcome,
         key_id: query.key_id,
-        offset: if before.is_some() { 0 } else { query.offset as usize },
+        offset: query.offset as usize,
         limit: limit as usize,
     };
+    filter.before = before(services, access, &query, &filter, &list).await?;
+    if filter.before.is_some() {
+        filter.offset = 0;
+    }
     let page = services.store.events(access, &filter).await?;
+    let last = page.last.filter(|_| page.has_more || !page.events.is_empty());
     Ok(Data(Logs {
-        next_cursor: page.last.filter(|_| page.has_more || !page.events.is_empty()).map(cursor),
+        next_cursor: last.map(|last| list.cursor(&last.to_string())),
         data: page.events.into_iter().map(|event| Row::new(event, access)).collect(),
         limit,
         has_more: page.has_more,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Datelike, DurationRound, NaiveTime, TimeDelta, Utc};
 use keyward_core::audit::Outcome;
 use keyward_core::id::KeyId;
-use keyward_http::{ApiError, Data, Instant, Services};
+use keyward_core::instant::{Bound, Instant};
+use keyward_http::{ApiError, Data, Services};
 use keyward_store::AppAccess;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,8 @@ const DEFAULT_RANGE: TimeDelta = TimeDelta::days(30);
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct TimeseriesQuery {
-    start_date: Option<Instant>,
-    end_date: Option<Instant>,
+    start_date: Option<Bound>,
+    end_date: Option<Bound>,
     interval: Option<String>,
     key_id: Option<KeyId>,
 }
@@ -68,7 +69,7 @@ pub(crate) struct Timeseries {
 
 #[derive(Serialize)]
 struct Point {
-    timestamp: DateTime<Utc>,
+    timestamp: Instant,
     total_requests: u64,
     allowed_requests: u64,
     blocked_requests: u64,
@@ -96,7 +97,7 @@ pub(crate) async fn count(
         })
         .await?;
     let points = buckets.into_iter().map(|(timestamp, (allowed, blocked))| Point {
-        timestamp,
+        timestamp: timestamp.into(),
         total_requests: allowed + blocked,
         allowed_requests: allowed,
         blocked_requests: blocked,

@@ -177,9 +177,12 @@ function stateOf(key, now) {
 
 function instant(text) {
     if (!text) return "—";
+    const at = new Date(text);
+    // The formatter throws at what is no date, and one key must not take the list along.
+    if (Number.isNaN(at.getTime())) return "unreadable";
     const time = document.createElement("time");
     time.dateTime = text;
-    time.textContent = DATES.format(new Date(text));
+    time.textContent = DATES.format(at);
     return time;
 }
 
@@ -300,6 +303,7 @@ element("create").addEventListener("click", () => {
     const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
     element("zone").textContent = `Optional. In your time zone, ${timeZone}.`;
     element("expiry").min = local(Date.now());
+    element("expiry").max = "9999-12-30T23:59";
     open(creation);
 });
 

@@ -1,9 +1,10 @@
 //! Apps, keys and schemes as they stand on the wire.
 
-use chrono::{DateTime, Utc};
 use keyward_core::app::OnStoreError;
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
+use keyward_core::instant::Instant;
 use keyward_core::key::Owner;
+use keyward_core::metadata::Members;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules};
@@ -14,7 +15,6 @@ use keyward_core::{ApiKey, App};
 use keyward_store::{AppAccess, Scheme};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
 
 /// An app, with the rules of its scheme.
 #[derive(Debug, Clone, Serialize)]
@@ -38,9 +38,9 @@ pub(crate) struct AppBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    deleted_at: Option<DateTime<Utc>>,
+    created_at: Instant,
+    updated_at: Instant,
+    deleted_at: Option<Instant>,
 }
 
 impl AppBody {
@@ -61,9 +61,9 @@ impl AppBody {
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
             rate_limit_scheme_slug: app.rate_limit_scheme_slug,
             on_store_error: app.on_store_error,
-            created_at: app.created_at,
-            updated_at: app.updated_at,
-            deleted_at: app.deleted_at,
+            created_at: app.created_at.into(),
+            updated_at: app.updated_at.into(),
+            deleted_at: app.deleted_at.map(Instant::from),
         }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) struct KeyBody {
     permissions: Vec<Permission>,
     /// The SaaS's own: browsers do not see it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Map<String, Value>>,
+    metadata: Option<Members>,
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
@@ -88,12 +88,12 @@ pub(crate) struct KeyBody {
     owner: Owner,
     org_role_permissions: Vec<Permission>,
     workspace_role_permissions: Vec<Permission>,
-    expires_at: Option<DateTime<Utc>>,
-    last_used_at: Option<DateTime<Utc>>,
+    expires_at: Option<Instant>,
+    last_used_at: Option<Instant>,
     is_active: bool,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    revoked_at: Option<DateTime<Utc>>,
+    created_at: Instant,
+    updated_at: Instant,
+    revoked_at: Option<Instant>,
     revoked_reason: Option<Reason>,
 }
 
@@ -116,11 +116,11 @@ impl KeyBody {
             owner: key.owner,
             org_role_permissions: key.org_role_permissions,
             workspace_role_permissions: key.workspace_role_permissions,
-            expires_at: key.expires_at,
-            last_used_at: key.last_used_at,
-            created_at: key.created_at,
-            updated_at: key.updated_at,
-            revoked_at: key.revoked_at,
+            expires_at: key.expires_at.map(Instant::from),
+            last_used_at: key.last_used_at.map(Instant::from),
+            created_at: key.created_at.into(),
+            updated_at: key.updated_at.into(),
+            revoked_at: key.revoked_at.map(Instant::from),
             revoked_reason: key.revoked_reason,
         }
     }
@@ -150,8 +150,8 @@ pub(crate) struct SchemeBody {
     name: Name,
     description: Option<Description>,
     rules: Rules,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+    created_at: Instant,
+    updated_at: Instant,
 }
 
 impl SchemeBody {
@@ -163,8 +163,8 @@ impl SchemeBody {
             name: scheme.name,
             description: scheme.description,
             rules: scheme.rules,
-            created_at: scheme.created_at,
-            updated_at: scheme.updated_at,
+            created_at: scheme.created_at.into(),
+            updated_at: scheme.updated_at.into(),
         }
     }
 }

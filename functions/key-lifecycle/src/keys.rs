@@ -1,16 +1,20 @@
 //! `/api-auth/apps/{slug}/keys` and the flat `/api-auth/keys/rotate|revoke`: keys, for backends.
 
 use axum::extract::State;
-use chrono::{DateTime, Utc};
 use keyward_core::InvalidField;
+use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::KeyId;
-use keyward_core::key::{Metadata, Owner};
+use keyward_core::instant::Instant;
+use keyward_core::key::Owner;
+use keyward_core::metadata::Metadata;
 use keyward_core::text::{Name, Reason};
 use keyward_http::{
-    ApiError, Data, Json, LooseId, OptionalJson, Path, Query, Root, Services, app_slug, key_id, page_limit,
+    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, Path, Query, Root, Services, app_slug,
+    key_id, page_limit,
 };
 use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::apps::{owner, permissions, scheme};
@@ -29,16 +33,37 @@ pub(crate) async fn list(
     Root(access): Root,
     Path(app): Path<String>,
     Query(query): Query<ListQuery>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<KeyList>, ApiError> {
     let limit = page_limit(query.limit)?;
-    let cursor = query.cursor.map(|text| text.parse::<KeyId>()).transpose();
-    let before = cursor.map_err(|_| ApiError::bad_request("invalid_cursor", "invalid cursor"))?;
     let status = if query.include_inactive { KeyStatus::All } else { KeyStatus::Active };
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;
+    let list = cursors(&access, query.include_inactive);
+    let before = query.cursor.map(|cursor| before(&list, &cursor)).transpose()?;
     let page = services.store.keys(&access, status, before, limit).await?;
-    let keys: Vec<KeyBody> =
-        page.keys.into_iter().map(|(key, rules)| KeyBody::new(key, rules, &access)).collect();
-    Ok(Data(json!({"keys": keys, "has_more": page.next.is_some(), "next_cursor": page.next})))
+    Ok(Data(KeyList {
+        keys: page.keys.into_iter().map(|(key, rules)| KeyBody::new(key, rules, &access)).collect(),
+        has_more: page.next.is_some(),
+        next_cursor: page.next.map(|last| list.cursor(&last.to_string())),
+    }))
+}
+
+fn cursors(access: &AppAccess, include_inactive: bool) -> List {
+    let app = access.app();
+    let status = if include_inactive { "all" } else { "active" };
+    List::new("keys", [app.deployment_id.to_string().as_str(), &app.number.base62(), status])
+}
+
+/// The key before which a page begins.
+fn before(list: &List, cursor: &str) -> Result<KeyId, InvalidCursor> {
+    list.position(cursor)?.parse().map_err(|_| InvalidCursor)
+}
+
+/// A page of keys.
+#[derive(Serialize)]
+pub(crate) struct KeyList {
+    keys: Vec<KeyBody>,
+    has_more: bool,
+    next_cursor: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,8 +73,7 @@ pub(crate) struct CreateRequest {
     org_role_permissions: Option<Vec<String>>,
     workspace_role_permissions: Option<Vec<String>>,
     rate_limit_scheme_slug: Option<String>,
-    metadata: Option<Value>,
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Instant>,
     owner_user_id: Option<LooseId>,
     organization_id: Option<LooseId>,
     workspace_id: Option<LooseId>,
@@ -61,7 +85,7 @@ pub(crate) async fn create(
     State(services): State<Services>,
     Root(access): Root,
     Path(app): Path<String>,
-    Json(request): Json<CreateRequest>,
+    JsonAsWritten(request, body): JsonAsWritten<CreateRequest>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let new = NewKey {
         name: Name::parse("name", &request.name)?,
@@ -72,7 +96,7 @@ pub(crate) async fn create(
             request.workspace_role_permissions,
         )?,
         rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
-        metadata: Metadata::parse("metadata", request.metadata.unwrap_or_default())?,
+        metadata: metadata(&body)?,
         expires_at: request.expires_at,
         owner: Owner {
             owner_user_id: owner("owner_user_id", request.owner_user_id)?,
@@ -87,6 +111,18 @@ pub(crate) async fn create(
     };
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     created(&services, &access, new).await
+}
+
+/// The metadata in a body, whose numbers no other type holds as they were written.
+fn metadata(body: &[u8]) -> Result<Metadata, InvalidField> {
+    #[derive(Deserialize)]
+    struct Attached<'b> {
+        #[serde(borrow)]
+        metadata: Option<&'b RawValue>,
+    }
+    let attached: Attached<'_> =
+        serde_json::from_slice(body).map_err(|_| InvalidField::new("metadata", "must be a JSON object"))?;
+    attached.metadata.map_or_else(|| Ok(Metadata::default()), |value| Metadata::parse("metadata", value))
 }
 
 pub(crate) async fn rotate(

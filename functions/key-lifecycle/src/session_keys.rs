@@ -1,9 +1,9 @@
 //! `/api-auth/keys`: the keys of a session's app, for browsers.
 
 use axum::extract::State;
-use chrono::DateTime;
-use keyward_core::InvalidField;
-use keyward_core::key::{Metadata, Owner};
+use keyward_core::instant::Instant;
+use keyward_core::key::Owner;
+use keyward_core::metadata::Metadata;
 use keyward_core::text::Name;
 use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Path, Query, Services, key_id};
 use keyward_store::{KeyStatus, NewKey};
@@ -66,8 +66,6 @@ pub(crate) async fn create(
         return Err(ApiError::bad_request("invalid_field", "name is required"));
     }
     let expires_at = request.expires_at.filter(|text| !text.trim().is_empty());
-    let expires_at = expires_at.map(|text| DateTime::parse_from_rfc3339(text.trim())).transpose();
-    let expires_at = expires_at.map_err(|_| InvalidField::new("expires_at", "must be RFC3339"))?;
     let new = NewKey {
         name: Name::parse("name", &request.name)?,
         permissions: vec![],
@@ -75,7 +73,7 @@ pub(crate) async fn create(
         workspace_role_permissions: vec![],
         rate_limit_scheme_slug: None,
         metadata: Metadata::default(),
-        expires_at: expires_at.map(|at| at.to_utc()),
+        expires_at: expires_at.map(|text| Instant::parse("expires_at", text.trim())).transpose()?,
         owner: Owner::default(),
     };
     let access = services.store.session_app(&session).await?;

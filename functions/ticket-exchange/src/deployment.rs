@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use keyward_core::Deployment;
 use keyward_core::deployment::PublicKey;
+use keyward_core::instant::Instant;
 use keyward_http::{ApiError, Browser, Data, Services, publishable_key};
 use keyward_store::Error;
 use serde_json::{Value, json};
@@ -20,8 +21,8 @@ pub(crate) async fn describe(
     Data(json!({
         "id": deployment.id,
         "name": deployment.name,
-        "created_at": deployment.created_at,
-        "updated_at": deployment.updated_at,
+        "created_at": Instant::from(deployment.created_at),
+        "updated_at": Instant::from(deployment.updated_at),
         "deleted_at": null,
         "maintenance_mode": false,
         "mode": deployment.mode,
@@ -51,8 +52,8 @@ pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<V
     let Deployment { id, public_key, created_at, updated_at, .. } = browser.deployment;
     Ok(Data(json!({
         "id": id,
-        "created_at": created_at,
-        "updated_at": updated_at,
+        "created_at": Instant::from(created_at),
+        "updated_at": Instant::from(updated_at),
         // A number here, unlike everywhere else: the clients read it so.
         "deployment_id": id.get(),
         "public_key": pem(&public_key)?,

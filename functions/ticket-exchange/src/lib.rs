@@ -6,6 +6,7 @@ mod session;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use keyward_core::instant::Instant;
 use keyward_http::{Data, Services, backend, frontend};
 use serde_json::{Value, json};
 
@@ -22,5 +23,5 @@ pub fn routes(services: &Services) -> Router<Services> {
 }
 
 async fn health(State(services): State<Services>) -> Data<Value> {
-    Data(json!({"status": "healthy", "timestamp": services.store.clock().now()}))
+    Data(json!({"status": "healthy", "timestamp": Instant::from(services.store.clock().now())}))
 }

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use keyward_core::audit::EventId;
 use keyward_core::decision::Denial;
 use keyward_core::id::{DeploymentId, KeyId};
+use keyward_core::metadata::Members;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Slug};
 use keyward_http::ApiError;
 use keyward_verifier::{Decision, PRINCIPAL_TYPE};
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 
 const PRINCIPAL: &str = "api_key";
@@ -29,7 +31,7 @@ pub(crate) struct Answer {
     message: Option<String>,
     identity: Identity,
     permissions: Vec<Permission>,
-    metadata: Map<String, Value>,
+    metadata: Members,
     rate_limits: Vec<Status>,
     retry_after: Option<u32>,
     headers: BTreeMap<String, String>,
@@ -92,7 +94,8 @@ impl Answer {
         let reason = denied.as_ref().map(Denial::code);
         let mut metadata = key.metadata.into_members();
         // Clients take the principal's type from here: what the SaaS wrote must not pass for it.
-        metadata.insert(PRINCIPAL_TYPE.to_owned(), PRINCIPAL.into());
+        metadata.remove(PRINCIPAL_TYPE);
+        metadata.extend(to_raw_value(PRINCIPAL).map(|kind| (PRINCIPAL_TYPE.to_owned(), kind)));
         Self {
             request_id,
             allowed,

@@ -10,7 +10,7 @@ use ulid::Ulid;
 use crate::address::ClientAddress;
 use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use crate::rate_limit::Status;
-use crate::text::{Name, OwnerId, Reason, Slug};
+use crate::text::{Name, OwnerId, Reason, Slug, is_readable};
 
 /// The id of an event, `req_` and a ULID: it sorts by time, and answers carry it as `request_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -177,7 +177,8 @@ pub enum Actor {
     },
 }
 
-/// Where a request came from and what it asked for: cut to lengths that a stored event has room for.
+/// Where a request came from and what it asked for: cut to lengths that a stored event has room for, and without controls,
+/// which callers could write lines or act on terminals with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The client's address, where it is known. What earlier versions kept may be none.
@@ -191,9 +192,10 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An origin with each text cut to its longest: 2,060 and 256 bytes.
+    /// An origin with each text cut to its longest: 2,060 and 256 bytes. Characters that are refused in names are
+    /// percent-encoded.
     pub fn new(client_ip: Option<ClientAddress>, path: &str, user_agent: Option<&str>) -> Self {
-        Self { client_ip, path: cut(path, 2_060), user_agent: user_agent.map(|text| cut(text, 256)) }
+        Self { client_ip, path: visible(path, 2_060), user_agent: user_agent.map(|text| visible(text, 256)) }
     }
 }
 
@@ -201,9 +203,22 @@ fn kept_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cli
     Ok(String::deserialize(deserializer)?.parse().ok())
 }
 
-fn cut(text: &str, longest: usize) -> String {
-    let end = text.floor_char_boundary(longest);
-    text.get(..end).unwrap_or_default().to_owned()
+/// The beginning of a text, in which what is not [readable](is_readable) is percent-encoded.
+fn visible(text: &str, longest: usize) -> String {
+    let mut seen = String::new();
+    for c in text.chars() {
+        let before = seen.len();
+        if is_readable(c) {
+            seen.push(c);
+        } else {
+            seen.extend(c.to_string().bytes().map(|byte| format!("%{byte:02X}")));
+        }
+        if seen.len() > longest {
+            seen.truncate(before);
+            break;
+        }
+    }
+    seen
 }
 
 /// One event of the audit log.
@@ -269,6 +284,18 @@ mod tests {
         {
             assert!(bad.parse::<EventId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn controls_in_paths_and_user_agents_are_percent_encoded() {
+        let agent = "curl/8\r\nx: y\u{1B}[2J\u{0}\u{7F}\u{85}\u{202E}\u{2028}é 50%";
+        let origin = Origin::new(None, "GET /a\u{1B}%41", Some(agent));
+        let seen = "curl/8%0D%0Ax: y%1B[2J%00%7F%C2%85%E2%80%AE%E2%80%A8é 50%";
+        assert_eq!((origin.path.as_str(), origin.user_agent.as_deref()), ("GET /a%1B%41", Some(seen)));
+        let long = Origin::new(None, "", Some(&format!("{}\u{202E}", "x".repeat(250))));
+        assert_eq!(long.user_agent, Some("x".repeat(250)), "no half of an encoded character");
+        let full = Origin::new(None, "", Some(&format!("{}\u{202E}", "x".repeat(247))));
+        assert_eq!(full.user_agent.map(|text| text.len()), Some(256));
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! API keys: all that is known of one but its secret.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AppNumber, DeploymentId, KeyId};
+use crate::metadata::Metadata;
 use crate::permission::Permission;
-use crate::text::{InvalidField, KeyPrefix, Name, OwnerId, Reason, Slug};
+use crate::text::{KeyPrefix, Name, OwnerId, Reason, Slug};
 
 /// An API key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,54 +97,4 @@ pub struct Owner {
     /// A user's membership in the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_membership_id: Option<OwnerId>,
-}
-
-/// A JSON object that the SaaS attached to a key, kept as it was written.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Metadata(serde_json::Map<String, serde_json::Value>);
-
-impl Metadata {
-    /// Parses the value of the request's field `field`; null is an empty object.
-    ///
-    /// # Errors
-    /// Anything but an object or null.
-    pub fn parse(field: &str, value: serde_json::Value) -> Result<Self, InvalidField> {
-        match value {
-            serde_json::Value::Object(members) => Ok(Self(members)),
-            serde_json::Value::Null => Ok(Self::default()),
-            _ => Err(InvalidField::new(field, "must be a JSON object")),
-        }
-    }
-
-    /// The members, taken out.
-    pub fn into_members(self) -> serde_json::Map<String, serde_json::Value> {
-        self.0
-    }
-
-    /// The members.
-    pub fn members(&self) -> &serde_json::Map<String, serde_json::Value> {
-        &self.0
-    }
-}
-
-impl fmt::Display for Metadata {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let json = serde_json::to_string(&self.0).map_err(|_| fmt::Error)?;
-        f.write_str(&json)
-    }
-}
-
-impl From<Metadata> for String {
-    fn from(metadata: Metadata) -> Self {
-        metadata.to_string()
-    }
-}
-
-impl TryFrom<String> for Metadata {
-    type Error = serde_json::Error;
-
-    fn try_from(text: String) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(&text).map(Self)
-    }
 }

@@ -7,6 +7,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use keyward_core::InvalidField;
+use keyward_core::cursor::InvalidCursor;
 use keyward_core::metric::Metric;
 use keyward_store::Error;
 use serde_json::{Map, Value, json};
@@ -72,6 +73,12 @@ impl ApiError {
 impl From<InvalidField> for ApiError {
     fn from(error: InvalidField) -> Self {
         Self::bad_request("invalid_field", error.to_string())
+    }
+}
+
+impl From<InvalidCursor> for ApiError {
+    fn from(error: InvalidCursor) -> Self {
+        Self::bad_request("invalid_cursor", error.to_string())
     }
 }
 

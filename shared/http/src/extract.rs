@@ -6,13 +6,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use http_body_util::BodyExt;
 use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::text::Slug;
 use keyward_store::Error;
-use serde::de::{self, DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::ApiError;
@@ -34,6 +33,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let body = read(request).await?;
         match kind {
             Kind::Json => json(&body).map(Self),
+            _ => Err(unsupported("application/json")),
+        }
+    }
+}
+
+/// A JSON body, beside the bytes of it, from which a member can be taken as it was written.
+#[derive(Debug)]
+pub struct JsonAsWritten<T>(pub T, pub Bytes);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonAsWritten<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let kind = Kind::of(request.headers());
+        let body = read(request).await?;
+        match kind {
+            Kind::Json => Ok(Self(json(&body)?, body)),
             _ => Err(unsupported("application/json")),
         }
     }
@@ -101,27 +117,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).map(Self).map_err(|error| {
             ApiError::bad_request("invalid_query", format!("The query is not valid: {error}"))
         })
-    }
-}
-
-/// An instant in a query: RFC 3339, or a UTC date with or without a time (`2026-01-31`, `2026-01-31 12:00:00`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instant(pub DateTime<Utc>);
-
-impl<'de> Deserialize<'de> for Instant {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let zoned = DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc());
-        let parsed = zoned
-            .or_else(|_| NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S").map(|at| at.and_utc()))
-            .or_else(|_| {
-                NaiveDate::parse_from_str(&text, "%Y-%m-%d").map(|day| day.and_time(NaiveTime::MIN).and_utc())
-            });
-        // Far from the ends of the calendar, so that arithmetic with it cannot overflow.
-        match parsed {
-            Ok(at) if (1970..=9999).contains(&at.year()) => Ok(Self(at)),
-            _ => Err(de::Error::custom("a date must be RFC 3339, such as 2026-01-31T12:00:00Z")),
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::Deployment;
 use keyward_core::deployment::Mode;
 use keyward_core::id::SessionId;
+use keyward_core::instant::Instant;
 use keyward_core::session::Session;
 use keyward_core::token::{self, Token};
 use keyward_store::{Error, SessionAccess};
@@ -257,8 +258,8 @@ struct Envelope<'a> {
 #[derive(Serialize)]
 struct EnvelopeSession {
     id: SessionId,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+    created_at: Instant,
+    updated_at: Instant,
 }
 
 #[derive(Serialize)]
@@ -270,8 +271,8 @@ struct EnvelopeError<'a> {
 fn render(mut response: Response, session: Option<&Session>) -> Response {
     let session = session.map(|session| EnvelopeSession {
         id: session.id,
-        created_at: session.created_at,
-        updated_at: session.updated_at,
+        created_at: session.created_at.into(),
+        updated_at: session.updated_at.into(),
     });
     let payload = response.extensions_mut().remove::<Payload>();
     let error = if payload.is_none() { error_of(&mut response) } else { None };

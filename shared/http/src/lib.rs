@@ -18,7 +18,8 @@ mod services;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use error::ApiError;
 pub use extract::{
-    FormOrJson, Instant, Json, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id, page_limit,
+    FormOrJson, Json, JsonAsWritten, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id,
+    page_limit,
 };
 pub use frontend::{Browser, NewSession, frontend};
 pub use lambda::{Starting, answer, function, run, start_log};

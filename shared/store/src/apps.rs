@@ -15,7 +15,9 @@ use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{about_app, capabilities};
-use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, item};
+use crate::item::{
+    CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, item, readable,
+};
 use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
 
@@ -191,14 +193,15 @@ impl Store {
         }
     }
 
-    /// The apps of the caller's deployment, newest first. Deleted ones are never listed.
+    /// The apps of the caller's deployment, newest first. Deleted ones are never listed, and one that cannot be read is
+    /// counted in the total alone.
     ///
     /// # Errors
     /// As all calls of the store.
     pub async fn apps(&self, access: &RootAccess, which: &ListApps) -> Result<AppPage, Error> {
         access.require(Scope::Manage)?;
         if let Some(slug) = &which.search {
-            return self.find_app(access, slug, which.include_inactive).await;
+            return self.find_app(access, slug, which).await;
         }
         let mut entries = self.table.entries(&list(access.deployment_id, true), None, None).await?;
         if which.include_inactive {
@@ -218,8 +221,7 @@ impl Store {
             .filter_map(|(_, number)| AppNumber::from_base62(number).ok())
             .map(key)
             .collect();
-        let apps: Vec<App> =
-            self.table.get_many(&keys).await?.into_iter().map(body).collect::<Result<_, _>>()?;
+        let apps: Vec<App> = readable(self.table.get_many(&keys).await?).collect();
         let schemes = apps.iter().filter_map(|app| app.rate_limit_scheme_slug.as_ref());
         let rules = self.rules(access.deployment_id, schemes).await?;
         Ok(AppPage {
@@ -236,18 +238,14 @@ impl Store {
         })
     }
 
-    async fn find_app(
-        &self,
-        access: &RootAccess,
-        slug: &Slug,
-        include_inactive: bool,
-    ) -> Result<AppPage, Error> {
-        let apps = match self.app(access, slug).await {
-            Ok(found) if found.0.is_active || include_inactive => vec![found],
-            Ok(_) | Err(Error::NotFound(_)) => vec![],
+    async fn find_app(&self, access: &RootAccess, slug: &Slug, which: &ListApps) -> Result<AppPage, Error> {
+        let found = match self.app(access, slug).await {
+            Ok(found) => Some(found).filter(|(app, _)| app.is_active || which.include_inactive),
+            Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        Ok(AppPage { total: apps.len(), has_more: false, apps })
+        let total = usize::from(found.is_some());
+        Ok(AppPage { total, has_more: false, apps: found.into_iter().skip(which.offset).collect() })
     }
 
     /// The app with this slug, with the rules of its scheme.

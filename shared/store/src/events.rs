@@ -5,7 +5,7 @@
 //! (`L`), so figures about requests do not read them. What concerns no app that exists lies under
 //! `AUDIT#DEPLOYMENT#<id>#<yyyymm>#L`.
 //!
-//! Reading goes from the newest month backwards and, within a month, merges the shards.
+//! Reading goes from the newest month backwards and, within a month, merges the shards. An event that cannot be read is left out.
 
 use std::collections::VecDeque;
 
@@ -16,10 +16,12 @@ use keyward_core::audit::{Action, Event, EventId, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::session::Capability;
 
-use crate::item::{Item, Key, body, item, purged_at};
+use crate::item::{Item, Key, item, purged_at, readable};
 use crate::{AppAccess, Error, Store, Table};
 
 const SHARDS: u32 = 4;
+/// The shard of lifecycle events.
+const LIFECYCLE: &str = "L";
 /// How long events are kept.
 const RETENTION: TimeDelta = TimeDelta::days(400);
 /// How many events one page of the log looks at: a rare filter ends the page early, with a cursor to go on from.
@@ -44,6 +46,14 @@ pub struct EventFilter {
     pub offset: usize,
     /// At most so many.
     pub limit: usize,
+}
+
+impl EventFilter {
+    /// Whether it is about events of this outcome and this key.
+    pub fn wants(&self, event: &Event) -> bool {
+        self.outcome.is_none_or(|outcome| event.outcome == outcome)
+            && self.key_id.is_none_or(|key| event.key_id == Some(key))
+    }
 }
 
 /// A page of the log, newest first.
@@ -79,7 +89,7 @@ impl Store {
         };
         let shard = match event.action {
             Action::Verification => verifications(event.id.spread() % SHARDS),
-            _ => "L".to_owned(),
+            _ => LIFECYCLE.to_owned(),
         };
         let at = event.id.timestamp();
         let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
@@ -116,8 +126,7 @@ impl Store {
                     return Ok(page);
                 }
                 looked_at += 1;
-                let wanted = filter.outcome.is_none_or(|outcome| event.outcome == outcome)
-                    && filter.key_id.is_none_or(|key| event.key_id == Some(key));
+                let wanted = filter.wants(&event);
                 let full = page.events.len() == filter.limit;
                 if wanted && full {
                     page.has_more = true;
@@ -134,6 +143,24 @@ impl Store {
             }
         }
         Ok(page)
+    }
+
+    /// The event of an app with this id, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `audit:read`.
+    pub async fn logged_event(&self, access: &AppAccess, id: EventId) -> Result<Option<Event>, Error> {
+        access.require(Capability::AuditRead)?;
+        let owner = access.app.number.base62();
+        let (month, from) = (month_of(id.timestamp()), id.to_string());
+        for shard in [verifications(id.spread() % SHARDS), LIFECYCLE.to_owned()] {
+            let partition = partition(&owner, &month, &shard);
+            let page = self.table.page(&partition, Some(&from), Some(&format!("{from}~")), None).await?;
+            if let Some(event) = readable(page.items).next() {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     /// Hands every verification of an app between `start` and `end`, both included, to `take`, in no order.
@@ -175,12 +202,13 @@ impl Store {
                 let mut below = Some(to.clone());
                 while let Some(before) = below {
                     let page = self.table.page(&partition, Some(&from), Some(&before), None).await?;
-                    for item in page.items {
-                        if seen == LONGEST_ANALYSIS {
-                            return Ok(false);
-                        }
-                        seen += 1;
-                        take(body(item)?);
+                    // Those that cannot be read count too: what a request may read is bounded.
+                    let room = LONGEST_ANALYSIS - seen;
+                    let is_whole = page.items.len() <= room;
+                    seen += page.items.len().min(room);
+                    readable(page.items.into_iter().take(room)).for_each(&mut take);
+                    if !is_whole {
+                        return Ok(false);
                     }
                     below = page.next;
                 }
@@ -198,7 +226,7 @@ impl Store {
         let owner = access.app.number.base62();
         let before =
             filter.before.map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
-        let shards = (0..SHARDS).map(verifications).chain(["L".to_owned()]);
+        let shards = (0..SHARDS).map(verifications).chain([LIFECYCLE.to_owned()]);
         Merge {
             table: &self.table,
             from: EventId::first_at(filter.start).to_string(),
@@ -253,9 +281,7 @@ impl Shard {
         while let (true, Some(below)) = (self.read.is_empty(), &self.below) {
             let page = table.page(&self.partition, Some(from), Some(below), Some(chunk)).await?;
             self.below = page.next;
-            for item in page.items {
-                self.read.push_back(body(item)?);
-            }
+            self.read.extend(readable::<Event>(page.items));
         }
         Ok(())
     }

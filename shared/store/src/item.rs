@@ -65,6 +65,18 @@ pub(crate) fn body<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
     Ok(serde_dynamo::from_item(item)?)
 }
 
+/// The bodies of the items of a list. One that cannot be read is left out, and in the log.
+pub(crate) fn readable<T: DeserializeOwned>(
+    items: impl IntoIterator<Item = Item>,
+) -> impl Iterator<Item = T> {
+    items.into_iter().filter_map(|item| {
+        let key = key_of(&item);
+        let read = body(item);
+        read.inspect_err(|error| tracing::error!(?key, %error, "an item cannot be read: lists leave it out"))
+            .ok()
+    })
+}
+
 pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
     item.insert("tag".to_owned(), tag_value(tag));
     item.insert("pepper".to_owned(), number(tag.version));

@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 use keyward_core::audit::{Action, Origin};
 use keyward_core::hashing::Tag;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
-use keyward_core::key::{Metadata, Owner};
+use keyward_core::instant::Instant;
+use keyward_core::key::Owner;
+use keyward_core::metadata::Metadata;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
@@ -19,7 +21,7 @@ use serde::Deserialize;
 use crate::apps::unknown_scheme;
 use crate::item::{
     CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made,
-    number, string, tag_of, tag_value, with_tag,
+    number, readable, string, tag_of, tag_value, with_tag,
 };
 use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys, schemes};
@@ -40,7 +42,7 @@ pub struct NewKey {
     /// See [`ApiKey::metadata`].
     pub metadata: Metadata,
     /// See [`ApiKey::expires_at`]; in the future.
-    pub expires_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<Instant>,
     /// See [`ApiKey::owner`]; what is not given is the app's.
     pub owner: Owner,
 }
@@ -157,7 +159,8 @@ impl Store {
         access.require(Capability::KeysCreate)?;
         let app = &access.app;
         let now = self.clock().now();
-        if new.expires_at.is_some_and(|at| at <= now) {
+        let expires_at = new.expires_at.map(Instant::at);
+        if expires_at.is_some_and(|at| at <= now) {
             return Err(InvalidField::new("expires_at", "must be in the future").into());
         }
         within(&new.permissions, &app.permissions)?;
@@ -186,7 +189,7 @@ impl Store {
                 workspace_id: new.owner.workspace_id.or_else(|| app.workspace_id.clone()),
                 ..new.owner
             },
-            expires_at: new.expires_at,
+            expires_at,
             last_used_at: None,
             revoked_at: None,
             revoked_reason: None,
@@ -213,7 +216,8 @@ impl Store {
         }
     }
 
-    /// The keys of an app, newest first: all, or a page of `limit` below the key `before`.
+    /// The keys of an app, newest first: all, or a page of `limit` below the key `before`. One that cannot be read is left
+    /// out.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -249,8 +253,7 @@ impl Store {
         let next = next.and_then(|sk| KeyId::from_base62(sk).ok());
         let keys: Vec<Key> = entries.iter().filter_map(|sk| KeyId::from_base62(sk).ok()).map(key).collect();
         let now = self.clock().now();
-        let keys: Vec<ApiKey> =
-            self.table.get_many(&keys).await?.into_iter().map(body).collect::<Result<_, _>>()?;
+        let keys: Vec<ApiKey> = readable(self.table.get_many(&keys).await?).collect();
         let slugs = keys.iter().filter_map(|key| scheme_of(&access.app, key));
         let rules = self.rules(access.app.deployment_id, slugs).await?;
         let with_rules = |key: ApiKey| {

@@ -9,7 +9,9 @@ use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Expression, Item, Key, Transaction, body, entry, item, tag_of, with_tag};
+use crate::item::{
+    Commit, Expression, Item, Key, Transaction, body, entry, item, readable, tag_of, with_tag,
+};
 use crate::{Error, RootAccess, Scope, Store, random};
 
 /// What is known of a root key beside its secret.
@@ -92,7 +94,7 @@ impl Store {
         let entries = self.table.entries(&list(deployment_id), None, None).await?;
         let ids = entries.iter().filter_map(|sk| RootKeyId::from_base62(sk).ok());
         let keys: Vec<Key> = ids.map(key).collect();
-        self.table.get_many(&keys).await?.into_iter().map(body).collect()
+        Ok(readable(self.table.get_many(&keys).await?).collect())
     }
 
     /// Revokes a root key, for good: the next request that presents it is refused.

@@ -9,7 +9,9 @@ use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Description, Name, Slug};
 use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Expression, Key, Transaction, body, check_size, instant, item, number, string};
+use crate::item::{
+    Commit, Expression, Key, Transaction, body, check_size, instant, item, number, readable, string,
+};
 use crate::{Error, RootAccess, Scope, Store, random};
 
 /// A rate-limit scheme.
@@ -109,7 +111,7 @@ impl Store {
         }
     }
 
-    /// The schemes of the caller's deployment, the one that changed last first.
+    /// The schemes of the caller's deployment, the one that changed last first. One that cannot be read is left out.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -120,9 +122,7 @@ impl Store {
         loop {
             let partition = partition(access.deployment_id);
             let page = self.table.page(&partition, None, below.as_deref(), None).await?;
-            for item in page.items {
-                schemes.push(body::<Scheme>(item)?);
-            }
+            schemes.extend(readable::<Scheme>(page.items));
             match page.next {
                 Some(next) => below = Some(next),
                 None => break,
@@ -142,7 +142,8 @@ impl Store {
         item.map(body).transpose()?.ok_or(UNKNOWN)
     }
 
-    /// The rules of these schemes of a deployment, by slug; what does not exist is left out.
+    /// The rules of these schemes of a deployment, by slug, to be shown; what does not exist or cannot be read is
+    /// left out.
     pub(crate) async fn rules(
         &self,
         deployment: DeploymentId,
@@ -152,10 +153,8 @@ impl Store {
         keys.sort_by(|a, b| a.sk.cmp(&b.sk));
         keys.dedup();
         let mut rules = HashMap::with_capacity(keys.len());
-        for item in self.table.get_many(&keys).await? {
-            let scheme: Scheme = body(item)?;
-            rules.insert(scheme.slug, scheme.rules);
-        }
+        let schemes = readable::<Scheme>(self.table.get_many(&keys).await?);
+        rules.extend(schemes.map(|scheme| (scheme.slug, scheme.rules)));
         Ok(rules)
     }
 

@@ -9,6 +9,7 @@ use keyward_core::decision::{Denial, Refusal};
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Status, window_name};
 use keyward_store::Error;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// The member of a key's metadata from which clients take what kind of principal it is.
 pub const PRINCIPAL_TYPE: &str = "principal_type";
@@ -51,7 +52,7 @@ impl Decision {
         header("x-wacht-key-id", key.id.to_string());
         header("x-wacht-deployment-id", key.deployment_id.to_string());
         header("x-wacht-app-slug", key.app_slug.to_string());
-        header("x-wacht-key-name", or_invalid(key.name.as_str()));
+        header("x-wacht-key-name", encoded(key.name.as_str(), NAME));
         let owner = &key.owner;
         for (name, id) in [
             ("x-wacht-organization-id", &owner.organization_id),
@@ -60,14 +61,14 @@ impl Decision {
             ("x-wacht-workspace-membership-id", &owner.workspace_membership_id),
         ] {
             if let Some(id) = id {
-                header(name, or_invalid(id.as_str()));
+                header(name, encoded(id.as_str(), ID));
             }
         }
         let permissions: Vec<&str> = self.permissions.iter().map(Permission::as_str).collect();
         for (name, text) in
             [("x-wacht-permissions", permissions.join(",")), ("x-wacht-metadata", flat_metadata(key))]
         {
-            if !text.is_empty() && is_legal(&text) {
+            if !text.is_empty() {
                 header(name, text);
             }
         }
@@ -119,19 +120,24 @@ impl Decision {
     }
 }
 
-fn is_legal(text: &str) -> bool {
-    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-}
+/// What is percent-encoded in the header of a name, beside all that is not ASCII. White space around names is dropped, so none
+/// of it is at an end of the header, where it would be lost.
+const NAME: &AsciiSet = &CONTROLS.add(b'%');
+/// … in the header of an id.
+const ID: &AsciiSet = &NAME.add(b' ');
+/// … in the parts of the header of metadata, which are joined by `=` and `,`.
+const PART: &AsciiSet = &ID.add(b'=').add(b',');
 
-fn or_invalid(text: &str) -> String {
-    if is_legal(text) { text.to_owned() } else { "invalid".to_owned() }
+/// A text in the one form that it has in a header: percent-encoded UTF-8 (RFC 3986, 2.1).
+fn encoded(text: &str, set: &'static AsciiSet) -> String {
+    utf8_percent_encode(text, set).to_string()
 }
 
 /// The metadata's texts as `name=text`, separated by commas, but for what could pass for the principal's type.
 fn flat_metadata(key: &ApiKey) -> String {
-    let members = key.metadata.members().iter().filter(|(name, _)| *name != PRINCIPAL_TYPE);
-    let texts = members.filter_map(|(name, value)| Some(format!("{name}={}", value.as_str()?)));
-    texts.collect::<Vec<_>>().join(",")
+    let texts = key.metadata.texts().filter(|(name, _)| *name != PRINCIPAL_TYPE);
+    let pairs = texts.map(|(name, text)| format!("{}={}", encoded(name, PART), encoded(&text, PART)));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Why there is no decision on a request.
