@@ -173,7 +173,7 @@ fn alarms_and_dashboard_know_every_metric() {
     let alarms = alarms.map(|alarm| &alarm["Properties"]);
     let own: BTreeSet<&str> = alarms
         .clone()
-        .filter(|alarm| alarm["Namespace"] == "Keyward")
+        .filter(|alarm| alarm["Namespace"] == "Keyward" && !alarm["Dimensions"].is_null())
         .map(|alarm| alarm["MetricName"].as_str().unwrap())
         .collect();
     assert_eq!(own, Metric::ALL.iter().map(|metric| metric.name()).collect());
@@ -182,8 +182,86 @@ fn alarms_and_dashboard_know_every_metric() {
         let name = alarm["AlarmName"].as_str().unwrap().trim_start_matches("${AWS::StackName}-");
         assert!(described.contains(&format!("`{name}`")), "docs/operations says nothing of {name}");
     }
-    let dashboard = resources["Dashboard"]["Properties"]["DashboardBody"].as_str().unwrap();
+    let dashboard = resources["Dashboard"]["Properties"]["DashboardBody"][0].as_str().unwrap();
     let dashboard: Value = serde_json::from_str(dashboard).unwrap();
     assert_eq!(dashboard["widgets"].as_array().unwrap().len(), 10);
     assert!(own.iter().all(|metric| dashboard.to_string().contains(metric)));
+    let shown = dashboard["widgets"][0]["properties"]["alarms"].as_array().unwrap();
+    let alarms = resources.iter().filter(|(_, of)| of["Type"] == "AWS::CloudWatch::Alarm");
+    let alarms: BTreeSet<String> = alarms.map(|(name, _)| format!("${{{name}.Arn}}")).collect();
+    assert_eq!(alarms, shown.iter().map(|arn| arn.as_str().unwrap().to_owned()).collect());
+}
+
+#[test]
+fn alarms_and_dashboard_name_the_table_in_use() {
+    let template = template();
+    let in_use = json!({"TableName": ["IsRestored", "RestoredTable", "Table"]});
+    let resources = &template["Resources"];
+    let [body, names] = resources["Dashboard"]["Properties"]["DashboardBody"].as_array().unwrap().as_slice()
+    else {
+        panic!("a text and its variables")
+    };
+    assert!(body.as_str().unwrap().contains(r#""TableName", "${TableName}""#) && *names == in_use);
+    for alarm in ["StoreFailures", "TableReadThrottles", "TableWriteThrottles"] {
+        let alarm = &resources[alarm]["Properties"];
+        assert_eq!(alarm["AlarmDescription"][1], in_use, "{alarm}");
+        let of_table = alarm["Namespace"] == "AWS/DynamoDB";
+        assert!(!of_table || alarm["Dimensions"][0]["Value"] == in_use["TableName"], "{alarm}");
+    }
+}
+
+#[test]
+fn a_first_deployment_that_fails_leaves_nothing_that_costs_and_nothing_drifts_by_itself() {
+    let template = template();
+    let resources = &template["Resources"];
+    for kept in ["Table", "Key"] {
+        assert_eq!(resources[kept]["DeletionPolicy"], "RetainExceptOnCreate", "{kept}");
+        assert_eq!(resources[kept]["UpdateReplacePolicy"], "Retain", "{kept}");
+    }
+    let log = resources["ApiStage"]["Properties"]["AccessLogSettings"]["DestinationArn"].as_str().unwrap();
+    assert!(log.ends_with(":log-group:${ApiLogs}"), "{log}");
+    let group = resources["ApiLogs"]["Properties"]["LogGroupName"].as_str().unwrap();
+    assert!(group.starts_with("/aws/vendedlogs/"), "{group}");
+}
+
+#[test]
+fn no_partition_is_presumed() {
+    let template = include_str!("../../template.yaml");
+    for line in template.lines().filter(|line| !line.trim_start().starts_with(['#', 'A', 'C'])) {
+        assert!(!line.contains("arn:aws:") && !line.contains("console."), "{line}");
+    }
+}
+
+#[test]
+fn what_comes_in_is_bounded() {
+    let template = template();
+    let stage = &template["Resources"]["ApiStage"];
+    let bounds =
+        |rate: &str, burst: &str| json!({"ThrottlingRateLimit": rate, "ThrottlingBurstLimit": burst});
+    let settings = &stage["Properties"];
+    assert_eq!(settings["DefaultRouteSettings"], bounds("ThrottlingRate", "ThrottlingBurst"));
+    let of_checks = bounds("CheckThrottlingRate", "CheckThrottlingBurst");
+    let routes = settings["RouteSettings"].as_object().unwrap();
+    assert!(routes.len() == 2 && routes.values().all(|of| *of == of_checks), "{routes:?}");
+    for (route, resource) in routes.keys().zip(stage["DependsOn"].as_array().unwrap()) {
+        let resource = &template["Resources"][resource.as_str().unwrap()];
+        assert_eq!(
+            resource["Properties"]["RouteKey"],
+            route.as_str(),
+            "a route must be there before its settings"
+        );
+    }
+    let table = &template["Resources"]["Table"]["Properties"]["OnDemandThroughput"];
+    let of_table =
+        json!({"MaxReadRequestUnits": "MaxReadRequestUnits", "MaxWriteRequestUnits": "MaxWriteRequestUnits"});
+    assert_eq!(*table, of_table);
+    let default = |name: &str| template["Parameters"][name]["Default"].as_u64().unwrap();
+    // What API Gateway's smaller regions let an account through, and half of what DynamoDB lets a table take.
+    assert!(default("CheckThrottlingRate") <= 2_500 && default("CheckThrottlingBurst") <= 1_250);
+    assert!(default("ThrottlingRate") <= 2_500 && default("ThrottlingBurst") <= 1_250);
+    assert!(default("MaxReadRequestUnits") <= 20_000 && default("MaxWriteRequestUnits") <= 20_000);
+    let public = &template["Rules"]["APublicFunctionUrlIsBounded"];
+    assert_eq!(public["RuleCondition"], json!(["VerifyFunctionUrl", "public"]));
+    let api = &template["Rules"]["TheApiHasAnAddress"];
+    assert_eq!(api["RuleCondition"], json!(["DisableExecuteApiEndpoint", "true"]));
 }
