@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use crate::process::Dev;
 
+/// All lines of all crates, those that are named too.
+const EVERYTHING: &str = "trace,hyper=trace,hyper_util=trace,aws_smithy_runtime=trace,aws_sigv4=trace,axum::rejection=trace,\
+                          dynoxide::server=trace,[{method}]=trace";
+
 /// The whole text, and its 43 digits alone.
 fn forms(secret: &str) -> [String; 2] {
     let end = secret.len() - 6;
@@ -20,7 +24,7 @@ fn text(value: &Value) -> String {
 #[tokio::test]
 async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     let folder = tempfile::tempdir().unwrap();
-    let dev = Dev::start(folder.path(), "trace");
+    let dev = Dev::start(folder.path(), EVERYTHING);
     let http = reqwest::Client::new();
     let url = dev.json.url.clone();
     let mut secrets = vec![dev.json.root_key.clone()];
@@ -63,7 +67,7 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
             http.post(format!("{url}/api-auth/keys/revoke"))
                 .bearer_auth(&dev.json.root_key)
                 .json(&json!({"key_id": secret})),
-            http.get(format!("{url}/api-auth/session")).header("cookie", format!("__session={secret}x")),
+            http.get(format!("{url}/api-auth/session")).header("cookie", format!("__Host-session={secret}x")),
             http.get(format!("{url}/api-auth/apps/demo/audit/logs?cursor={secret}"))
                 .bearer_auth(&dev.json.root_key),
         ] {
@@ -92,7 +96,11 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     dev.stop("TERM");
     let log = fs::read(dir.join("stderr")).unwrap();
     let stored = fs::read(dir.join("dynamodb.sqlite")).unwrap();
-    assert!(log.len() > 100_000, "trace level is on");
+    let lines = String::from_utf8_lossy(&log);
+    assert!(lines.contains(" INFO keyward::request:"), "{lines}");
+    for line in lines.lines().filter(|line| line.contains(" TRACE ") || line.contains(" DEBUG ")) {
+        assert!(line.contains(" keyward"), "what is received and sent may be in this: {line}");
+    }
     assert!(stored.windows(2).any(|window| window == b"CI"), "the table is where it is looked for");
     let contains = |haystack: &[u8], needle: &str| {
         haystack.windows(needle.len()).any(|window| window == needle.as_bytes())

@@ -83,7 +83,7 @@ fn the_router_knows_every_path_of_each_function() {
     for folder in fs::read_dir(root().join("functions")).unwrap() {
         let folder = folder.unwrap();
         let function = folder.file_name().into_string().unwrap();
-        let paths = all_of(r#"\.route\(\s*"([^"]+)""#, &sources(&folder.path()));
+        let paths = all_of(r#"\.route\(\s*"([^"]+)""#, &sources(&folder.path().join("src")));
         served.extend(paths.into_iter().map(|path| (function.clone(), path)));
     }
     assert_eq!(served, named);

@@ -19,11 +19,14 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::id::RootKeyId;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_core::text::Name;
+use keyward_http::log_filter;
 use keyward_pepper::forbid_core_dumps;
 use keyward_store::Scope;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 /// API-key management in your own AWS account.
 ///
@@ -43,7 +46,7 @@ enum Command {
     ///
     /// All functions answer on one port, over an embedded DynamoDB. When requests are accepted, what a program needs
     /// to use the installation is printed and written to dev.json in the data folder. SIGINT (Ctrl-C) and SIGTERM stop
-    /// it without losing anything. Set KEYWARD_LOG (such as "debug") to log more.
+    /// it without losing anything. Set KEYWARD_LOG (such as "warn") to log less.
     Dev(DevArgs),
     /// Make a deployed stack ready: its first pepper, deployment and root key
     ///
@@ -274,12 +277,8 @@ async fn main() -> ExitCode {
     }
     // An operator's command says itself what came of it.
     let level = if matches!(cli.command, None | Some(Command::Dev(_))) { "info" } else { "error" };
-    let filter = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+    let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+    registry().with(lines.with_filter(log_filter(level))).init();
     let done: Result<(), Box<dyn Error>> = match cli.command {
         None => run(cli.dev).await.map_err(Into::into),
         Some(Command::Dev(args)) => run(args).await.map_err(Into::into),

@@ -18,8 +18,9 @@ use tokio::sync::OnceCell;
 use tower::ServiceExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
+use tracing_subscriber::{Layer, fmt, registry};
 
+use crate::log::log_filter;
 use crate::metrics::EmbeddedMetrics;
 use crate::plane::render;
 use crate::{ApiError, Services, SettingsError, application};
@@ -120,19 +121,9 @@ pub async fn answer(function: &Starting<Router>, request: Request) -> Result<Res
 /// Starts the log of a function: JSON to standard output, with metrics in CloudWatch's embedded format.
 pub fn start_log() {
     // The span of the runtime carries the id of the request, which each line is to name.
-    let lines = fmt::layer().json().with_span_list(false).with_filter(filter());
+    let lines = fmt::layer().json().with_span_list(false).with_filter(log_filter("info"));
     let installation = env::var("KEYWARD_INSTALLATION").unwrap_or_default();
     registry().with(lines).with(EmbeddedMetrics { installation }).init();
-}
-
-/// What `KEYWARD_LOG` asks for, but never the runtime's own account of the events that it receives: those hold tickets
-/// and session tokens.
-fn filter() -> EnvFilter {
-    let asked = EnvFilter::try_from_env("KEYWARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    ["lambda_http=info", "lambda_runtime=info", "lambda_runtime_api_client=info"]
-        .into_iter()
-        .filter_map(|directive| directive.parse().ok())
-        .fold(asked, EnvFilter::add_directive)
 }
 
 async fn flush(State(services): State<Services>, request: Request, next: Next) -> Response {

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod frontend;
 mod lambda;
+mod log;
 mod metrics;
 mod origin;
 mod plane;
@@ -23,6 +24,7 @@ pub use extract::{
 };
 pub use frontend::{Browser, NewSession, frontend};
 pub use lambda::{Starting, answer, function, run, start_log};
+pub use log::log_filter;
 pub use origin::origin;
 pub use plane::{Data, application, backend};
 pub use proxies::TrustedProxies;
