@@ -14,6 +14,7 @@ mod forgery;
 mod layer;
 mod limits_model;
 mod lists;
+mod login;
 mod main_job;
 mod peppers;
 mod permissions;

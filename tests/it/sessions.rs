@@ -179,7 +179,7 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     assert!(answer.header("x-development-session").is_none());
     let set = answer.header("set-cookie").unwrap().to_owned();
     let (pair, attributes) = set.split_once("; ").unwrap();
-    assert!(pair.starts_with("__session=kw_session_"), "{pair}");
+    assert!(pair.starts_with("__Host-session=kw_session_"), "{pair}");
     assert_eq!(attributes, "Path=/; Max-Age=1800; HttpOnly; Secure; SameSite=None; Partitioned");
 
     let browser = CookieBrowser { keyward: &keyward, cookie: format!("other=1; {pair}; theme=dark") };
@@ -196,7 +196,7 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     browser.send(Method::POST, forms, Some(&keyward.url)).await.is_error(404, "not_found");
 
     // The query parameter is for staging only.
-    let token = pair.strip_prefix("__session=").unwrap();
+    let token = pair.strip_prefix("__Host-session=").unwrap();
     let url = format!("{}/api-auth/session?__dev_session__={token}", keyward.url);
     let answer = Answer::of(keyward.http.get(url).send().await.unwrap()).await;
     answer.is_error(401, "no_session");
@@ -280,7 +280,8 @@ async fn a_session_and_a_root_key_do_not_stand_in_for_each_other() {
     backend.get("/api-auth/session").await.is_error(401, "no_session");
     browser.session = backend.root_key.clone();
     browser.get("/api-auth/session").await.is_error(401, "no_session");
-    let cookie = CookieBrowser { keyward: &keyward, cookie: "__session=eyJhbGciOiJFUzI1NiJ9.e30.x".into() };
+    let cookie =
+        CookieBrowser { keyward: &keyward, cookie: "__Host-session=eyJhbGciOiJFUzI1NiJ9.e30.x".into() };
     cookie.send(Method::GET, "/api-auth/session", None).await.is_error(401, "no_session");
 }
 

@@ -27,7 +27,7 @@ impl Browser {
         let joint = if path.contains('?') { '&' } else { '?' };
         let url = format!("{}{path}", self.url);
         let request = if self.in_cookie {
-            self.http.request(method, url).header("cookie", format!("__session={}", self.session))
+            self.http.request(method, url).header("cookie", format!("__Host-session={}", self.session))
         } else {
             self.http.request(method, format!("{url}{joint}__dev_session__={}", self.session))
         };
@@ -39,7 +39,7 @@ impl Browser {
         if let Some(session) = answer.header("x-development-session") {
             self.session = session.to_owned();
         }
-        let cookie = answer.header("set-cookie").and_then(|cookie| cookie.strip_prefix("__session="));
+        let cookie = answer.header("set-cookie").and_then(|cookie| cookie.strip_prefix("__Host-session="));
         if let Some(cookie) = cookie {
             self.session = cookie.split(';').next().unwrap_or_default().to_owned();
             self.in_cookie = true;

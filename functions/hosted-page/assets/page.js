@@ -5,8 +5,8 @@ const PATIENCE_MS = 30_000;
 const DATES = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 const element = id => document.getElementById(id);
-const [title, lead, bar, filter, list, empty, status, again] =
-    ["title", "lead", "bar", "filter", "list", "empty", "status", "again"].map(element);
+const [title, lead, bar, filter, list, empty, status, again, reload] =
+    ["title", "lead", "bar", "filter", "list", "empty", "status", "again", "reload"].map(element);
 const [creation, rotation, revocation, disclosure] =
     ["creation", "rotation", "revocation", "disclosure"].map(element);
 const [secret, copied, stored, done] = ["secret", "copied", "stored", "done"].map(element);
@@ -14,6 +14,8 @@ const [secret, copied, stored, done] = ["secret", "copied", "stored", "done"].ma
 let session = remembered();
 /** Whether sessions travel in a parameter. Nothing but staging mode hands out tokens. */
 let staging = session !== "";
+/** The id of the session that the page is about, once that is known. */
+let acting = null;
 /** The keys on the page by their ids, each with its list item. */
 let shown = new Map();
 /** The key that the open dialog is about. */
@@ -25,9 +27,11 @@ let asked = 0;
 
 /** What went wrong, in words for the customer. */
 class Failure extends Error {
-    constructor(message, status) {
+    constructor(message, status, code) {
         super(message);
         this.status = status;
+        /** Whether the browser holds another session than the page is about. */
+        this.changed = code === "session_changed";
     }
 }
 
@@ -59,6 +63,8 @@ async function call(path, { query = {}, form } = {}) {
         response = await fetch(url, {
             method: form ? "POST" : "GET",
             body: form,
+            // The server refuses to act by another session that this browser was given meanwhile.
+            headers: acting ? { "X-Keyward-Session": acting } : {},
             credentials: "include",
             signal: AbortSignal.timeout(PATIENCE_MS),
         });
@@ -72,7 +78,8 @@ async function call(path, { query = {}, form } = {}) {
     }
     const envelope = await response.json().catch(() => null);
     if (response.ok && envelope) return envelope.data;
-    throw new Failure(envelope?.message || `The server gave no usable answer (${response.status}).`, response.status);
+    const message = envelope?.message || `The server gave no usable answer (${response.status}).`;
+    throw new Failure(message, response.status, envelope?.code);
 }
 
 async function start() {
@@ -82,14 +89,15 @@ async function start() {
         const { mode } = await call("deployment");
         staging ||= mode === "staging";
         await exchange();
-        const { api_auth_app: app } = await call("api-auth/session");
+        const { session_id, api_auth_app: app } = await call("api-auth/session");
+        acting = session_id;
         document.title = `${app.name}: API keys`;
         title.textContent = app.name;
         lead.textContent = app.description ?? "API keys";
         element("disabled").hidden = app.is_active;
         bar.hidden = false;
     } catch (failure) {
-        if ([401, 403].includes(failure.status)) deny(failure);
+        if ([401, 403].includes(failure.status) || failure.changed) deny(failure);
         else fail(failure);
         return;
     }
@@ -129,7 +137,7 @@ async function load(news) {
     } catch (failure) {
         if (turn !== asked) return;
         list.hidden = empty.hidden = true;
-        if (failure.status === 401) deny(failure);
+        if (failure.status === 401 || failure.changed) deny(failure);
         else fail(failure);
     } finally {
         if (turn === asked) list.removeAttribute("aria-busy");
@@ -198,16 +206,21 @@ function fail(failure) {
     if (!(failure instanceof Failure)) throw failure;
 }
 
-/** Shows that there is no access. A secret that is on display stays: it could not be had again. */
+/** Shows that there is no access any more. A secret that is on display stays: it could not be had again. */
 function deny(failure) {
     if (failure.status === 401) remember("");
     // What is still being listed must not appear.
     asked += 1;
     for (const dialog of [creation, rotation, revocation]) dialog.close();
+    shown.clear();
+    list.replaceChildren();
     for (const part of [bar, list, empty, again, element("disabled")]) part.hidden = true;
-    document.title = title.textContent = "Access required";
-    lead.textContent = "You do not have access to this resource.";
-    say(failure.message);
+    reload.hidden = !failure.changed;
+    document.title = title.textContent = failure.changed ? "Session changed" : "Access required";
+    lead.textContent = failure.changed
+        ? "Another session was opened in this browser. This page can do nothing more."
+        : "You do not have access to this resource.";
+    say(failure.changed ? "Reload to see whose keys it is about." : failure.message);
     title.focus();
 }
 
@@ -240,7 +253,7 @@ function submits(dialog, change) {
             if (issued) disclose(issued);
             load(news);
         } catch (failure) {
-            if (failure.status === 401) {
+            if (failure.status === 401 || failure.changed) {
                 deny(failure);
                 return;
             }
@@ -317,6 +330,7 @@ list.addEventListener("click", ({ target }) => {
 
 filter.addEventListener("change", () => load());
 again.addEventListener("click", start);
+reload.addEventListener("click", () => location.reload());
 element("copy").addEventListener("click", copy);
 stored.addEventListener("change", () => { done.disabled = !stored.checked; });
 done.addEventListener("click", () => disclosure.close());
@@ -330,4 +344,6 @@ addEventListener("beforeunload", event => {
     if (disclosure.open && !stored.checked) event.preventDefault();
 });
 
-start();
+// A page that is rendered ahead may never be looked at: it must not use up its ticket.
+if (document.prerendering) document.addEventListener("prerenderingchange", start, { once: true });
+else start();

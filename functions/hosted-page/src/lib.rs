@@ -9,6 +9,8 @@ use axum::extract::Query;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
+use keyward_core::WebOrigin;
+use keyward_core::deployment::Mode;
 use keyward_http::Services;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
@@ -17,10 +19,12 @@ const PAGE: &str = include_str!("../assets/page.html");
 const SCRIPT: &str = include_str!("../assets/page.js");
 const STYLE: &str = include_str!("../assets/page.css");
 
-/// Any site may frame the page: the SaaS embeds it, and which origins may use a session is checked on the session's own
-/// requests. A frame on a foreign site gains nothing, as browsers partition cookies and storage by the embedding site.
+/// What the page may load and do (CSP Level 3), and that nobody but itself frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                      form-action 'none'; base-uri 'none'; frame-ancestors *";
+                      form-action 'none'; base-uri 'none'; frame-ancestors 'self'";
+/// Pages on a developer's machine, which may frame it too in staging mode.
+const LOOPBACK: [&str; 4] =
+    ["http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*"];
 
 /// The page is asked for anew each time, because it names the current version of each asset.
 const REVALIDATED: &str = "no-cache";
@@ -28,14 +32,28 @@ const REVALIDATED: &str = "no-cache";
 const KEPT: &str = "public, max-age=31536000, immutable";
 
 /// The routes of this function.
-pub fn routes(_services: &Services) -> Router<Services> {
-    site()
+pub fn routes(services: &Services) -> Router<Services> {
+    let deployment = &services.deployment;
+    let own = deployment.allowed_origins.iter().filter_map(|origin| origin.parse().ok());
+    site(policy(deployment.mode, services.settings.allowed_origins.iter().cloned().chain(own)))
 }
 
-fn site<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// [`POLICY`], and that pages of these origins may frame the page: those that may use the installation's sessions, as the
+/// settings and the first deployment name them. Which deployment a ticket is of is not known here.
+fn policy(mode: Mode, origins: impl Iterator<Item = WebOrigin>) -> HeaderValue {
+    let loopback = LOOPBACK.into_iter().filter(|_| mode == Mode::Staging).map(str::to_owned);
+    let origins = origins.map(|origin| origin.to_string());
+    let policy = loopback.chain(origins).fold(POLICY.to_owned(), |policy, origin| policy + " " + &origin);
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(POLICY))
+}
+
+fn site<S: Clone + Send + Sync + 'static>(policy: HeaderValue) -> Router<S> {
     let page = PAGE.replace("{script}", &version(SCRIPT)).replace("{style}", &version(STYLE));
     let page = Bytes::from(page);
-    let serve = move || async move { answer("text/html; charset=utf-8", REVALIDATED, page) };
+    let serve = move || async move {
+        let page = answer("text/html; charset=utf-8", REVALIDATED, page);
+        ([(header::CONTENT_SECURITY_POLICY, policy)], page)
+    };
     Router::new()
         .route("/vanity/api-auth", get(serve))
         .route("/vanity/assets/page.js", asset("text/javascript; charset=utf-8", SCRIPT))
@@ -85,7 +103,8 @@ mod tests {
 
     async fn fetch(path: &str) -> (HeaderMap, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = site::<()>().with_state(()).oneshot(request).await.unwrap();
+        let response =
+            site::<()>(HeaderValue::from_static(POLICY)).with_state(()).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
@@ -116,6 +135,23 @@ mod tests {
             assert_eq!(headers[header::CONTENT_TYPE], "text/javascript; charset=utf-8");
             assert_eq!(body, SCRIPT);
         }
+    }
+
+    #[test]
+    fn pages_of_allowed_origins_frame_the_page_and_no_others() {
+        let ancestors = |mode, origins: &[&str]| {
+            let policy = policy(mode, origins.iter().map(|origin| origin.parse().unwrap()));
+            let (_, ancestors) = policy.to_str().unwrap().split_once("; frame-ancestors ").unwrap();
+            ancestors.to_owned()
+        };
+        assert_eq!(ancestors(Mode::Production, &[]), "'self'");
+        let origins = ["https://App.example.com:443", "http://localhost:3000"];
+        assert_eq!(
+            ancestors(Mode::Production, &origins),
+            "'self' https://app.example.com http://localhost:3000"
+        );
+        let local = "'self' http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:*";
+        assert_eq!(ancestors(Mode::Staging, &origins[..1]), format!("{local} https://app.example.com"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// The routes of this function.
 pub fn routes(services: &Services) -> Router<Services> {
     let browser = Router::new()
-        .route("/session/ticket/exchange", get(session::exchange))
+        .route("/session/ticket/exchange", get(session::exchange).head(session::no_head))
         .route("/api-auth/session", get(session::current))
         .route("/deployment", get(deployment::describe))
         .route("/.well-known/jwk", get(deployment::jwk));

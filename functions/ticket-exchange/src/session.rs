@@ -2,12 +2,13 @@
 
 use axum::Extension;
 use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use keyward_core::App;
 use keyward_core::id::SessionId;
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::token::{self, Token};
-use keyward_http::{ActiveSession, ApiError, Browser, Data, NewSession, Query, Services, origin};
+use keyward_http::{ActiveSession, ApiError, Browser, Data, Initiator, NewSession, Query, Services, origin};
 use keyward_store::Error;
 use serde::{Deserialize, Serialize};
 
@@ -71,18 +72,11 @@ pub(crate) async fn exchange(
     let text = query.ticket.filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| ApiError::bad_request("ticket_required", "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
-    let exchange = services
-        .store
-        .exchange_ticket(
-            &ticket,
-            browser.session.as_ref(),
-            &origin(&parts, &services.settings.trusted_proxies),
-        )
-        .await
-        .map_err(|error| match error {
-            Error::Unauthenticated => invalid(),
-            error => error.into(),
-        })?;
+    let recognised = services.store.recognise_ticket(&ticket).await.map_err(refused)?;
+    services.require_intent(Initiator::of(&parts.headers), recognised.deployment())?;
+    let origin = origin(&parts, &services.settings.trusted_proxies);
+    let exchange = services.store.exchange_ticket(recognised, browser.session.as_ref(), &origin).await;
+    let exchange = exchange.map_err(refused)?;
     let body = Data(Exchanged {
         success: true,
         message: "API auth app session created",
@@ -97,6 +91,18 @@ pub(crate) async fn exchange(
         });
     }
     Ok(response)
+}
+
+/// An exchange is no safe method (RFC 9110, 9.2.1), whatever the protocol calls it: HEAD must not stand for it.
+pub(crate) async fn no_head() -> impl IntoResponse {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")])
+}
+
+fn refused(error: Error) -> ApiError {
+    match error {
+        Error::Unauthenticated => invalid(),
+        error => error.into(),
+    }
 }
 
 fn invalid() -> ApiError {

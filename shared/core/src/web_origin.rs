@@ -47,6 +47,18 @@ impl FromStr for WebOrigin {
     }
 }
 
+impl fmt::Display for WebOrigin {
+    /// As browsers write it (RFC 6454, 6.2).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, usual) = match self.scheme {
+            Scheme::Http => ("http", 80),
+            Scheme::Https => ("https", 443),
+        };
+        write!(f, "{scheme}://{}", self.host)?;
+        if self.port == usual { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
 impl PublicUrl {
     /// The URL.
     pub fn as_str(&self) -> &str {
@@ -125,6 +137,7 @@ mod tests {
             ("http://127.0.0.1:8787", "http://127.0.0.1:8787"),
         ] {
             assert_eq!(origin(one), origin(same), "{one}");
+            assert_eq!(origin(same).to_string(), one);
         }
         for (one, other) in [
             ("https://app.example.com", "http://app.example.com"),

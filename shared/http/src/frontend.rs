@@ -1,8 +1,13 @@
 //! The plane of browsers: sessions, CORS and the envelope.
 //!
-//! A session travels in the cookie `__session` or, where the deployment is in staging mode, in the query parameter
-//! `__dev_session__` and back in the header `X-Development-Session`. The cookie is looked at first. A change that a
-//! cookie carries needs an allowed `Origin`, since browsers attach cookies to other pages' requests too.
+//! A session travels in the cookie `__Host-session` or, where the deployment is in staging mode, in the query parameter
+//! `__dev_session__` and back in the header `X-Development-Session`. The cookie is looked at first. Its prefix binds it to
+//! this host (RFC 6265bis, 4.1.3.2): no sibling domain can have the browser send a session of its choice.
+//!
+//! A change that a cookie carries needs a script of an allowed origin, since browsers attach cookies to other pages'
+//! requests too, and so does a request that makes a session or keeps it alive. HEAD, OPTIONS and prefetches change
+//! nothing. A page may say in `X-Keyward-Session` by which session it means to act, and is refused if its browser holds
+//! another by now.
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -22,12 +27,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::initiator::{Initiator, sole};
 use crate::plane::{Payload, answer, error_of};
 use crate::{ApiError, Services, origin};
 
-const COOKIE: &str = "__session";
+const COOKIE: &str = "__Host-session";
 const PARAMETER: &str = "__dev_session__";
 const DEVELOPMENT_SESSION: HeaderName = HeaderName::from_static("x-development-session");
+/// The id of the session that a page means to act by.
+const MEANT_SESSION: HeaderName = HeaderName::from_static("x-keyward-session");
 
 /// What is known of the browser that a request comes from.
 #[derive(Debug, Clone)]
@@ -63,28 +71,32 @@ pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services
 
 async fn serve(State(services): State<Services>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let asking = parts.headers.get(header::ORIGIN).cloned();
+    let asking = sole(&parts.headers, header::ORIGIN).flatten().map(str::to_owned);
     let recognised = recognise(&services, &parts).await;
     let (browser, presented) = match recognised {
         Ok(recognised) => recognised,
         Err(error) => {
             let mut response = error.into_response();
-            if let Some(asking) = asking {
+            if let Some(asking) = &asking {
                 allow_origin(&services, response.headers_mut(), asking, &services.deployment);
             }
             return render(response, None);
         }
     };
     let deployment = browser.deployment.clone();
-    let session = browser.session.as_ref().map(|access| access.session().clone());
+    let mut session = browser.session.as_ref().map(|access| access.session().clone());
     let preflight = parts.method == Method::OPTIONS;
     let mut response = if preflight {
         preflight_answer(&parts.headers)
-    } else if let Err(error) = check_origin(&services, &parts, &browser, presented.as_ref()) {
-        error.into_response()
     } else {
-        parts.extensions.insert(browser);
-        next.run(Request::from_parts(parts, body)).await
+        match admit(&services, &parts, browser, presented.as_ref()).await {
+            Ok(browser) => {
+                session = browser.session.as_ref().map(|access| access.session().clone());
+                parts.extensions.insert(browser);
+                next.run(Request::from_parts(parts, body)).await
+            }
+            Err(error) => error.into_response(),
+        }
     };
     let held = match (response.extensions_mut().remove::<NewSession>(), session, presented) {
         (Some(new), _, _) => Some(new),
@@ -94,7 +106,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
         _ => None,
     };
     let in_use = held.as_ref().map_or(&deployment, |held| &held.deployment);
-    if let Some(asking) = asking {
+    if let Some(asking) = &asking {
         allow_origin(&services, response.headers_mut(), asking, in_use);
     }
     if let Some(held) = &held {
@@ -139,15 +151,16 @@ struct Parameters {
     token: Option<String>,
 }
 
+/// The session that is presented: one of several cookies would be anybody's guess.
 fn presented(parts: &Parts) -> Option<Presented> {
     let cookies = parts.headers.get_all(header::COOKIE).into_iter();
-    let cookie = cookies
+    let mut cookies = cookies
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == COOKIE)
-        .find_map(|(_, value)| Token::parse(value).ok());
-    if let Some(token) = cookie {
+        .filter_map(|(name, value)| (name == COOKIE).then_some(value));
+    if let Some(value) = cookies.next() {
+        let token = Token::parse(value).ok().filter(|_| cookies.next().is_none())?;
         return Some(Presented { token, in_cookie: true });
     }
     let query = parts.uri.query().filter(|query| query.contains(PARAMETER))?;
@@ -156,32 +169,76 @@ fn presented(parts: &Parts) -> Option<Presented> {
     Some(Presented { token, in_cookie: false })
 }
 
-fn check_origin(
+/// Lets a request through to its handler, with a session that it keeps alive.
+async fn admit(
     services: &Services,
     parts: &Parts,
-    browser: &Browser,
+    mut browser: Browser,
     presented: Option<&Presented>,
-) -> Result<(), ApiError> {
-    let cookie_carried = browser.session.is_some() && presented.is_some_and(|presented| presented.in_cookie);
+) -> Result<Browser, ApiError> {
+    let Some(access) = browser.session.take() else { return Ok(browser) };
+    let meant = sole(&parts.headers, MEANT_SESSION);
+    if meant.is_none_or(|meant| meant.is_some_and(|meant| meant != access.session().id.to_string())) {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "session_changed",
+            "Another session was opened in this browser since the page was loaded: load it again",
+        ));
+    }
+    let initiator = Initiator::of(&parts.headers);
+    let intent = services.require_intent(initiator, &browser.deployment);
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
-    if !(cookie_carried && changes) {
-        return Ok(());
+    if changes && presented.is_some_and(|presented| presented.in_cookie) {
+        intent.clone()?;
+        // Browsers name the origin of each such request, their own pages' too.
+        if !matches!(initiator, Initiator::Script(_)) {
+            return Err(origin_not_allowed());
+        }
     }
-    let asking = parts.headers.get(header::ORIGIN).and_then(|value| value.to_str().ok());
-    if asking.is_some_and(|asking| allowed(services, &browser.deployment, asking)) {
-        return Ok(());
+    browser.session = if intent.is_err() || parts.method == Method::HEAD {
+        Some(access)
+    } else {
+        match services.store.keep_session(access).await {
+            Ok(access) => Some(access),
+            Err(Error::Unauthenticated) => None,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    Ok(browser)
+}
+
+impl Services {
+    /// Requires that somebody who may use the deployment's sessions had a request sent on purpose: a script of an allowed
+    /// page, or a program that is no browser.
+    ///
+    /// # Errors
+    /// 403: another page did, or nobody.
+    pub fn require_intent(&self, initiator: Initiator<'_>, deployment: &Deployment) -> Result<(), ApiError> {
+        match initiator {
+            Initiator::Script(origin) if !allowed(self, deployment, origin) => Err(origin_not_allowed()),
+            Initiator::Script(_) | Initiator::OwnScript | Initiator::Program => Ok(()),
+            // Without cookies there is nothing that another page could use or replace.
+            Initiator::SilentBrowser if deployment.mode == Mode::Staging => Ok(()),
+            Initiator::SilentBrowser | Initiator::Other => Err(ApiError::forbidden(
+                "script_required",
+                "Only a script of an allowed page can ask for this: no navigation, prefetch or embedded resource",
+            )),
+        }
     }
-    Err(ApiError::forbidden(
+}
+
+fn origin_not_allowed() -> ApiError {
+    ApiError::forbidden(
         "origin_not_allowed",
         "This page's origin is not one of the deployment's allowed origins",
-    ))
+    )
 }
 
 /// The answer to a preflight of a path that is not known here.
 pub(crate) fn preflight(services: &Services, headers: &HeaderMap) -> Response {
     let mut response = preflight_answer(headers);
-    if let Some(asking) = headers.get(header::ORIGIN) {
-        allow_origin(services, response.headers_mut(), asking.clone(), &services.deployment);
+    if let Some(asking) = sole(headers, header::ORIGIN).flatten() {
+        allow_origin(services, response.headers_mut(), asking, &services.deployment);
     }
     response
 }
@@ -210,12 +267,13 @@ fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
         })
 }
 
-fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: HeaderValue, deployment: &Deployment) {
+fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: &str, deployment: &Deployment) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if !asking.to_str().is_ok_and(|origin| allowed(services, deployment, origin)) {
+    let Some(origin) = HeaderValue::from_str(asking).ok().filter(|_| allowed(services, deployment, asking))
+    else {
         return;
-    }
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, asking);
+    };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     if deployment.mode == Mode::Staging {
         let exposed = HeaderValue::from_static("X-Development-Session");

@@ -8,6 +8,7 @@ mod credentials;
 mod error;
 mod extract;
 mod frontend;
+mod initiator;
 mod lambda;
 mod log;
 mod metrics;
@@ -23,6 +24,7 @@ pub use extract::{
     page_limit,
 };
 pub use frontend::{Browser, NewSession, frontend};
+pub use initiator::Initiator;
 pub use lambda::{Starting, answer, function, run, start_log};
 pub use log::log_filter;
 pub use origin::origin;

@@ -45,7 +45,7 @@ pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
 pub use root_keys::RootKeyRecord;
 pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
-pub use tickets::{Exchange, NewTicket};
+pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 
 use item::Key;
 use limits::CounterState;

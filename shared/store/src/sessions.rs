@@ -20,7 +20,7 @@ pub(crate) fn row(session: &Session, tag: &Tag) -> Result<Item, Error> {
 }
 
 impl Store {
-    /// Recognises a session and keeps it alive.
+    /// Recognises a session, and writes nothing.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for an unknown one, a wrong secret and one that has ended, all alike.
@@ -34,21 +34,29 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
-        let mut session: Session = body(row)?;
+        let session: Session = body(row)?;
         if !self.peppers.of(&tag).await?.matches_token(session.deployment_id, token, &tag)?
             || session.id != token.id
         {
             return Err(Error::Unauthenticated);
         }
-        let now = self.clock().now();
-        if session.expires_at() <= now {
+        if session.expires_at() <= self.clock().now() {
             return Err(Error::Unauthenticated);
         }
-        if session.is_due_for_touch(now) {
-            session.updated_at = now;
-            self.touch_session(&session).await?;
-        }
         Ok(SessionAccess { session, origin })
+    }
+
+    /// Keeps a session alive, as it is in use.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] if it is gone by now.
+    pub async fn keep_session(&self, mut access: SessionAccess) -> Result<SessionAccess, Error> {
+        let now = self.clock().now();
+        if access.session.is_due_for_touch(now) {
+            access.session.updated_at = now;
+            self.touch_session(&access.session).await?;
+        }
+        Ok(access)
     }
 
     async fn touch_session(&self, session: &Session) -> Result<(), Error> {

@@ -28,6 +28,22 @@ pub struct NewTicket {
     pub lifetime: TimeDelta,
 }
 
+/// A ticket that was recognised, with all that the answer to its exchange needs.
+#[derive(Debug)]
+pub struct RecognisedTicket {
+    ticket: Ticket,
+    deployment: Deployment,
+    app: App,
+    rules: Option<Rules>,
+}
+
+impl RecognisedTicket {
+    /// The deployment whose session it leads to.
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+}
+
 /// What an exchange led to.
 #[derive(Debug)]
 pub struct Exchange {
@@ -117,18 +133,11 @@ impl Store {
         Err(refusal)
     }
 
-    /// Exchanges a ticket for a session.
-    ///
-    /// The browser that exchanged it, known by the session it has from that, is answered with success again.
+    /// Recognises a ticket, and leaves it as it is.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for an unknown, used or expired ticket and one of a deleted app, all alike.
-    pub async fn exchange_ticket(
-        &self,
-        token: &Token<token::Ticket>,
-        current: Option<&SessionAccess>,
-        origin: &Origin,
-    ) -> Result<Exchange, Error> {
+    /// [`Error::Unauthenticated`] for an unknown ticket and one of a deleted app, alike.
+    pub async fn recognise_ticket(&self, token: &Token<token::Ticket>) -> Result<RecognisedTicket, Error> {
         let Some(row) = self.table.get(&key(token.id)).await? else {
             self.peppers.ring().matches_nothing(&token.secret);
             return Err(Error::Unauthenticated);
@@ -143,11 +152,26 @@ impl Store {
         let app = self.app_by_number(ticket.app).await?;
         let app = app.filter(|app| app.deleted_at.is_none() && app.deployment_id == ticket.deployment_id);
         let app = app.ok_or(Error::Unauthenticated)?;
-        // All that the answer needs is read before the ticket is used up.
         let rules = self.rules_of(&app).await?;
         let deployment = self.table.deployment(ticket.deployment_id).await?;
         let deployment =
             deployment.ok_or_else(|| Error::Internal("a ticket's deployment is missing".into()))?;
+        Ok(RecognisedTicket { ticket, deployment, app, rules })
+    }
+
+    /// Exchanges a ticket for a session.
+    ///
+    /// The browser that exchanged it, known by the session it has from that, is answered with success again.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a used or expired ticket.
+    pub async fn exchange_ticket(
+        &self,
+        recognised: RecognisedTicket,
+        current: Option<&SessionAccess>,
+        origin: &Origin,
+    ) -> Result<Exchange, Error> {
+        let RecognisedTicket { ticket, deployment, app, rules } = recognised;
         let (session, token) = match (ticket.session, current.map(SessionAccess::session)) {
             (None, _) if ticket.expires_at > self.clock().now() => {
                 let (session, token) = self.consume_ticket(ticket, &app, origin).await?;
