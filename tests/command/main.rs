@@ -11,6 +11,7 @@
 
 mod dev;
 mod doctor;
+mod local;
 mod offline;
 mod pepper;
 mod process;

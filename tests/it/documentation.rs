@@ -43,7 +43,9 @@ fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_error_code_is_described_and_every_described_one_exists() {
-    let code = sources(&root().join("shared/http/src")) + &sources(&root().join("functions"));
+    let code = ["shared/http/src", "functions", "infra/cli/src"]
+        .map(|folder| sources(&root().join(folder)))
+        .concat();
     let mut made = all_of(r#"(?:bad_request|unauthorized|forbidden)\(\s*"([a-z_]+)""#, &code);
     made.extend(all_of(r#"ApiError::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));
     made.extend(all_of(r#"Self::new\(\s*[A-Za-z_:]+,\s*"([a-z_]+)""#, &code));

@@ -5,7 +5,7 @@
 //! that are still queued.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +31,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::embedded::{ACCESS_KEY, EmbeddedDynamoDb, REGION};
+use crate::embedded::{EmbeddedDynamoDb, REGION};
 use crate::files::DataDir;
 pub use crate::files::DevJson;
 use crate::routes;
+use crate::server;
 use crate::set_up::{self, SetUpError};
 use crate::template::table_shape;
 
@@ -137,9 +138,16 @@ impl Installation {
             return Err(DevError::Kept(folder.path().to_owned()));
         }
         let file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::database);
+        let access_key = match folder.as_ref().filter(|_| !options.ephemeral) {
+            Some(folder) => {
+                folder.make_database()?;
+                access_key(folder)?
+            }
+            None => new_access_key()?,
+        };
         let damaged = |detail| DevError::Damaged(file.clone().unwrap_or_default(), detail);
         let database = EmbeddedDynamoDb::open(file.as_deref()).map_err(damaged)?;
-        let dynamodb = EmbeddedDynamoDb::serve(database, port).await;
+        let dynamodb = EmbeddedDynamoDb::serve(database, port, access_key).await;
         let dynamodb = dynamodb.map_err(|error| DevError::Port(port, error))?;
         let config = dynamodb.sdk_config().await;
         Self::set_up(config, Some(dynamodb), folder, options.ephemeral).await
@@ -285,13 +293,17 @@ impl Installation {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.ephemeral) else {
             return Err(DevError::Start("the functions need the key file of a kept installation".into()));
         };
+        let Some(dynamodb) = &self.dynamodb else {
+            return Err(DevError::Start("the functions need the embedded DynamoDB".into()));
+        };
+        let access_key = dynamodb.access_key().expose_secret();
         let key_file =
             std::path::absolute(folder.key_file()).map_err(|error| DevError::Start(error.to_string()))?;
         let lines = [
             ("AWS_ENDPOINT_URL_DYNAMODB", self.store_url().to_owned()),
             ("AWS_REGION", REGION.to_owned()),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
+            (ACCESS_KEY_ID, access_key.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", access_key.to_owned()),
             ("KEYWARD_INSTALLATION", TABLE.to_owned()),
             ("KEYWARD_TABLE", TABLE.to_owned()),
             ("KEYWARD_KEY_FILE", key_file.display().to_string()),
@@ -314,6 +326,22 @@ impl Installation {
             dynamodb.stop().await;
         }
     }
+}
+
+const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+const ACCESS_KEY_PREFIX: &str = "keyward-";
+
+/// The embedded DynamoDB's access key of the last run, so that functions which were started in its environment go on, or a
+/// new one.
+fn access_key(folder: &DataDir) -> Result<SecretString, DevError> {
+    let last = folder.read_functions_env().and_then(|mut env| env.remove(ACCESS_KEY_ID));
+    // Earlier releases had a key that everybody knows.
+    last.filter(|key| key.starts_with(ACCESS_KEY_PREFIX)).map_or_else(new_access_key, |key| Ok(key.into()))
+}
+
+fn new_access_key() -> Result<SecretString, DevError> {
+    let number = u128::from_be_bytes(keyward_store::random()?);
+    Ok(format!("{ACCESS_KEY_PREFIX}{number:032x}").into())
 }
 
 /// The key provider. A key file is made only for a table without peppers: a new key would open none of them.
@@ -354,7 +382,7 @@ pub struct Dev {
     services: Services,
     described: DevJson,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
 }
 
 impl Dev {
@@ -372,15 +400,10 @@ impl Dev {
         let services = installation.services(url).await?;
         let application = application(routes(&services), services.clone());
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(async move {
-            let service = application.into_make_service_with_connect_info::<SocketAddr>();
-            axum::serve(listener, service)
-                .with_graceful_shutdown(async {
-                    // Stopping by dropping the sender is stopping too.
-                    let _told = stopped.await;
-                })
-                .await
-        });
+        let server = tokio::spawn(server::serve(listener, application, async {
+            // Stopping by dropping the sender is stopping too.
+            let _told = stopped.await;
+        }));
         let described = installation.describe(&services).await?;
         if installation.folder.is_some() && !options.ephemeral {
             installation.write_functions_env(&described.url)?;

@@ -1,29 +1,45 @@
 //! DynamoDB in this process: an emulator on SQLite behind its HTTP interface, so that the AWS SDK speaks to it as it
 //! speaks to AWS.
+//!
+//! It answers whoever has its access key, which is random: no other user of this machine has it, and no page. No
+//! signature is checked, and no browser is answered.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
-use dynoxide::Database;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use dynoxide::{Database, DynoxideError};
 use keyward_http::sdk_config;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The access key that the emulator is spoken to with. It checks no secret.
-pub const ACCESS_KEY: &str = "keyward";
+use crate::server;
+
 /// The region that the emulator is spoken to as.
 pub const REGION: &str = "us-east-1";
+/// The longest body that DynamoDB takes.
+const MAX_BODY: usize = 16 * 1024 * 1024;
 
 /// A running emulator. Dropping it leaves it running until the process ends.
 #[derive(Debug)]
 pub struct EmbeddedDynamoDb {
     address: SocketAddr,
+    access_key: SecretString,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), String>>,
+    task: JoinHandle<()>,
     sweep: JoinHandle<()>,
 }
 
@@ -43,11 +59,11 @@ impl EmbeddedDynamoDb {
         Ok(database)
     }
 
-    /// Serves the database on this port of the loopback address; 0 picks a free one.
+    /// Serves the database on this port of the loopback address, to who has this access key; 0 picks a free one.
     ///
     /// # Errors
     /// The port cannot be had.
-    pub async fn serve(database: Database, port: u16) -> std::io::Result<Self> {
+    pub async fn serve(database: Database, port: u16, access_key: SecretString) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -58,8 +74,13 @@ impl EmbeddedDynamoDb {
             }
         };
         let sweep = tokio::spawn(sweep(database.clone()));
-        let task = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, stopped));
-        Ok(Self { address, stop, task, sweep })
+        let api = Api { database, access_key: access_key.clone() };
+        let routes = Router::new()
+            .route("/", post(answer))
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .with_state(Arc::new(api));
+        let task = tokio::spawn(server::serve(listener, routes, stopped));
+        Ok(Self { address, access_key, stop, task, sweep })
     }
 
     /// Where it is reached.
@@ -67,9 +88,14 @@ impl EmbeddedDynamoDb {
         format!("http://{}", self.address)
     }
 
+    /// What it is spoken to with.
+    pub fn access_key(&self) -> &SecretString {
+        &self.access_key
+    }
+
     /// The configuration with which the AWS SDK reaches it.
     pub async fn sdk_config(&self) -> SdkConfig {
-        sdk_config_at(&self.url()).await
+        sdk_config_at(&self.url(), self.access_key.expose_secret()).await
     }
 
     /// Finishes the requests that it is answering and closes the database.
@@ -83,11 +109,11 @@ impl EmbeddedDynamoDb {
 }
 
 /// The configuration with which the AWS SDK reaches an emulator at this URL.
-pub(crate) async fn sdk_config_at(url: &str) -> SdkConfig {
+pub(crate) async fn sdk_config_at(url: &str, access_key: &str) -> SdkConfig {
     sdk_config()
         .endpoint_url(url)
         .region(Region::from_static(REGION))
-        .credentials_provider(Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "embedded"))
+        .credentials_provider(Credentials::new(access_key, access_key, None, None, "embedded"))
         .load()
         .await
 }
@@ -101,4 +127,84 @@ async fn sweep(database: Database) {
             tracing::warn!(%error, "items past their TTL were not deleted");
         }
     }
+}
+
+/// DynamoDB's low-level API (Amazon DynamoDB Developer Guide, "DynamoDB low-level API").
+struct Api {
+    database: Database,
+    access_key: SecretString,
+}
+
+async fn answer(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let (status, body) = if server::is_from_browser(&headers) || !api.admits(&headers) {
+        let message = "The security token included in the request is invalid.";
+        (400, json_error("com.amazon.coral.service#UnrecognizedClientException", message))
+    } else {
+        api.call(&headers, &body).unwrap_or_else(|error| (error.status_code(), error.to_json()))
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.0")], body).into_response()
+}
+
+fn json_error(kind: &str, message: &str) -> String {
+    serde_json::json!({"__type": kind, "message": message}).to_string()
+}
+
+impl Api {
+    /// Whether the request is signed with the access key (Signature Version 4, "Authorization header").
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let signed = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let credential = signed.and_then(|signed| signed.strip_prefix("AWS4-HMAC-SHA256 Credential="));
+        let access_key = credential.and_then(|credential| credential.split('/').next());
+        access_key.is_some_and(|access_key| access_key == self.access_key.expose_secret())
+    }
+
+    /// Calls the operation that `X-Amz-Target` names, of those that tables and items take.
+    fn call(&self, headers: &HeaderMap, body: &[u8]) -> Result<(u16, String), DynoxideError> {
+        let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+        let operation =
+            target.and_then(|target| target.strip_prefix("DynamoDB_20120810.")).unwrap_or_default();
+        macro_rules! one_of {
+            ($($name:literal => $method:ident,)+) => {
+                match operation {
+                    $($name => call(body, |request| self.database.$method(request)),)+
+                    _ => {
+                        let message = format!("The operation {operation:?} is not known here");
+                        let kind = "com.amazon.coral.service#UnknownOperationException";
+                        return Ok((400, json_error(kind, &message)));
+                    }
+                }
+            };
+        }
+        let answer = one_of! {
+            "BatchGetItem" => batch_get_item,
+            "BatchWriteItem" => batch_write_item,
+            "CreateTable" => create_table,
+            "DeleteItem" => delete_item,
+            "DeleteTable" => delete_table,
+            "DescribeTable" => describe_table,
+            "DescribeTimeToLive" => describe_time_to_live,
+            "GetItem" => get_item,
+            "ListTables" => list_tables,
+            "PutItem" => put_item,
+            "Query" => query,
+            "Scan" => scan,
+            "TransactGetItems" => transact_get_items,
+            "TransactWriteItems" => transact_write_items,
+            "UpdateItem" => update_item,
+            "UpdateTable" => update_table,
+            "UpdateTimeToLive" => update_time_to_live,
+        };
+        answer.map(|answer| (200, answer))
+    }
+}
+
+fn call<Q: DeserializeOwned, A: Serialize>(
+    body: &[u8],
+    operation: impl FnOnce(Q) -> Result<A, DynoxideError>,
+) -> Result<String, DynoxideError> {
+    let request = serde_json::from_slice(body);
+    let request = request.map_err(|error| DynoxideError::SerializationException(error.to_string()))?;
+    serde_json::to_string(&operation(request)?)
+        .map_err(|error| DynoxideError::InternalServerError(error.to_string()))
 }

@@ -6,6 +6,7 @@ pub mod embedded;
 mod files;
 pub mod operator;
 pub mod peppers;
+mod server;
 pub mod set_up;
 pub mod stack;
 mod template;

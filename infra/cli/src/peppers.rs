@@ -1,7 +1,5 @@
 //! `keyward pepper`: what an operator does with the versions of the pepper, of a deployed stack or of a local run.
 
-use std::collections::HashMap;
-use std::fs;
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -17,7 +15,7 @@ use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{Error, OpenError, Progress, Repeppered, Store, Sweep, Table, dynamodb_client};
 
 use crate::embedded::sdk_config_at;
-use crate::files::functions_env;
+use crate::files::read_functions_env;
 use crate::set_up::{self, SetUpError};
 use crate::stack::{Stack, StackError};
 
@@ -99,10 +97,9 @@ impl Peppers {
     /// [`PeppersError`].
     pub async fn of_run(folder: &Path) -> Result<Self, PeppersError> {
         let no_run = || PeppersError::NoRun(folder.to_owned());
-        let env = fs::read_to_string(functions_env(folder)).map_err(|_| no_run())?;
-        let env: HashMap<&str, &str> = env.lines().filter_map(|line| line.split_once('=')).collect();
-        let value = |name| env.get(name).copied().ok_or_else(no_run);
-        let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?).await;
+        let env = read_functions_env(folder).ok_or_else(no_run)?;
+        let value = |name| env.get(name).map(String::as_str).ok_or_else(no_run);
+        let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?, value("AWS_ACCESS_KEY_ID")?).await;
         let table = Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, Clock::new(Utc::now));
         if let Err(Error::Unavailable(_)) = table.peppers().await {
             return Err(PeppersError::Stopped(folder.to_owned()));

@@ -1,0 +1,239 @@
+//! HTTP on this machine alone: who may ask, how much at once and for how long.
+//!
+//! A page in a browser on the same machine reaches the loopback address too, under the address's own names or, if it has
+//! its own name point there ("DNS rebinding"), under that. So a request must name a loopback host.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use keyward_http::ApiError;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+
+/// Connections at once; more wait until one of them ends.
+const CONNECTIONS: usize = 512;
+/// How long a connection may wait for a request, or for the rest of its header.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a request may take, with its body.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long the listener rests after an error that is its own.
+const REST: Duration = Duration::from_millis(100);
+
+/// The time limits of a server.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    idle: Duration,
+    longest: Duration,
+}
+
+/// Serves these routes until `stopped`, and then what is being answered.
+pub(crate) async fn serve(listener: TcpListener, routes: Router, stopped: impl Future<Output = ()>) {
+    serve_within(Limits { idle: IDLE, longest: LONGEST }, listener, routes, stopped).await;
+}
+
+async fn serve_within(
+    Limits { idle, longest }: Limits,
+    listener: TcpListener,
+    routes: Router,
+    stopped: impl Future<Output = ()>,
+) {
+    let routes = routes
+        .layer(from_fn(move |request: Request, next: Next| async move {
+            tokio::time::timeout(longest, next.run(request)).await.unwrap_or_else(|_| timed_out())
+        }))
+        .layer(from_fn(guard));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(idle);
+    let open = Arc::new(Semaphore::new(CONNECTIONS));
+    // Each connection holds a receiver: there is none left when all have ended.
+    let (stop, stopping) = watch::channel(());
+    let mut stopped = pin!(stopped);
+    loop {
+        let next = async {
+            let permit = open.clone().acquire_owned().await;
+            loop {
+                match listener.accept().await {
+                    Ok(accepted) => return (accepted, permit),
+                    // The peer is gone, or this process has too many files open.
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(REST).await;
+                    }
+                }
+            }
+        };
+        let ((stream, peer), permit) = tokio::select! {
+            next = next => next,
+            () = &mut stopped => break,
+        };
+        let routes = routes.clone();
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+            routes.clone().oneshot(request)
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let mut stopping = stopping.clone();
+        tokio::spawn(async move {
+            let mut connection = pin!(connection);
+            // How it ends is the peer's doing.
+            let _ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = stopping.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            drop((permit, stopping));
+        });
+    }
+    drop((listener, stopping));
+    stop.send_replace(());
+    stop.closed().await;
+}
+
+/// Lets through what is asked of this machine under a loopback name.
+async fn guard(request: Request, next: Next) -> Result<Response, Infallible> {
+    Ok(match own_host(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => refusal(error),
+    })
+}
+
+/// Requires exactly one `Host` (RFC 9112, 3.2) that names the loopback address.
+fn own_host(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let authority = hosts.next().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let (Some(authority), None) = (authority, hosts.next()) else {
+        let message = "A request must have one Host header, which names a host";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "host_not_allowed", message));
+    };
+    if ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| authority.host().eq_ignore_ascii_case(own)) {
+        return Ok(());
+    }
+    let message = "This server is for programs and pages on this machine: ask it as localhost or 127.0.0.1";
+    Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message))
+}
+
+fn timed_out() -> Response {
+    let message = "The request was not received, or not answered, in time";
+    refusal(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))
+}
+
+fn refusal(error: ApiError) -> Response {
+    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
+    (error.status, close, Json(error.into_body())).into_response()
+}
+
+/// Whether a browser sent this: each of its requests that may have an effect has an `Origin`, or says how it came about.
+pub(crate) fn is_from_browser(headers: &HeaderMap) -> bool {
+    const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+    headers.contains_key(header::ORIGIN) || headers.contains_key(SITE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::routing::post;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const SHORT: Limits = Limits { idle: Duration::from_millis(50), longest: Duration::from_millis(100) };
+
+    async fn server(limits: Limits) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().route("/", post(async |body: String| body));
+        tokio::spawn(serve_within(limits, listener, routes, pending()));
+        address
+    }
+
+    /// What is answered to this until the server ends the connection.
+    async fn answer_to(address: SocketAddr, sent: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_nothing_or_never_ends_its_request_is_ended() {
+        let address = server(SHORT).await;
+        assert_eq!(answer_to(address, "").await, "");
+        let half = answer_to(address, "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-le").await;
+        assert!(half.is_empty() || half.starts_with("HTTP/1.1 408 "), "{half}");
+        let body = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf";
+        let answer = answer_to(address, body).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"request_timeout\""), "{answer}");
+        let whole = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nwhole";
+        let answer = answer_to(address, whole).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("whole"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn connections_that_wait_do_not_keep_others_out() {
+        let address = server(SHORT).await;
+        let mut waiting = vec![];
+        for _ in 0..CONNECTIONS {
+            waiting.push(TcpStream::connect(address).await.unwrap());
+        }
+        let asked = "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert!(answer_to(address, asked).await.starts_with("HTTP/1.1 200 "));
+    }
+
+    #[tokio::test]
+    async fn only_a_loopback_host_is_answered() {
+        let address = server(Limits { idle: IDLE, longest: LONGEST }).await;
+        let ask = async |hosts: &str| {
+            let request = format!("POST / HTTP/1.1\r\n{hosts}connection: close\r\ncontent-length: 0\r\n\r\n");
+            answer_to(address, &request).await
+        };
+        for host in ["localhost", "LOCALHOST:8787", "127.0.0.1:8787", "127.0.0.1", "[::1]:8787"] {
+            let answer = ask(&format!("host: {host}\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8787",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost@evil.example",
+            "192.168.0.1",
+            "0.0.0.0",
+            "localhost.",
+        ] {
+            let answer = ask(&format!("host: {host}\r\n")).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 421 ") && answer.contains("\"host_not_allowed\""),
+                "{host}: {answer}"
+            );
+        }
+        for hosts in [
+            "",
+            "host: \r\n",
+            "host: localhost\r\nhost: evil.example\r\n",
+            "host: localhost\r\nhost: localhost\r\n",
+        ] {
+            assert!(ask(hosts).await.starts_with("HTTP/1.1 400 "), "{hosts:?}");
+        }
+    }
+}
