@@ -11,15 +11,24 @@ So is what a request to simulate a policy says that they are.
 When a function is updated, MiniStack ends the processes that run the old code at once; here those that are answering a
 request end after it, as on Lambda.
 
+A table that is restored from point-in-time recovery is CREATING at first, and takes no change until it is ACTIVE.
+
+With AUTH=true CloudFormation asks, for what a stack holds, whether its caller may do what the type's handlers do, as
+AWS's own description of each type lists it (cfn-lint has those), and drift detection for what they read. What a user
+was permitted is told on standard output.
+
 A table that a stack makes gets its TTL and its point-in-time recovery, which MiniStack's CloudFormation leaves out.
 
 All of this reaches into MiniStack, so it runs on the version that requirements.txt names, and on no other.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
 https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
+https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html
+https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging.html
 """
 
 import contextvars
+import functools
 import itertools
 import json
 import re
@@ -37,10 +46,13 @@ if (installed := metadata.version("ministack")) != WRITTEN_FOR:
         " pip install -r infra/local/requirements.txt"
     )
 
-from ministack.app import main
+import cfnlint
+from ministack import app
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
+from ministack.core.responses import error_response_json, get_account_id, get_region
 from ministack.services import dynamodb, iam
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import handlers as cloudformation
+from ministack.services.cloudformation import provisioners, stacks
 
 # The partition key of Keyward's table.
 PARTITION_KEY = "pk"
@@ -118,10 +130,20 @@ def request_tag_context(service, iam_action, body, *rest):
     return context
 
 
-def enforce_with_keys(*args, service_context=None, **named):
+# Whose request CloudFormation carries out: their access key.
+caller = contextvars.ContextVar("caller", default="")
+
+
+def enforce_with_keys(access_key, action, service, *args, service_context=None, **named):
     if "dynamodb:EnclosingOperation" in (service_context or {}):
         service_context = {**service_context, **context_of(next(transaction.get()))}
-    return enforce(*args, service_context=service_context, **named)
+    if service == "cloudformation":
+        caller.set(access_key)
+    denied = enforce(access_key, action, service, *args, service_context=service_context, **named)
+    # Access keys of users begin so, those of roles and of the account do not.
+    if denied is None and (access_key or "").startswith("AKIA"):
+        print(f"permitted {access_key} {action}", flush=True)
+    return denied
 
 
 iam_actions.dynamodb_service_context = dynamodb_service_context
@@ -192,6 +214,130 @@ def kill_when_free(workers):
 
 lambda_runtime.kill_workers = kill_when_free
 
+# Requests come over loopback, where AWS has TLS: the bucket that SAM makes refuses any other.
+pin_request_origin = app.pin_request_origin
+app.pin_request_origin = lambda source_ip, _secure: pin_request_origin(source_ip, True)
+
+# Actions of handlers for what Keyward's template has nothing of: networks, file systems, code signing, layers, imports,
+# replicas, Kinesis, tags that are taken away ... And of keys, which the key's own policy permits through DynamoDB.
+UNUSED = re.compile(
+    r"(ec2|elasticfilesystem|firehose|kinesis|s3|s3files):.*"
+    r"|dynamodb:(Scan|Query|.*Item|.*Import.*|.*Replica|.*ResourcePolicy|.*Kinesis.*|.*ContributorInsights)"
+    r"|iam:(CreateServiceLinkedRole|.*(Group|User)Policy|.*PermissionsBoundary)"
+    r"|kms:(CreateGrant|Decrypt|Encrypt|GenerateDataKey|ListAliases|RevokeGrant)"
+    r"|lambda:(.*CodeSigning.*|GetLayerVersion|PassCapacityProvider|PublishVersion|.*(Recursion|Scaling|Management)Config)"
+    r"|logs:(.*KmsKey|.*BearerToken.*|.*IndexPolic.*|.*DataProtection.*|.*DeletionProtection|.*LogStreams?|PutLogEvents)"
+    r"|.*:Unt.*|ssm:RemoveTags.*"
+)
+# What API Gateway does on behalf of whoever sets up its access log.
+LOG_DELIVERY = [
+    f"logs:{action}"
+    for action in (
+        "CreateLogDelivery DeleteLogDelivery DescribeLogGroups DescribeResourcePolicies GetLogDelivery"
+        " ListLogDeliveries PutResourcePolicy UpdateLogDelivery"
+    ).split()
+]
+
+
+@functools.cache
+def handlers_of(resource_type):
+    for path in Path(cfnlint.__file__).parent.glob("data/schemas/resources/*.json"):
+        schema = json.loads(path.read_text())
+        if schema.get("typeName") == resource_type:
+            return schema.get("handlers", {})
+    return {}
+
+
+def actions_of(resource_type, operations):
+    handlers = handlers_of(resource_type)
+    actions = {action for operation in operations for action in handlers.get(operation, {}).get("permissions", [])}
+    if resource_type == "AWS::ApiGatewayV2::Stage" and "create" in operations:
+        actions.update(LOG_DELIVERY)
+    return sorted(action for action in actions if not UNUSED.fullmatch(action))
+
+
+def resource_of(action, resource_type, name):
+    """The ARN that a policy may name for an action on what a stack calls so."""
+    service = action.split(":")[0]
+    region, account = get_region(), get_account_id()
+    kind = {"iam": "policy" if resource_type == "AWS::IAM::ManagedPolicy" else "role"}.get(service)
+    return {
+        "dynamodb": f"arn:aws:dynamodb:{region}:{account}:table/{name}",
+        "iam": f"arn:aws:iam::{account}:{kind}/{name}",
+        "lambda": f"arn:aws:lambda:{region}:{account}:function:{name}",
+        "apigateway": f"arn:aws:apigateway:{region}::/apis",
+    }.get(service, "*")
+
+
+def require(resource_type, operations, name):
+    if not app.AUTH:
+        return
+    for action in actions_of(resource_type, operations):
+        resource = resource_of(action, resource_type, name)
+        # A managed policy is attached to a role.
+        if re.fullmatch("iam:(At|De)tachRolePolicy", action):
+            resource = resource.replace(":policy/", ":role/")
+        denied = iam_evaluator.enforce(
+            caller.get(), action, action.split(":")[0], get_region(), resource_arn=resource
+        )
+        if denied is not None:
+            raise PermissionError(f"not authorized to perform: {action} on resource: {resource}")
+
+
+provision_resource = stacks._provision_resource
+
+
+def provision_with_permission(resource_type, logical_id, props, stack_name):
+    # Later updates change and take away what this makes.
+    require(resource_type, ("create", "read", "update", "delete"), f"{stack_name}-{logical_id}")
+    return provision_resource(resource_type, logical_id, props, stack_name)
+
+
+stacks._provision_resource = provision_with_permission
+
+
+def detect_with_permission(params):
+    stack, missing = cloudformation._drift_target(cloudformation._p(params, "StackName"))
+    for logical_id, record in {} if missing else stack["_resources"].items():
+        try:
+            require(record["ResourceType"], ("read",), f"{stack['StackName']}-{logical_id}")
+        except PermissionError as denied:
+            # AWS answers, and then tells of a detection that failed.
+            return cloudformation._error("AccessDenied", str(denied), 403)
+    return detect_stack_drift(params)
+
+
+detect_stack_drift = cloudformation._ACTION_HANDLERS["DetectStackDrift"]
+cloudformation._ACTION_HANDLERS["DetectStackDrift"] = detect_with_permission
+
+RESTORING = 10  # seconds
+restore_table, update_ttl = dynamodb._restore_table_to_point_in_time, dynamodb._update_ttl
+update_backups, update_table = dynamodb._update_continuous_backups, dynamodb._update_table
+
+
+def restore_table_slowly(data):
+    answer = restore_table(data)
+    if answer[0] == 200:
+        table = dynamodb._tables[data["TargetTableName"]]
+        table["TableStatus"] = "CREATING"
+        threading.Timer(RESTORING, table.update, ({"TableStatus": "ACTIVE"},)).start()
+    return answer
+
+
+def once_active(change):
+    def changed(data):
+        if dynamodb._tables.get(data["TableName"], {}).get("TableStatus") == "CREATING":
+            return error_response_json("ResourceInUseException", f"Table is being created: {data['TableName']}", 400)
+        return change(data)
+
+    return changed
+
+
+dynamodb._restore_table_to_point_in_time = restore_table_slowly
+dynamodb._update_ttl = once_active(update_ttl)
+dynamodb._update_continuous_backups = once_active(update_backups)
+dynamodb._update_table = once_active(update_table)
+
 handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
 create_table = handlers["create"]
 
@@ -209,4 +355,4 @@ def create_whole_table(logical_id, properties, stack):
 handlers["create"] = create_whole_table
 
 if __name__ == "__main__":
-    main()
+    app.main()

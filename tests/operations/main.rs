@@ -4,11 +4,13 @@
 //! Needs the environment that `infra/local/deploy` writes, and the AWS and SAM command lines on the PATH.
 
 mod doctor;
+mod permissions;
 mod runbooks;
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -36,12 +38,19 @@ fn keyward() -> PathBuf {
     test.ancestors().nth(2).expect("a target folder").join("keyward")
 }
 
-/// Runs a line of shell as an operator does, at the top of the workspace.
+/// Runs a line of shell at the top of the workspace.
 fn shell(line: &str) -> Output {
+    shell_in(&workspace(), line)
+}
+
+/// Runs a script as an operator does, in this folder, who answers yes to each question.
+fn shell_in(folder: &Path, script: &str) -> Output {
     let path =
         format!("{}:{}", keyward().parent().expect("a folder").display(), env::var("PATH").expect("a PATH"));
     let mut bash = Command::new("bash");
-    bash.args(["-euo", "pipefail", "-c", line]).current_dir(workspace()).env("PATH", path);
+    bash.args(["-euo", "pipefail", "-c", script]).current_dir(folder).env("PATH", path);
+    // What was compiled of these sources need not be compiled again in a clone of them.
+    bash.env("CARGO_TARGET_DIR", workspace().join("target"));
     // What cargo tells this test about its package is not what an operator has: build scripts would run again for it.
     let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
     for (name, _) in env::vars_os() {
@@ -49,23 +58,39 @@ fn shell(line: &str) -> Output {
             bash.env_remove(name);
         }
     }
-    bash.output().expect("a shell")
+    let streams = bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = streams.spawn().expect("a shell");
+    // Whatever asks nothing may end without having read it.
+    let _ = running.stdin.take().expect("its input").write_all(&b"y\n".repeat(9));
+    running.wait_with_output().expect("an end")
 }
 
 /// What a line of shell prints, which must succeed.
 #[track_caller]
 fn run(line: &str) -> String {
-    let Output { status, stdout, stderr } = shell(line);
+    run_in(&workspace(), line)
+}
+
+/// What a script prints in this folder, which must succeed.
+#[track_caller]
+fn run_in(folder: &Path, script: &str) -> String {
+    let Output { status, stdout, stderr } = shell_in(folder, script);
     let told = String::from_utf8_lossy(&stdout);
-    assert!(status.success(), "{line}: {told}{}", String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{script}: {told}{}", String::from_utf8_lossy(&stderr));
     told.trim().to_owned()
 }
 
 /// A value that the stack gives.
 #[track_caller]
 fn output(key: &str) -> String {
+    output_of(STACK, key)
+}
+
+/// A value that this stack gives.
+#[track_caller]
+fn output_of(stack: &str, key: &str) -> String {
     run(&format!(
-        "aws cloudformation describe-stacks --stack-name {STACK} --query \"Stacks[0].Outputs[?OutputKey=='{key}'].OutputValue\" --output text"
+        "aws cloudformation describe-stacks --stack-name {stack} --query \"Stacks[0].Outputs[?OutputKey=='{key}'].OutputValue\" --output text"
     ))
 }
 

@@ -1,7 +1,8 @@
-//! The commands of `docs/operations`, run: each command of a runbook, in its order, so that none can be added or changed
-//! that does not work.
+//! The commands of `docs/operations`, run as they stand: each block of commands of a runbook, in its order, so that none can
+//! be added or changed that does not work; in a folder that has nothing in it or, where something is built, in a clean clone.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,39 +10,59 @@ use keyward_core::id::RootKeyId;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_tests::{Backend, check_body, scenario, text};
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::{STACK, alone, output, run, workspace};
+use crate::permissions::User;
+use crate::{STACK, alone, output, run, run_in, workspace};
 
-/// The commands of a runbook.
-fn commands(runbook: &str) -> Vec<String> {
-    let page = fs::read_to_string(workspace().join("docs/operations").join(runbook)).expect("a runbook");
-    let mut commands = Vec::new();
+/// The commands of a page, each block of them a script.
+pub(crate) fn scripts(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(workspace().join("docs/operations").join(page)).expect("a page");
+    let mut scripts: Vec<String> = Vec::new();
     let mut inside = false;
-    for line in page.lines().map(str::trim) {
+    for line in text.lines().map(str::trim) {
         if line == "```" {
             inside = !inside;
-        } else if inside {
-            commands.push(line.to_owned());
+            if inside {
+                scripts.push(String::new());
+            }
+        } else if let Some(script) = scripts.last_mut().filter(|_| inside) {
+            *script += line;
+            *script += "\n";
         }
     }
-    assert!(!commands.is_empty(), "{runbook} has no commands");
-    commands
+    assert!(!scripts.is_empty(), "{page} has no commands");
+    scripts
 }
 
-/// A command as an operator of the emulator's stack types it, who has the values at hand for which it has names.
-fn typed(command: &str, values: &[(&str, &str)]) -> String {
-    let mut typed = command.replace("NAME", STACK);
-    for (name, value) in values {
-        typed = typed.replace(name, value);
-    }
-    if typed.starts_with("sam build") {
-        typed += " --parameter-overrides Architecture=$(uname -m | sed s/aarch64/arm64/)";
-    }
-    if typed.starts_with("sam deploy") {
-        // Whoever runs it there answers the question.
-        typed += " <<<y";
-    }
-    typed
+/// A script as an operator of the emulator's stack types it, who has the values at hand for which it has names.
+pub(crate) fn typed(script: &str, values: &[(&str, &str)]) -> String {
+    values.iter().fold(script.replace("NAME", STACK), |typed, (name, value)| typed.replace(name, value))
+}
+
+/// A folder that has nothing in it.
+fn nothing() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// A clone of what is here, as whoever begins has it: nothing in it is built. Files keep their times, by which cargo
+/// sees in its target folder what it has compiled of them before.
+fn clone() -> TempDir {
+    let folder = nothing();
+    let path = folder.path().display();
+    run(&format!(
+        "git clone --quiet --no-checkout . {path} && git ls-files -z | xargs -0 cp --parents --preserve=all -t {path} && git -C {path} reset --quiet"
+    ));
+    assert!(!folder.path().join(".aws-sam").exists(), "nothing is built");
+    folder
+}
+
+/// Sets a parameter of the stack as the documentation says.
+#[track_caller]
+pub(crate) fn change_parameter(name: &str, value: &str) {
+    let change = scripts("README.md").into_iter().find(|script| script.contains("update-stack"));
+    let change = change.expect("how a parameter is changed").replace("LogRetentionDays", name);
+    run_in(nothing().path(), &typed(&change, &[("ParameterValue=30", &format!("ParameterValue={value}"))]));
 }
 
 fn backend() -> Backend {
@@ -50,8 +71,8 @@ fn backend() -> Backend {
 }
 
 /// Makes what is built differ from what is deployed, in nothing that matters.
-fn change_build(release: &str) {
-    for folder in fs::read_dir(workspace().join(".aws-sam/build")).expect("a build").flatten() {
+fn change_build(clone: &Path, release: &str) {
+    for folder in fs::read_dir(clone.join(".aws-sam/build")).expect("a build").flatten() {
         if folder.path().is_dir() {
             fs::write(folder.path().join("release"), release).expect("a file");
         }
@@ -81,16 +102,18 @@ async fn upgrade_and_rollback_lose_nothing() {
             checks
         }));
     }
-    for (runbook, release) in [("upgrade.md", "next"), ("rollback.md", "last")] {
-        for command in commands(runbook) {
-            let command = typed(&command, &[("RELEASE", "HEAD")]);
-            let building = command.starts_with("sam build");
-            tokio::task::spawn_blocking(move || run(&command)).await.expect("success");
-            if building {
-                change_build(release);
+    let upgraded = tokio::task::spawn_blocking(|| {
+        let clone = clone();
+        for (runbook, release) in [("upgrade.md", "next"), ("rollback.md", "last")] {
+            for script in scripts(runbook) {
+                run_in(clone.path(), &typed(&script, &[("RELEASE", "HEAD")]));
+                if script.contains("sam build") {
+                    change_build(clone.path(), release);
+                }
             }
         }
-    }
+    });
+    upgraded.await.expect("success");
     done.store(true, Ordering::Relaxed);
     let mut checks = 0;
     for caller in callers {
@@ -118,7 +141,7 @@ async fn a_root_key_that_leaked() {
     let id = id.expect("its id").to_owned();
     let mut told = String::new();
     let mut new_root_key = String::new();
-    for command in commands("root-key-leak.md") {
+    for script in scripts("root-key-leak.md") {
         let values = [
             (" ID", format!(" {id}")),
             ("SLUG", slug.clone()),
@@ -126,8 +149,8 @@ async fn a_root_key_that_leaked() {
             ("$NEW_ROOT_KEY", new_root_key.clone()),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        told = run(&typed(&command, &values));
-        if command.contains("root-key create") {
+        told = run_in(nothing().path(), &typed(&script, &values));
+        if script.contains("root-key create") {
             new_root_key.clone_from(&told);
         }
     }
@@ -147,9 +170,9 @@ async fn a_restored_table() {
     backend.create_app(&slug).await;
     let key = backend.create_key(&slug, json!({"name": "kept"})).await;
     let table = output("TableName");
-    for command in commands("restore.md") {
-        run(&typed(&command, &[("TABLE", &table)]));
-        if command.contains("RestoredTable=TABLE") {
+    for script in scripts("restore.md") {
+        run_in(nothing().path(), &typed(&script, &[("TABLE", &table)]));
+        if script.contains("ParameterValue=TABLE") {
             assert_eq!(output("TableName"), format!("{table}-restored"));
             assert_eq!(
                 backend.post("/v1/authz/check", check_body(&text(&key["secret"]))).await.ok()["allowed"],
@@ -165,30 +188,35 @@ async fn a_restored_table() {
 async fn limits() {
     let _alone = alone().await;
     let table = output("TableName");
-    for command in commands("limits.md") {
-        run(&typed(&command, &[("TABLE", &table)]));
+    for script in scripts("limits.md") {
+        run_in(nothing().path(), &typed(&script, &[("TABLE", &table)]));
     }
-    run(&typed(
-        "sam deploy --stack-name NAME --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --resolve-s3 --parameter-overrides 'VerifyReservedConcurrency=\"\"'",
-        &[],
-    ));
+    assert_eq!(parameter("VerifyReservedConcurrency"), "200");
+    assert_eq!(parameter("SampleRoute"), "true", "what is not named stays");
+    change_parameter("VerifyReservedConcurrency", "");
+}
+
+/// The value of a parameter of the stack.
+fn parameter(name: &str) -> String {
+    run(&format!(
+        "aws cloudformation describe-stacks --stack-name {STACK} --query \"Stacks[0].Parameters[?ParameterKey=='{name}'].ParameterValue\" --output text"
+    ))
 }
 
 /// As whoever deploys for the first time types it, who takes each default but the processor.
 #[tokio::test]
 async fn a_first_deployment() {
     let _alone = alone().await;
-    let config = tempfile::tempdir().expect("a folder");
-    let config = config.path().join("samconfig.toml");
+    let clone = clone();
+    let architecture = run("uname -m | sed s/aarch64/arm64/");
     let mut values = [("$URL", String::new()), ("$ROOT_KEY", String::new())];
-    for command in commands("first-deployment.md") {
-        let borrowed: Vec<(&str, &str)> =
+    for script in scripts("first-deployment.md") {
+        let mut borrowed: Vec<(&str, &str)> =
             values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut line = typed(&command.replace("NAME", "guided"), &borrowed);
-        if command == "sam deploy --guided" {
-            line = guided(&config.display().to_string());
-        }
-        let told = run(&line);
+        let guided = guided();
+        borrowed.extend([("ARCHITECTURE", architecture.as_str()), ("sam deploy --guided", guided.as_str())]);
+        let script = typed(&script.replace("NAME", "guided"), &borrowed);
+        let told = run_in(clone.path(), &script);
         if let Some(root_key) = told.lines().find_map(|line| line.strip_prefix("root key")) {
             values[1].1 = root_key.trim().to_owned();
             let api = run(
@@ -197,7 +225,7 @@ async fn a_first_deployment() {
             let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("an endpoint");
             values[0].1 = format!("{endpoint}/_aws/execute-api/{api}/\\$default");
         }
-        if command.contains("/api-auth/apps") {
+        if script.contains("/api-auth/apps") {
             assert!(told.contains(r#""apps":[]"#), "{told}");
         }
     }
@@ -206,23 +234,19 @@ async fn a_first_deployment() {
     );
 }
 
-/// `sam deploy --guided`, answered.
-fn guided(config: &str) -> String {
+/// `sam deploy --guided`, answered: the stack is `guided`, and the rest is left as it is offered.
+fn guided() -> String {
     let template = fs::read_to_string(workspace().join("template.yaml")).expect("a template");
     let parameters =
         template.split("\nParameters:\n").nth(1).and_then(|rest| rest.split("\nRules:\n").next());
     let parameters = parameters.expect("parameters").lines();
-    let parameters: Vec<&str> =
-        parameters.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).collect();
+    let parameters = parameters.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).count();
     let mut answers = vec!["guided", ""];
-    answers
-        .extend(parameters.iter().map(|name| if *name == "  Architecture:" { "ARCHITECTURE" } else { "" }));
+    answers.extend(vec![""; parameters]);
     // Confirm changes, let SAM make roles, keep the rollback; save, where, as which environment; deploy.
-    answers.extend(["y", "y", "n", "y", config, "", "y"]);
-    format!(
-        "printf '%s\\n' {} | sed s/ARCHITECTURE/$(uname -m | sed s/aarch64/arm64/)/ | sam deploy --guided",
-        answers.iter().map(|answer| format!("'{answer}'")).collect::<Vec<_>>().join(" ")
-    )
+    answers.extend(["y", "y", "n", "y", "", "", "y"]);
+    let answers: Vec<String> = answers.iter().map(|answer| format!("'{answer}'")).collect();
+    format!("printf '%s\\n' {} | sam deploy --guided", answers.join(" "))
 }
 
 /// The version of the pepper by which the row of this credential is tagged.
@@ -254,11 +278,13 @@ async fn the_pepper_is_rotated_and_every_row_put_under_it() {
         })
         .into();
     let before = version_of(&table, &format!("KEY#{key}"), "KEY");
-    let [rotate, status, rotate_again, repepper, status_again] = &commands("pepper.md")[..] else {
+    let [rotate, status, rotate_and_repepper, status_again] = &scripts("pepper.md")[..] else {
         panic!("other commands")
     };
+    let operator = User::of("`keyward pepper`");
+    let run = |script: &str| operator.run(&typed(script, &[]));
 
-    run(&typed(rotate, &[]));
+    run(rotate);
     let mut left: Vec<(String, &str)> =
         heirs.iter().map(|(_, id)| (format!("ROOTKEY#{id}"), "ROOTKEY")).collect();
     left.push((format!("KEY#{key}"), "KEY"));
@@ -274,12 +300,11 @@ async fn the_pepper_is_rotated_and_every_row_put_under_it() {
         left.retain(|(pk, sk)| version_of(&table, pk, sk) == before);
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
-    println!("{}", run(&typed(status, &[])));
+    println!("{}", run(status));
 
-    run(&typed(rotate_again, &[]));
-    println!("{}", run(&typed(repepper, &[])));
+    println!("{}", run(rotate_and_repepper));
     browser.get("/api-auth/session").await.is_error(401, "no_session");
-    let counted = run(&typed(status_again, &[]));
+    let counted = run(status_again);
     println!("{counted}");
     let earlier = counted.lines().filter(|line| line.contains("  earlier "));
     for line in earlier {
@@ -295,6 +320,6 @@ async fn the_pepper_is_rotated_and_every_row_put_under_it() {
     backend.delete(&format!("/api-auth/apps/{slug}")).await.ok();
     for (_, id) in heirs {
         let id = RootKeyId::from_base62(&id).expect("an id");
-        run(&format!("keyward root-key revoke --stack {STACK} {id}"));
+        crate::run(&format!("keyward root-key revoke --stack {STACK} {id}"));
     }
 }
