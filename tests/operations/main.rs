@@ -4,6 +4,7 @@
 //! Needs the environment that `infra/local/deploy` writes, and the AWS and SAM command lines on the PATH.
 
 mod doctor;
+mod emulator;
 mod permissions;
 mod runbooks;
 
