@@ -193,7 +193,7 @@ fn decoded(path: &str) -> String {
     while let Some((&first, after)) = rest.split_first() {
         let encoded = match (first, after) {
             (b'%', [high, low, after @ ..]) => {
-                hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, after))
+                hex(*high).zip(hex(*low)).map(|(high, low)| (16 * high + low, after))
             }
             _ => None,
         };

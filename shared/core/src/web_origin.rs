@@ -99,14 +99,13 @@ fn with_path(url: &str) -> Option<(WebOrigin, &str)> {
         _ => return None,
     };
     let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len()))?;
-    let after_host = authority.rfind(']').unwrap_or_default();
-    let (host, port) = match authority.rfind(':').filter(|colon| *colon > after_host) {
-        Some(colon) => {
-            let (host, port) = authority.split_at_checked(colon)?;
-            (host, port.strip_prefix(':').filter(|port| !port.starts_with('+'))?.parse().ok()?)
+    let (host, port) = match authority.rsplit_once(':') {
+        // A colon within brackets is the address's.
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, Some(port).filter(|port| !port.starts_with('+'))?.parse().ok()?)
         }
-        None if scheme == Scheme::Http => (authority, 80),
-        None => (authority, 443),
+        _ if scheme == Scheme::Http => (authority, 80),
+        _ => (authority, 443),
     };
     Some((WebOrigin { scheme, host: host_of(host)?, port }, path))
 }
