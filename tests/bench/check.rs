@@ -17,7 +17,7 @@ use keyward_core::decision::Target;
 use keyward_core::token::ApiKeyToken;
 use keyward_store::{Error, dynamodb_client};
 use keyward_tests::{Backend, check_body, text};
-use keyward_verifier::{Check, CheckError, Verifier};
+use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use reqwest::StatusCode;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -64,6 +64,7 @@ impl Call {
             Self::Verifier(verifier, target) => {
                 let check = Check {
                     presented: secret,
+                    accepted: &Accepted::ANY,
                     target,
                     required_permissions: &[],
                     client_ip: "127.0.0.1".parse().ok(),
@@ -181,7 +182,10 @@ async fn main() {
 
     let get_item = Call::GetItem(dynamodb_client(dev.installation().sdk_config()));
     let target = Target::parse("GET", "/v1/users").expect("a target");
-    let verifier = Call::Verifier(Verifier::new(services.store.clone(), recorder.clone()), target);
+    let verifier = Call::Verifier(
+        Verifier::new(services.store.clone(), recorder.clone(), services.deployment.id),
+        target,
+    );
     let http = Call::Http(backend.clone());
     let limits = [
         ("no limits", json!([])),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use authorizer::{Event, Settings, authorize};
+use authorizer::{Event, Guarded, Settings, authorize};
 use chrono::{TimeDelta, Utc};
+use keyward_core::deployment::Mode;
 use keyward_http::Services;
 use keyward_tests::{Keyward, text};
 use serde_json::{Value, json};
@@ -13,6 +14,12 @@ const HTTP_API_1: &str = include_str!("events/http-api-1.0.json");
 const REST_REQUEST: &str = include_str!("events/rest-api-request.json");
 const REST_TOKEN: &str = include_str!("events/rest-api-token.json");
 const EVENTS: [&str; 4] = [HTTP_API_2, HTTP_API_1, REST_REQUEST, REST_TOKEN];
+
+/// Settings for any app of the first deployment.
+fn any(key_header: &str) -> Settings {
+    let settings = Settings::parse(key_header).unwrap();
+    Settings { guarded: Guarded::parse("ANY", "").unwrap(), ..settings }
+}
 
 /// A recorded event of `GET /v1/users`.
 struct Recorded(Value);
@@ -70,7 +77,7 @@ impl Recorded {
     }
 
     async fn answer(self, keyward: &Keyward) -> Result<Value, String> {
-        self.answer_with(keyward, &Settings::default()).await
+        self.answer_with(keyward, &any("")).await
     }
 }
 
@@ -337,7 +344,7 @@ async fn the_key_is_where_it_is_looked_for() {
     let keyward = Keyward::start().await;
     let (_, secret) = key(&keyward).await;
     let bearer = format!("bEaReR {secret}");
-    let set = Settings::parse("X-Acme-Key").unwrap();
+    let set = any("X-Acme-Key");
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
         let event = || Recorded::of(event);
         for (name, value) in [("authorization", &bearer), ("AUTHORIZATION", &bearer), ("X-API-Key", &secret)]
@@ -373,14 +380,14 @@ async fn only_trusted_proxies_are_believed_about_the_client() {
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
         for (services, client) in [(&keyward.authorizer, "192.0.2.10"), (&trusting, "198.51.100.7")] {
             let event = Recorded::of(event).with("x-api-key", &secret).with("X-Forwarded-For", sent);
-            event.answer_of(services, &Settings::default()).await.unwrap();
+            event.answer_of(services, &any("")).await.unwrap();
             let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
             assert_eq!(log["data"][0]["client_ip"], client, "{log}");
         }
     }
     let mut several = Recorded::of(REST_REQUEST).with("x-api-key", &secret);
     several.0["multiValueHeaders"]["X-Forwarded-For"] = json!(["203.0.113.66", "198.51.100.8, 192.0.2.11"]);
-    several.answer_of(&trusting, &Settings::default()).await.unwrap();
+    several.answer_of(&trusting, &any("")).await.unwrap();
     let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
     assert_eq!(log["data"][0]["client_ip"], "198.51.100.8", "{log}");
 }
@@ -447,4 +454,102 @@ async fn a_request_beyond_a_limit_is_refused_and_says_until_when() {
     assert_eq!(context["blocked_rule"], "1/86400s");
     let seconds: u32 = text(&context["retry_after"]).parse().unwrap();
     assert!((1..=86_400).contains(&seconds));
+}
+
+/// Settings for these apps of this deployment.
+fn guarding(apps: &str, deployment: &str) -> Settings {
+    Settings { guarded: Guarded::parse(apps, deployment).unwrap(), ..Settings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_is_opened_by_keys_of_its_apps_alone() {
+    let keyward = Keyward::start().await;
+    let (id, elsewhere) = keyward.other_deployment(Mode::Staging, &[]).await;
+    let mut secrets = vec![];
+    for (backend, slug) in [
+        (&keyward.backend(), "acme"),
+        (&keyward.backend(), "beta"),
+        (&elsewhere, "acme"),
+        (&elsewhere, "beta"),
+    ] {
+        backend.create_app(slug).await;
+        secrets.push(text(&backend.create_key(slug, json!({})).await["secret"]));
+    }
+    let id = id.to_string();
+    for (apps, deployment, opened) in [
+        ("acme", "", [true, false, false, false]),
+        ("acme, beta", "", [true, true, false, false]),
+        ("ANY", "", [true, true, false, false]),
+        ("acme", id.as_str(), [false, false, true, false]),
+        ("acme", "ANY", [true, false, true, false]),
+        ("ANY", "ANY", [true; 4]),
+        ("other", "", [false; 4]),
+    ] {
+        let settings = guarding(apps, deployment);
+        for event in EVENTS {
+            for (secret, is_opened) in secrets.iter().zip(opened) {
+                let asked = Recorded::of(event).with("x-api-key", secret);
+                let is_simple = asked.is_simple();
+                let answer = asked.answer_with(&keyward, &settings).await;
+                match answer {
+                    Ok(answer) if is_opened => assert!(is_allowed(&answer), "{apps} {deployment}: {answer}"),
+                    Ok(answer) => {
+                        let garbage = Recorded::of(event).with("x-api-key", "garbage");
+                        let unknown = garbage.answer_with(&keyward, &settings).await.unwrap();
+                        assert_eq!(answer, unknown, "as what is no key");
+                        assert!(is_simple && !is_allowed(&answer), "{apps} {deployment}");
+                    }
+                    Err(error) => {
+                        assert!(!is_opened && !is_simple, "{apps} {deployment}");
+                        assert_eq!(error, "Unauthorized");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_says_which_apps_are_its_own_and_without_a_word_nothing_is_opened() {
+    let keyward = Keyward::start().await;
+    let mut secrets = vec![];
+    for slug in ["acme", "beta"] {
+        keyward.backend().create_app(slug).await;
+        secrets.push(text(&keyward.backend().create_key(slug, json!({})).await["secret"]));
+    }
+    let ask = async |event: &str, settings: &Settings, variables: Value, secret: &str| {
+        let mut asked = Recorded::of(event).with("x-api-key", secret);
+        for (name, value) in variables.as_object().unwrap() {
+            asked.0["stageVariables"][name] = value.clone();
+        }
+        asked.answer_with(&keyward, settings).await
+    };
+    let is_open = |answer: Result<Value, String>| answer.is_ok_and(|answer| is_allowed(&answer));
+    let (unsaid, acme) = (guarding("", ""), guarding("acme", ""));
+    for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
+        for (settings, variables, opened) in [
+            (&unsaid, json!({"keyward_apps": "beta"}), [false, true]),
+            (&acme, json!({"keyward_apps": "beta"}), [false, true]),
+            (&acme, json!({"keyward_apps": "acme,beta"}), [true, true]),
+            (&acme, json!({"keyward_apps": "ANY"}), [true, true]),
+            (&acme, json!({"keyward_deployment": "1"}), [false, false]),
+            (&acme, json!({"keyward_apps": "ANY", "keyward_deployment": "ANY"}), [true, true]),
+            (&acme, json!({}), [true, false]),
+        ] {
+            for (secret, is_opened) in secrets.iter().zip(opened) {
+                let answer = ask(event, settings, variables.clone(), secret).await;
+                assert_eq!(is_open(answer), is_opened, "{variables}");
+            }
+        }
+        let wrong = ask(event, &acme, json!({"keyward_apps": "Acme"}), &secrets[0]).await.unwrap_err();
+        assert!(wrong.starts_with("the stage variable keyward_apps must be ANY or the slugs"), "{wrong}");
+    }
+    for event in EVENTS {
+        let told = Recorded::of(event).with("x-api-key", &secrets[0]).answer_with(&keyward, &unsaid).await;
+        let told = told.unwrap_err();
+        assert!(
+            told.contains("set the parameter AuthorizerApps, or the stage variable keyward_apps"),
+            "{told}"
+        );
+    }
 }

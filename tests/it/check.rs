@@ -1,6 +1,7 @@
 //! `POST /v1/authz/check`: the answer member by member, the states, and who may ask.
 
 use chrono::{TimeDelta, Utc};
+use keyward_core::deployment::Mode;
 use keyward_core::token::ApiKeyToken;
 use keyward_http::VerifyAuth;
 use keyward_store::Scope;
@@ -12,6 +13,14 @@ async fn acme(keyward: &Keyward) -> Backend {
     let backend = keyward.backend();
     backend.create_app("acme").await;
     backend
+}
+
+/// Whether the secret of this key is right.
+pub async fn is_recognised(keyward: &Keyward, key: &str) -> bool {
+    let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
+    let found = store.find_keys(store.deadline(), [&token], None).await.unwrap();
+    let recognised = store.recognise(store.deadline(), found.keys, None).await.remove(0);
+    recognised.unwrap().is_some()
 }
 
 fn blank(answer: &Answer) {
@@ -241,11 +250,8 @@ async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
     assert_eq!(wrong.body, garbage.body);
 
     let compared = async |keyward: &Keyward, key: &str| {
-        let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
-        let before = store.hmacs_compared();
-        let found = store.find_key(&token, None).await.unwrap();
-        let matches = store.secret_matches(&token, found.as_ref()).await.unwrap();
-        (matches, store.hmacs_compared() - before)
+        let before = keyward.services.store.hmacs_compared();
+        (is_recognised(keyward, key).await, keyward.services.store.hmacs_compared() - before)
     };
     assert_eq!(compared(&keyward, &new).await, (true, 1));
     assert_eq!(compared(&keyward, &old).await, (false, 1), "a wrong secret");
@@ -395,4 +401,102 @@ async fn a_root_key_where_one_is_required() {
     check.clone()(lacking).await.is_error(403, "forbidden");
     let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
     check(other).await.is_error(401, "invalid_api_key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_the_apps_that_it_is_for() {
+    let keyward = Keyward::start().await;
+    let (id, elsewhere) = keyward.other_deployment(Mode::Staging, &[]).await;
+    let first = keyward.deployment();
+    let mut secrets = vec![];
+    for (backend, slug) in [(&keyward.backend(), "acme"), (&keyward.backend(), "beta"), (&elsewhere, "acme")]
+    {
+        backend.create_app(slug).await;
+        secrets.push(text(&backend.create_key(slug, json!({"permissions": ["a"]})).await["secret"]));
+    }
+    let unknown = keyward.check("garbage").await;
+    for (members, allowed) in [
+        (json!({}), [true, true, true]),
+        (json!({"apps": null, "deployment_id": null}), [true, true, true]),
+        (json!({"apps": ["acme"]}), [true, false, false]),
+        (json!({"apps": ["beta", "acme"]}), [true, true, false]),
+        (json!({"apps": ["other"]}), [false, false, false]),
+        (json!({"apps": ["acme"], "deployment_id": first}), [true, false, false]),
+        (json!({"apps": ["acme"], "deployment_id": id}), [false, false, true]),
+        (json!({"deployment_id": first.get()}), [true, true, false]),
+        (json!({"deployment_id": id}), [false, false, true]),
+        (json!({"deployment_id": "1"}), [false, false, false]),
+    ] {
+        let mut checks = vec![];
+        for (secret, is_allowed) in secrets.iter().zip(allowed) {
+            let mut body = check_body(secret);
+            body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+            checks.push(body.clone());
+            let answer = keyward.check_with(body).await;
+            if is_allowed {
+                assert_eq!(answer.ok()["allowed"], true, "{members}");
+            } else {
+                assert_eq!(
+                    (answer.status, &answer.body),
+                    (401, &unknown.body),
+                    "as what is no key: {members}"
+                );
+                assert_eq!(answer.header("www-authenticate"), unknown.header("www-authenticate"));
+            }
+        }
+        let batch = elsewhere.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+        let results = batch["results"].as_array().unwrap().iter().map(|result| result["allowed"] == true);
+        assert_eq!(results.collect::<Vec<_>>(), allowed, "{members}");
+    }
+    for (members, status, code, told) in [
+        (json!({"apps": []}), 400, "invalid_field", "apps must name 1 to 100 apps by their slugs"),
+        (
+            json!({"apps": ["acme", "Acme"]}),
+            400,
+            "invalid_field",
+            "apps[1] must be 1 to 64 lower-case letters",
+        ),
+        (json!({"apps": vec!["a"; 101]}), 400, "invalid_field", "apps must name 1 to 100"),
+        (json!({"apps": "acme"}), 422, "invalid_body", ""),
+        (json!({"apps": [1]}), 422, "invalid_body", ""),
+        (json!({"deployment_id": "acme"}), 422, "invalid_body", ""),
+        (json!({"deployment_id": 0}), 422, "invalid_body", ""),
+    ] {
+        let mut body = check_body(&secrets[0]);
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let answer = keyward.check_with(body).await;
+        blank(answer.is_error(status, code));
+        assert!(text(&answer.body["message"]).contains(told), "{}", answer.body);
+    }
+    // Who sent a key elsewhere is in no log, neither of its app nor of the other.
+    keyward.settle().await;
+    let log = elsewhere.get("/api-auth/apps/acme/audit/logs?outcome=blocked").await.ok();
+    assert_eq!(log["data"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_says_of_which_deployment_the_named_apps_are() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let (id, elsewhere) = keyward.other_deployment(Mode::Staging, &[]).await;
+    let here = keyward.backend();
+    let mut secrets = vec![];
+    for backend in [&here, &elsewhere] {
+        backend.create_app("acme").await;
+        secrets.push(text(&backend.create_key("acme", json!({})).await["secret"]));
+    }
+    let ask = async |backend: &Backend, secret: &str, members: Value| {
+        let mut body = check_body(secret);
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        backend.post("/v1/authz/check", body).await
+    };
+    for members in [json!({"apps": ["acme"]}), json!({"apps": ["acme"], "deployment_id": id})] {
+        assert_eq!(ask(&elsewhere, &secrets[1], members.clone()).await.ok()["allowed"], true, "{members}");
+        ask(&elsewhere, &secrets[0], members).await.is_error(401, "invalid_api_key");
+    }
+    // Whether the key is one or none.
+    for key in [secrets[0].clone(), secrets[1].clone(), crate::alone::with_another_secret(&secrets[0])] {
+        let answer = ask(&here, &key, json!({"apps": ["acme"], "deployment_id": id})).await;
+        answer.is_error(400, "invalid_field");
+        assert_eq!(answer.body["message"], "deployment_id must be the deployment of the root key");
+    }
 }

@@ -1,8 +1,16 @@
 //! What a verification costs, and what costs nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{TimeDelta, Utc};
-use keyward_http::VerifyAuth;
-use serde_json::json;
+use keyward_core::decision::Target;
+use keyward_core::id::{AppNumber, KeyId};
+use keyward_core::token::{ApiKeyToken, Secret};
+use keyward_http::{Services, VerifyAuth};
+use keyward_store::dynamodb_client;
+use keyward_verifier::{Accepted, Check, CheckError, Verifier};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 
 use keyward_tests::{Browser, Call, Keyward, check_body, text};
 
@@ -344,9 +352,143 @@ async fn the_first_check_of_a_limited_app_reads_twice() {
     assert_eq!(of_a_check(&keyward, &key).await, [call("BatchGetItem", 3.0)], "it looked where they were");
     assert_eq!(of_a_check(&keyward, &key).await, [call("BatchGetItem", 2.0)]);
     keyward.backend().patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": "s"})).await.ok();
-    let reads = [call("BatchGetItem", 2.0), call("BatchGetItem", 3.0)];
+    let reads = [call("BatchGetItem", 2.0), call("BatchGetItem", 1.0)];
     assert_eq!(of_a_check(&keyward, &key).await[..2], reads);
     assert_eq!(of_a_check(&keyward, &key).await[0], call("BatchGetItem", 3.0));
+}
+
+/// What a check of this key by this process reads and computes: the units of each of its calls, and the HMACs.
+async fn read_and_computed(keyward: &Keyward, process: &Services, key: &str) -> (Vec<f64>, u64) {
+    keyward.calls.take();
+    keyward.calls.take_units();
+    let before = process.store.hmacs_compared();
+    let verifier = Verifier::new(process.store.clone(), process.recorder.clone(), process.deployment.id);
+    let target = Target::parse("GET", "/v1/users").unwrap();
+    let check = Check {
+        presented: key,
+        accepted: &Accepted::ANY,
+        target: &target,
+        required_permissions: &[],
+        client_ip: None,
+        user_agent: None,
+    };
+    let refused = verifier.check(&check, None).await;
+    assert!(matches!(refused, Err(CheckError::InvalidKey)), "{refused:?}");
+    let (calls, units) = (keyward.calls.take(), keyward.calls.take_units());
+    assert_eq!(calls.len(), units.len(), "{calls:?}");
+    (units, process.store.hmacs_compared() - before)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_key_costs_the_same_whatever_of_it_is_wrong_and_whatever_a_process_has_seen() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let rules = json!([{"unit": "day", "duration": 1, "max_requests": 100}]);
+    for slug in ["own", "of-app"] {
+        let scheme = json!({"slug": slug, "name": "S", "rules": rules});
+        backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    }
+    for (slug, scheme) in [("limited", json!("of-app")), ("free", Value::Null)] {
+        let app = json!({"app_slug": slug, "name": slug, "rate_limit_scheme_slug": scheme});
+        backend.post("/api-auth/apps", app).await.ok();
+    }
+    let mut keys = vec![];
+    for app in ["limited", "free"] {
+        for members in [json!({}), json!({"rate_limit_scheme_slug": "own"})] {
+            keys.push(backend.create_key(app, members).await);
+        }
+        let revoked = backend.create_key(app, json!({"rate_limit_scheme_slug": "own"})).await;
+        backend.revoke(app, &text(&revoked["id"])).await.ok();
+        keys.push(revoked);
+    }
+    let client = dynamodb_client(keyward.sdk_config());
+    let client = client.config().to_builder().interceptor(keyward.calls.clone()).build();
+    let client = aws_sdk_dynamodb::Client::from_conf(client);
+    let process = keyward.process(keyward.services.store.clock().clone(), client).await;
+    let tokens: Vec<ApiKeyToken> =
+        keys.iter().map(|key| ApiKeyToken::parse(&text(&key["secret"])).unwrap()).collect();
+    let other = || Secret::from_random(&[9; 32]);
+    let unknown_id = KeyId::mint(Utc::now(), 5);
+    // By the app that the presented key names: what else it says must make no difference.
+    let mut costs = BTreeMap::new();
+    let known = tokens.iter().map(|token| token.app).chain([AppNumber::mint(77)]);
+    let apps: BTreeSet<String> = known.map(AppNumber::base62).collect();
+    for seen in ["nothing", "the keys"] {
+        for app in &apps {
+            let app = AppNumber::from_base62(app).unwrap();
+            let of_others = tokens.iter().filter(|token| token.app != app).cloned();
+            let presented = tokens.iter().map(|token| ApiKeyToken { secret: other(), ..token.clone() });
+            let presented = presented.chain(of_others).map(|token| ApiKeyToken { app, ..token });
+            let unknown = ApiKeyToken { app, id: unknown_id, secret: other(), ..tokens[0].clone() };
+            for token in presented.chain([unknown]) {
+                let key = token.reveal().expose_secret().to_owned();
+                let cost = read_and_computed(&keyward, &process, &key).await;
+                let first = costs.entry((seen, app.base62())).or_insert_with(|| cost.clone());
+                assert_eq!(&cost, first, "{token:?} after {seen}");
+                assert_eq!((cost.0.len(), cost.1), (1, 1), "one call, one HMAC");
+            }
+        }
+        if seen == "nothing" {
+            assert!(costs.values().all(|cost| cost.0 == [2.0]), "{costs:?}");
+        }
+        let verifier = Verifier::new(process.store.clone(), process.recorder.clone(), process.deployment.id);
+        let target = Target::parse("GET", "/v1/users").unwrap();
+        for token in tokens.iter().chain(&tokens) {
+            let key = token.reveal();
+            let check = Check {
+                presented: key.expose_secret(),
+                accepted: &Accepted::ANY,
+                target: &target,
+                required_permissions: &[],
+                client_ip: None,
+                user_agent: None,
+            };
+            assert!(!matches!(verifier.check(&check, None).await, Err(CheckError::InvalidKey)));
+        }
+        process.recorder.flush().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_reads_rules_once_and_none_that_do_not_decide() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let key = limited(&keyward, json!([{"unit": "day", "duration": 1, "max_requests": 100}])).await;
+    let mut keys = vec![key];
+    for _ in 0..3 {
+        keys.push(text(&backend.create_key("acme", json!({})).await["secret"]));
+    }
+    for slug in ["a", "b", "c"] {
+        let rules = json!([{"unit": "day", "duration": 1, "max_requests": 100}]);
+        backend
+            .post("/api-auth/rate-limit-schemes", json!({"slug": slug, "name": "S", "rules": rules}))
+            .await
+            .ok();
+        let key = backend.create_key("acme", json!({"rate_limit_scheme_slug": slug})).await;
+        if slug == "c" {
+            backend.revoke("acme", &text(&key["id"])).await.ok();
+        }
+        keys.push(text(&key["secret"]));
+    }
+    let checks: Vec<_> = keys.iter().cycle().take(100).map(|key| check_body(key)).collect();
+    let reads = async || {
+        keyward.settle().await;
+        keyward.calls.take();
+        keyward.calls.take_units();
+        backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+        let calls = keyward.calls.take().into_iter().map(|call| call.operation);
+        // They are answered before anything is counted or recorded.
+        let reads = calls.filter(|operation| operation == "BatchGetItem").zip(keyward.calls.take_units());
+        reads.collect::<Vec<_>>()
+    };
+    let first = reads().await;
+    let expected = [call("BatchGetItem", 9.0), call("BatchGetItem", 2.0)];
+    assert_eq!(first, expected, "seven keys, the app and its rules; the rules of two keys");
+    assert_eq!(
+        reads().await,
+        [call("BatchGetItem", 12.0)],
+        "the rules of the revoked key were not asked for"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

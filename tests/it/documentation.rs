@@ -122,6 +122,7 @@ async fn use_everything(keyward: &Keyward) {
     backend.patch("/api-auth/apps/acme", json!({"rate_limit_scheme_slug": "scheme"})).await.ok();
     backend.patch("/api-auth/apps/inactive", json!({"is_active": false})).await.ok();
     let kept = backend.create_key("acme", json!({})).await;
+    backend.create_key("acme", json!({"rate_limit_scheme_slug": "scheme"})).await;
     let revoked = backend.create_key("acme", json!({})).await;
     backend.revoke("acme", &text(&revoked["id"])).await.ok();
     backend.browser("acme").await;

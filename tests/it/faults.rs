@@ -55,11 +55,24 @@ impl Process {
         process
     }
 
-    /// The status, the body and the header `Retry-After`.
     async fn check(&self, key: &str) -> (u16, Value, Option<String>) {
-        let request = Request::post("/v1/authz/check")
+        self.post("/v1/authz/check", check_body(key)).await
+    }
+
+    /// What a batch of checks of these keys is answered with: each result's status and whether it is allowed.
+    async fn check_all(&self, keys: &[String]) -> Vec<(u64, bool)> {
+        let checks: Vec<Value> = keys.iter().map(|key| check_body(key)).collect();
+        let (status, body, _) = self.post("/v1/authz/check/batch", json!({"checks": checks})).await;
+        assert_eq!(status, 200, "{body}");
+        let results = body["results"].as_array().unwrap().iter();
+        results.map(|one| (one["status"].as_u64().unwrap(), one["allowed"].as_bool().unwrap())).collect()
+    }
+
+    /// The status, the body and the header `Retry-After`.
+    async fn post(&self, path: &str, body: Value) -> (u16, Value, Option<String>) {
+        let request = Request::post(path)
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(check_body(key).to_string()))
+            .body(Body::from(body.to_string()))
             .unwrap();
         let response = self.routes.clone().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
@@ -253,4 +266,28 @@ async fn an_app_may_rather_be_reached_than_counted() {
     wrong.is_error(400, "invalid_field");
     let cleared = backend.patch("/api-auth/apps/one", json!({"on_store_error": null})).await.ok();
     assert_eq!(cleared["on_store_error"], "deny");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_for_one_check_of_a_batch_fails_alone_and_leaves_the_others_time() {
+    let process = Process::start().await;
+    let backend = process.keyward.backend();
+    backend.create_app("free").await;
+    let mut keys = vec![process.one_mode.clone()];
+    for _ in 1..100 {
+        keys.push(text(&backend.create_key("free", json!({})).await["secret"]));
+    }
+    process.faults.plan("BatchGetItem", 0, Fault::Unprocessed, 1);
+    assert_eq!(process.check_all(&keys[..2]).await, [(200, true); 2], "it is asked for again");
+    process.faults.plan("BatchGetItem", 0, Fault::Unprocessed, usize::MAX);
+    assert_eq!(process.check_all(&keys[..2]).await, [(200, true), (503, false)]);
+    // A hundred keys, their apps and the rules of one are two requests.
+    for fault in [Fault::Slow(Duration::from_secs(10)), Fault::Failed] {
+        process.faults.plan("BatchGetItem", 1, fault, usize::MAX);
+        let answers = process.check_all(&keys).await;
+        let expected = [vec![(200, true); 97], vec![(503, false); 3]].concat();
+        assert_eq!(answers, expected, "{fault:?}");
+    }
+    process.faults.clear();
+    assert_eq!(process.check_all(&keys).await, [(200, true); 100]);
 }

@@ -13,15 +13,20 @@ use axum::http::{Method, Request, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use chrono::TimeDelta;
+use keyward_core::deployment::Mode;
 use keyward_tests::{Answer, Keyward, text};
-use keyward_verifier::{ApiKeyLayer, Decision, Verifier};
+use keyward_verifier::{AcceptedDeployment, ApiKeyLayer, Decision, Verifier};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt};
 
-/// A layer that may do to the table what the authorizer may.
-fn layer(keyward: &Keyward) -> ApiKeyLayer {
+/// A verifier that may do to the table what the authorizer may.
+fn verifier(keyward: &Keyward) -> Verifier {
     let services = &keyward.authorizer;
-    ApiKeyLayer::new(Verifier::new(services.store.clone(), services.recorder.clone()))
+    Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id)
+}
+
+fn layer(keyward: &Keyward) -> ApiKeyLayer {
+    ApiKeyLayer::app(verifier(keyward), "acme").unwrap()
 }
 
 async fn whose(Extension(decision): Extension<Arc<Decision>>) -> Json<Value> {
@@ -152,11 +157,7 @@ async fn a_permission_that_the_layer_requires_is_needed() {
     is_refused(&answer, 403, "permission_denied", challenge);
     assert!(answer.body["request_id"].is_string());
 
-    let wrong = ApiKeyLayer::new(Verifier::new(
-        keyward.authorizer.store.clone(),
-        keyward.authorizer.recorder.clone(),
-    ));
-    let wrong = wrong.require("users:read AND").unwrap_err().to_string();
+    let wrong = ApiKeyLayer::any_app(verifier(&keyward)).require("users:read AND").unwrap_err().to_string();
     assert_eq!(wrong, "permissions is wrong at character 15: expected a permission or '('");
 }
 
@@ -314,4 +315,49 @@ async fn any_service_can_be_inside_and_is_called_when_it_is_ready() {
     }
     let request = asking("/").body(String::new()).unwrap();
     assert_eq!(service.ready().await.unwrap().call(request).await.unwrap().status(), 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_app_is_no_key_here() {
+    let keyward = Keyward::start().await;
+    let (_, elsewhere) = keyward.other_deployment(Mode::Staging, &[]).await;
+    let mut secrets = vec![];
+    for (backend, slug) in [
+        (&keyward.backend(), "acme"),
+        (&keyward.backend(), "beta"),
+        (&keyward.backend(), "gamma"),
+        (&elsewhere, "acme"),
+    ] {
+        backend.create_app(slug).await;
+        secrets.push(text(&backend.create_key(slug, json!({})).await["secret"]));
+    }
+    let statuses = async |layer: ApiKeyLayer| {
+        let api = guarded(layer);
+        let mut statuses = vec![];
+        for secret in &secrets {
+            let answer = send(&api, with(secret)).await;
+            if answer.status != 200 {
+                is_refused(&answer, 401, "invalid_api_key", INVALID);
+                assert_eq!(answer.body, send(&api, with("x")).await.body, "as what is no key");
+            }
+            statuses.push(answer.status);
+        }
+        statuses
+    };
+    let acme = || ApiKeyLayer::app(verifier(&keyward), "acme").unwrap();
+    let any = || ApiKeyLayer::any_app(verifier(&keyward));
+    assert_eq!(statuses(acme()).await, [200, 401, 401, 401]);
+    assert_eq!(statuses(acme().or_app("beta").unwrap()).await, [200, 200, 401, 401]);
+    assert_eq!(statuses(any()).await, [200, 200, 200, 401], "of the first deployment");
+    assert_eq!(statuses(any().or_app("beta").unwrap()).await, [200, 200, 200, 401]);
+    let there = AcceptedDeployment::Id(
+        text(&elsewhere.get("/api-auth/apps/acme").await.ok()["deployment_id"]).parse().unwrap(),
+    );
+    assert_eq!(statuses(acme().deployment(there)).await, [401, 401, 401, 200]);
+    assert_eq!(statuses(any().deployment(AcceptedDeployment::Any)).await, [200; 4]);
+    let wrong = ApiKeyLayer::app(verifier(&keyward), "Acme").unwrap_err().to_string();
+    assert!(wrong.starts_with("app must be 1 to 64 lower-case letters"), "{wrong}");
+    keyward.settle().await;
+    let log = elsewhere.get("/api-auth/apps/acme/audit/logs?outcome=blocked").await.ok();
+    assert_eq!(log["data"], json!([]), "no log tells of requests to another's API");
 }

@@ -1,6 +1,7 @@
 //! What Keyward promises, tried over HTTP against an installation in this process, one for each test.
 
 mod addresses;
+mod alone;
 mod audit_log;
 mod authorizer;
 mod bad_input;

@@ -2,13 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use keyward_http::Services;
 use keyward_tests::{Keyward, Soak};
 use keyward_verifier::Verifier;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_check_that_starts_after_a_revocation_was_answered_is_allowed() {
     let keyward = Keyward::start().await;
-    let verifier = Verifier::new(keyward.authorizer.store.clone(), keyward.authorizer.recorder.clone());
+    let Services { store, recorder, deployment, .. } = keyward.authorizer.clone();
+    let verifier = Verifier::new(store, recorder, deployment.id);
     let soak = Soak::prepare(keyward.backend(), verifier, 10_000).await;
     soak.run().await;
     for changes in [&soak.revocations, &soak.rotations, &soak.disablings] {

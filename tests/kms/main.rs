@@ -24,7 +24,7 @@ use keyward_http::{
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
 use keyward_tests::{Fault, Faults, check_body, conforms};
-use keyward_verifier::{BuildError, Check, Target, Verifier};
+use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -277,6 +277,7 @@ async fn a_verifier_is_built_on_kms() {
     let target = Target::parse("GET", "/v1/users").unwrap();
     let check = Check {
         presented: &secret,
+        accepted: &Accepted::ANY,
         target: &target,
         required_permissions: &[],
         client_ip: "127.0.0.1".parse().ok(),

@@ -11,6 +11,8 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use serde_json::{Value, json};
 
 /// What becomes of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub enum Fault {
     Denied,
     /// The table's KMS key is disabled.
     KeyDisabled,
+    /// A batch of reads is answered but for the last key of it, which is left to be asked for again.
+    Unprocessed,
 }
 
 impl Fault {
@@ -118,6 +122,22 @@ struct Connector {
     faults: Faults,
 }
 
+/// The answer to a batch of reads, but for the last key of the request.
+async fn without_the_last(asked: &Value, mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+    let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
+    let body = ByteStream::new(body).collect().await.expect("a body").to_vec();
+    let mut body: Value = serde_json::from_slice(&body).expect("an answer in JSON");
+    let (table, request) =
+        asked["RequestItems"].as_object().and_then(|tables| tables.iter().next()).expect("a table");
+    let last = request["Keys"].as_array().and_then(|keys| keys.last()).expect("a key");
+    if let Some(items) = body["Responses"][table].as_array_mut() {
+        items.retain(|item| item["pk"] != last["pk"] || item["sk"] != last["sk"]);
+    }
+    body["UnprocessedKeys"] = json!({table.as_str(): {"Keys": [last], "ConsistentRead": true}});
+    *answer.body_mut() = SdkBody::from(body.to_string());
+    Ok(answer)
+}
+
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Some(fault) = self.faults.next(&request) else { return self.inner.call(request) };
@@ -141,6 +161,12 @@ impl HttpConnector for Connector {
                 r#"{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": "KMS key access denied error: com.amazonaws.services.kms.model.DisabledException: arn:aws:kms:us-east-1:111122223333:key/1234abcd is disabled. (Service: AWSKMS; Status Code: 400; Error Code: DisabledException)"}"#,
             ),
             Fault::Garbage => answer(502, "<html>Bad Gateway</html>"),
+            Fault::Unprocessed => {
+                let asked = serde_json::from_slice(request.body().bytes().unwrap_or_default());
+                let asked: Value = asked.expect("a request in JSON");
+                let carried_out = self.inner.call(request);
+                HttpConnectorFuture::new(async move { without_the_last(&asked, carried_out.await?).await })
+            }
             Fault::AnswerLost => {
                 let carried_out = self.inner.call(request);
                 HttpConnectorFuture::new(async move {

@@ -133,6 +133,8 @@ pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta))
     assert_eq!(manager.get("/api-auth/keys").await.ok()["data"], json!([]), "only what still works");
     auditor.get("/api-auth/audit/logs").await.ok();
 
+    // A key that still names the scheme when its app is gone.
+    backend.create_key(&slug, json!({"rate_limit_scheme_slug": scheme})).await;
     backend.delete(&app).await.ok();
     backend.get(&app).await.is_error(404, "not_found");
     assert_eq!(backend.delete(&format!("/api-auth/rate-limit-schemes/{scheme}")).await.status, 204);

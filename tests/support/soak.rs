@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyward_core::decision::Target;
-use keyward_verifier::{Check, CheckError, Verifier};
+use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -257,6 +257,7 @@ impl Soak {
     async fn verify(&self, credential: &Credential) -> Result<(), String> {
         let check = Check {
             presented: &credential.secret,
+            accepted: &Accepted::ANY,
             target: &self.target,
             required_permissions: &[],
             client_ip: "127.0.0.1".parse().ok(),

@@ -1,5 +1,7 @@
 //! The events that API Gateway sends to Lambda authorizers.
 
+use std::collections::HashMap;
+
 use keyward_core::decision::Target;
 use keyward_core::path::NormalPath;
 use keyward_core::{ClientAddress, InvalidField};
@@ -32,6 +34,7 @@ pub struct Event {
     /// May begin with the stage, or with what a custom domain maps to the API.
     path: Option<String>,
     stage: Option<String>,
+    stage_variables: HashMap<String, String>,
     headers: HeaderMap,
     /// What API Gateway took from the one header that it was told to look at.
     token: Option<String>,
@@ -83,6 +86,7 @@ impl Event {
             method: Some(context.http.method.to_string()),
             path: event.raw_path.or(context.http.path),
             stage: context.stage,
+            stage_variables: event.stage_variables,
             headers: event.headers,
             token: None,
             source_ip: context.http.source_ip,
@@ -102,6 +106,7 @@ impl Event {
             method: event.http_method.map(|method| method.to_string()),
             path: event.path,
             stage: context.stage,
+            stage_variables: event.stage_variables,
             headers,
             token: None,
             source_ip: context.identity.and_then(|identity| identity.source_ip),
@@ -116,6 +121,7 @@ impl Event {
             method: None,
             path: None,
             stage: None,
+            stage_variables: HashMap::new(),
             headers: HeaderMap::new(),
             token: event.authorization_token,
             source_ip: None,
@@ -177,6 +183,11 @@ impl Event {
     pub(crate) fn client_ip(&self, proxies: &TrustedProxies) -> Option<ClientAddress> {
         let source = self.source_ip.as_deref()?.parse().ok()?;
         Some(proxies.client(source, &self.headers))
+    }
+
+    /// What the stage of the API says under this name.
+    pub(crate) fn stage_variable(&self, name: &str) -> Option<&str> {
+        self.stage_variables.get(name).map(String::as_str)
     }
 
     pub(crate) fn user_agent(&self) -> Option<&str> {

@@ -2,10 +2,12 @@
 //!
 //! Takes the events of HTTP APIs, payload format 2.0 (a simple response) and 1.0, and of REST APIs, types `REQUEST` and
 //! `TOKEN` (an IAM policy). A request that is refused is answered with 403 by API Gateway; with 401, where a policy is asked
-//! for and there is no valid key; with 500, when the store fails and so the authorizer.
+//! for and there is no valid key; with 500, when the authorizer fails because the store does, or because nobody has said for
+//! which apps the API is.
 
 mod context;
 mod event;
+mod guarded;
 mod response;
 mod settings;
 
@@ -19,6 +21,7 @@ use keyward_verifier::{Check, CheckError, Decision, Verifier};
 use crate::context::Context;
 use crate::event::Form;
 pub use crate::event::{Event, UnknownEvent};
+pub use crate::guarded::{Guarded, GuardedError};
 pub use crate::response::{PolicyResponse, Response};
 pub use crate::settings::Settings;
 
@@ -28,7 +31,8 @@ const UNAUTHORIZED: &str = "Unauthorized";
 /// Decides on a request by its key, and records the decision.
 ///
 /// # Errors
-/// `Unauthorized`: there is no valid key, and the answer would be a policy. Another: the store could not tell.
+/// `Unauthorized`: there is no valid key, and the answer would be a policy. Another: it is not said whose keys are accepted
+/// ([`GuardedError`]), or the store could not tell.
 pub async fn authorize(
     services: &Services,
     settings: &Settings,
@@ -56,6 +60,8 @@ async fn decide(
     settings: &Settings,
     event: &Event,
 ) -> Result<Result<Decision, Refused>, lambda_http::Error> {
+    let accepted = settings.guarded.accepted(event);
+    let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
     let Some(presented) = event.presented(settings) else {
         return Ok(Err(Refused::unauthorized("missing_api_key", "The request has no API key")));
     };
@@ -65,12 +71,13 @@ async fn decide(
     };
     let check = Check {
         presented,
+        accepted: &accepted,
         target: &target,
         required_permissions: &[],
         client_ip: event.client_ip(&services.settings.trusted_proxies),
         user_agent: event.user_agent(),
     };
-    let verifier = Verifier::new(services.store.clone(), services.recorder.clone());
+    let verifier = Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id);
     match verifier.check(&check, None).await {
         Ok(decision) => Ok(Ok(decision)),
         Err(error @ CheckError::InvalidKey) => {

@@ -5,11 +5,15 @@ use std::env;
 use keyward_http::SettingsError;
 use lambda_http::http::HeaderName;
 
-/// Where keys are found.
+use crate::guarded::Guarded;
+
+/// Where keys are found, and of which apps they must be.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The one header in which keys are; where it is not given, `Authorization` and `x-api-key`.
     pub key_header: Option<HeaderName>,
+    /// The apps whose keys open the guarded API; those of stages that name theirs are others.
+    pub guarded: Guarded,
 }
 
 impl Settings {
@@ -18,11 +22,14 @@ impl Settings {
     /// | variable | |
     /// |---|---|
     /// | `KEYWARD_KEY_HEADER` | [`Settings::key_header`] |
+    /// | `KEYWARD_APPS`, `KEYWARD_DEPLOYMENT` | [`Settings::guarded`]: see [`Guarded::parse`] |
     ///
     /// # Errors
     /// A variable is wrong.
     pub fn from_env() -> Result<Self, SettingsError> {
-        Self::parse(&env::var("KEYWARD_KEY_HEADER").unwrap_or_default())
+        let variable = |name| env::var(name).unwrap_or_default();
+        let guarded = Guarded::parse(&variable("KEYWARD_APPS"), &variable("KEYWARD_DEPLOYMENT"))?;
+        Ok(Self { guarded, ..Self::parse(&variable("KEYWARD_KEY_HEADER"))? })
     }
 
     /// Parses the value of `KEYWARD_KEY_HEADER`.
@@ -39,7 +46,7 @@ impl Settings {
                 )
             })?),
         };
-        Ok(Self { key_header })
+        Ok(Self { key_header, ..Self::default() })
     }
 }
 

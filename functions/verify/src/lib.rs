@@ -6,7 +6,9 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
+use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
 use keyward_core::decision::Target;
+use keyward_core::id::DeploymentId;
 use keyward_core::requirement::Requirement;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, InvalidField};
@@ -39,6 +41,8 @@ struct Request {
     client_ip: Option<String>,
     user_agent: Option<String>,
     required_permissions: Option<Vec<String>>,
+    apps: Option<Vec<String>>,
+    deployment_id: Option<DeploymentId>,
 }
 
 #[derive(Deserialize)]
@@ -113,13 +117,14 @@ fn caller(services: &Services, parts: &Parts) -> Result<Option<Token<RootKey>>, 
 }
 
 fn verifier(services: &Services) -> Verifier {
-    Verifier::new(services.store.clone(), services.recorder.clone())
+    Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id)
 }
 
 /// What is asked of one request, parsed.
 struct Asked {
     request: Request,
     client_ip: Option<ClientAddress>,
+    accepted: Accepted,
     target: Target,
     required: Vec<Requirement>,
 }
@@ -129,6 +134,7 @@ impl Asked {
         let target = Target::parse(&request.method, &request.resource)?;
         let client_ip = request.client_ip.as_deref().map(|text| ClientAddress::parse("client_ip", text));
         let client_ip = client_ip.transpose()?;
+        let accepted = accepted(request.apps.as_deref(), request.deployment_id)?;
         let required = request.required_permissions.as_deref().unwrap_or_default();
         let required = Requirement::parse_all("required_permissions", required)?;
         if request.principal.kind == PrincipalType::OauthAccessToken {
@@ -137,19 +143,31 @@ impl Asked {
                 "OAuth access tokens are not issued here: send an API key as a principal of type 'api_key'",
             ));
         }
-        Ok(Self { request, client_ip, target, required })
+        Ok(Self { request, client_ip, accepted, target, required })
     }
 
     /// `peer` is taken for the client where the request names none.
     fn check<'a>(&'a self, peer: &'a Peer) -> Check<'a> {
         Check {
             presented: &self.request.principal.value,
+            accepted: &self.accepted,
             target: &self.target,
             required_permissions: &self.required,
             client_ip: self.client_ip.or(peer.client_ip),
             user_agent: self.request.user_agent.as_deref().or(peer.user_agent.as_deref()),
         }
     }
+}
+
+/// Whose keys are accepted. Slugs are those of one deployment: the one that is named, that of the root key, or the first.
+fn accepted(apps: Option<&[String]>, deployment: Option<DeploymentId>) -> Result<Accepted, InvalidField> {
+    let apps = apps.map_or(Ok(AcceptedApps::Any), |slugs| AcceptedApps::named("apps", slugs))?;
+    let deployment = match (deployment, &apps) {
+        (Some(id), _) => AcceptedDeployment::Id(id),
+        (None, AcceptedApps::Named(_)) => AcceptedDeployment::First,
+        (None, AcceptedApps::Any) => AcceptedDeployment::Any,
+    };
+    Ok(Accepted { deployment, apps })
 }
 
 /// The client as whoever asks passes it on in headers, or else whoever asks.

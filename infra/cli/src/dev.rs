@@ -309,6 +309,7 @@ impl Installation {
             ("KEYWARD_KEY_FILE", key_file.display().to_string()),
             ("KEYWARD_PUBLIC_URL", public_url.to_owned()),
             ("KEYWARD_VERIFY_AUTH", "open".to_owned()),
+            ("KEYWARD_APPS", "ANY".to_owned()),
         ];
         let text: String = lines.into_iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         folder.write_private(&folder.functions_env(), text.as_bytes())?;

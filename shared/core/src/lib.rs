@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws randomness: instants and random bytes are arguments. Every
 //! value parsed into a type of this crate is valid for as long as it exists, so the other crates never check twice.
 
+pub mod accepted;
 pub mod address;
 pub mod app;
 pub mod audit;

@@ -9,6 +9,7 @@
 //! [`ApiKeyToken::reveal`] or [`Token::reveal`].
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -62,6 +63,13 @@ impl Secret {
 
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+}
+
+/// For a hasher with a key of its own, such as [`std::hash::RandomState`], whose hashes tell nothing of the secret.
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
     }
 }
 

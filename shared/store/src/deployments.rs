@@ -99,10 +99,19 @@ impl Table {
     /// # Errors
     /// As all calls of the store.
     pub async fn first_deployment(&self) -> Result<Option<Deployment>, Error> {
-        let Some(item) = self.get(&first_key()).await? else {
-            return Ok(None);
-        };
-        self.deployment(body::<FirstBody>(item)?.deployment_id).await
+        match self.first_deployment_id().await? {
+            Some(id) => self.deployment(id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The id of the deployment that was made first, if any was.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn first_deployment_id(&self) -> Result<Option<DeploymentId>, Error> {
+        let first = self.get(&first_key()).await?.map(body::<FirstBody>).transpose()?;
+        Ok(first.map(|first| first.deployment_id))
     }
 
     /// The deployment with this id.

@@ -10,7 +10,7 @@ use keyward_pepper::PepperError;
 ///
 /// `Display` is fit for the caller of the API, but for [`Error::Unavailable`], [`Error::KeyUnavailable`] and
 /// [`Error::Internal`], whose details belong in the log.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The credential is unknown, wrong, used up or expired: always the same, so that nobody learns which.
     #[error("the credential is not valid")]

@@ -19,7 +19,7 @@ use keyward_core::hashing::{PepperVersion, Tag};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Table, random};
+use crate::{Deadline, Error, Table, random};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
@@ -359,26 +359,26 @@ impl Table {
         Ok(answer.item)
     }
 
-    /// Reads up to 100 items in one request, strongly consistent, in no order; what is missing is left out.
-    pub(crate) async fn get_batch(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
-        let wanted = KeysAndAttributes::builder()
-            .set_keys(Some(keys.iter().map(Key::attributes).collect()))
-            .consistent_read(true)
-            .build()?;
-        let mut pending = HashMap::from([(self.name().to_owned(), wanted)]);
-        let mut items = Vec::with_capacity(keys.len());
+    /// Reads what is left to read of a batch, strongly consistent, in one request and more for what is left out of its
+    /// answer. What was read before it fails is in the batch.
+    async fn read(&self, batch: &mut Batch) -> Result<(), Error> {
         for attempt in 0..ATTEMPTS {
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(batch.unread.iter().map(Key::attributes).collect()))
+                .consistent_read(true)
+                .build()?;
             let answer = self
                 .client()
                 .batch_get_item()
-                .set_request_items(Some(pending))
+                .request_items(self.name(), wanted)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
                 .await?;
-            items.extend(answer.responses.unwrap_or_default().into_values().flatten());
-            pending = answer.unprocessed_keys.unwrap_or_default();
-            if pending.is_empty() {
-                return Ok(items);
+            batch.items.extend(answer.responses.unwrap_or_default().into_values().flatten());
+            let unprocessed = answer.unprocessed_keys.unwrap_or_default().into_values();
+            batch.unread = unprocessed.flat_map(|table| table.keys).filter_map(|key| key_of(&key)).collect();
+            if batch.unread.is_empty() {
+                return Ok(());
             }
             pause(attempt).await?;
         }
@@ -387,13 +387,30 @@ impl Table {
 
     /// Reads any number of different items, four batches at a time; what is missing is left out.
     pub(crate) async fn get_all(&self, keys: &[Key]) -> Result<HashMap<Key, Item>, Error> {
-        let chunks: Vec<Vec<Key>> = keys.chunks(100).map(<[Key]>::to_vec).collect();
-        let batches: Vec<Vec<Item>> = stream::iter(chunks)
-            .map(|chunk| async move { self.get_batch(&chunk).await })
+        let batches: Vec<Vec<Item>> = stream::iter(batches(keys))
+            .map(|mut batch| async move { self.read(&mut batch).await.map(|()| batch.items) })
             .buffered(4)
             .try_collect()
             .await?;
-        Ok(batches.into_iter().flatten().filter_map(|item| Some((key_of(&item)?, item))).collect())
+        Ok(by_key(batches.into_iter().flatten()).collect())
+    }
+
+    /// As [`Self::get_all`], as far as it gets until the deadline.
+    pub(crate) async fn read_until(&self, deadline: Deadline, keys: &[Key]) -> Reads {
+        let read = async |mut batch: Batch| {
+            let outcome = deadline.of(self.read(&mut batch)).await;
+            (batch, outcome)
+        };
+        let mut batches = stream::iter(batches(keys)).map(read).buffer_unordered(4);
+        let mut reads = Reads::default();
+        while let Some((batch, outcome)) = batches.next().await {
+            reads.answered += batch.wanted - batch.unread.len();
+            reads.found.extend(by_key(batch.items));
+            if let Err(error) = outcome {
+                reads.failed.extend(batch.unread.into_iter().map(|key| (key, error.clone())));
+            }
+        }
+        reads
     }
 
     /// As [`Self::get_all`], in the order of `keys`.
@@ -493,6 +510,55 @@ impl Table {
                 Some(next) => below = Some(next),
                 None => return Ok(found),
             }
+        }
+    }
+}
+
+/// Items to be read in one request, and those that were.
+struct Batch {
+    wanted: usize,
+    unread: Vec<Key>,
+    items: Vec<Item>,
+}
+
+fn batches(keys: &[Key]) -> Vec<Batch> {
+    let batch = |keys: &[Key]| Batch { wanted: keys.len(), unread: keys.to_vec(), items: vec![] };
+    keys.chunks(100).map(batch).collect()
+}
+
+fn by_key(items: impl IntoIterator<Item = Item>) -> impl Iterator<Item = (Key, Item)> {
+    items.into_iter().filter_map(|item| Some((key_of(&item)?, item)))
+}
+
+/// What came of reading many items: each may have failed alone.
+#[derive(Default)]
+pub(crate) struct Reads {
+    found: HashMap<Key, Item>,
+    failed: HashMap<Key, Error>,
+    /// Of how many keys it is known whether there is an item.
+    answered: usize,
+}
+
+impl Reads {
+    /// This, but for reads of which none succeeded.
+    ///
+    /// # Errors
+    /// Why that is so.
+    pub(crate) fn unless_all_failed(self) -> Result<Self, Error> {
+        match self.failed.values().next() {
+            Some(error) if self.answered == 0 => Err(error.clone()),
+            _ => Ok(self),
+        }
+    }
+
+    /// The item with this key, if there is one.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<&Item>, Error> {
+        match self.failed.get(key) {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.found.get(key)),
         }
     }
 }

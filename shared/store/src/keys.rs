@@ -1,11 +1,10 @@
 //! API keys: `KEY#<id>` / `KEY`, with a tag, and listed through `APP#<number>#KEYS#ACTIVE|REVOKED` / `<id>`, an entry
-//! in exactly one of the two. A verification reads the key and its app in one batch.
+//! in exactly one of the two.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use keyward_core::audit::{Action, Origin};
-use keyward_core::hashing::Tag;
+use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::instant::Instant;
 use keyward_core::key::Owner;
@@ -14,17 +13,16 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
 use keyward_core::text::{Name, OwnerId, Reason, Slug};
-use keyward_core::token::{ApiKeyToken, RootKey, Secret, Token};
+use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_core::{ApiKey, App, InvalidField};
-use serde::Deserialize;
 
 use crate::apps::unknown_scheme;
 use crate::item::{
     CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made,
-    number, readable, string, tag_of, tag_value, with_tag,
+    number, readable, string, tag_value, with_tag,
 };
-use crate::schemes::{User, count_use};
-use crate::{AppAccess, Error, Scope, Store, apps, random, root_keys, schemes};
+use crate::schemes::{User, count_use, user_key};
+use crate::{AppAccess, Error, Store, apps, random};
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -69,59 +67,12 @@ pub struct KeyPage {
     pub next: Option<KeyId>,
 }
 
-/// A key and its app as one verification found them, the rules that limit it, and the tag to compare.
-#[derive(Debug, Clone)]
-pub struct KeyToCheck {
-    /// The key.
-    pub key: ApiKey,
-    /// Its app.
-    pub app: App,
-    /// The rules of its scheme, or else of the app's.
-    pub rules: Option<Rules>,
-    tag: Tag,
-}
-
 /// How often a revocation that lost to another change of the key is decided anew.
 const REVOCATIONS: u32 = 5;
-/// How often a key is read before it and its rules go together.
-const READS: u32 = 4;
-
-/// The part of a scheme that a verification needs.
-#[derive(Deserialize)]
-struct Limited {
-    rules: Rules,
-}
-
-/// What was found of the key that a token names, if it and its app are there and belong together.
-fn to_check(
-    found: &HashMap<Key, Item>,
-    token: &ApiKeyToken,
-    only: Option<DeploymentId>,
-) -> Result<Option<KeyToCheck>, Error> {
-    let (Some(item), Some(app)) = (found.get(&key(token.id)), found.get(&apps::key(token.app))) else {
-        return Ok(None);
-    };
-    let tag = tag_of(item)?;
-    let (key, app) = (body::<ApiKey>(item.clone())?, body::<App>(app.clone())?);
-    // A row under another key's id is not that key, whatever its tag.
-    let together = key.id == token.id
-        && app.number == token.app
-        && key.app == app.number
-        && key.deployment_id == app.deployment_id
-        && key.key_prefix == token.prefix
-        && only.is_none_or(|only| key.deployment_id == only);
-    Ok(together.then_some(KeyToCheck { key, app, rules: None, tag }))
-}
 
 /// Which scheme limits a key: its own, or else the app's.
-fn scheme_of<'a>(app: &'a App, key: &'a ApiKey) -> Option<&'a Slug> {
+pub(crate) fn scheme_of<'a>(app: &'a App, key: &'a ApiKey) -> Option<&'a Slug> {
     key.rate_limit_scheme_slug.as_ref().or(app.rate_limit_scheme_slug.as_ref())
-}
-
-impl KeyToCheck {
-    fn scheme(&self) -> Option<Key> {
-        scheme_of(&self.app, &self.key).map(|slug| schemes::key(self.app.deployment_id, slug))
-    }
 }
 
 pub(crate) fn key(id: KeyId) -> Key {
@@ -207,7 +158,8 @@ impl Store {
             .write(self.key_change(access, &made, Action::KeyCreated, None)?)?;
         let scheme_at = transaction.len();
         if let Some(scheme) = &made.rate_limit_scheme_slug {
-            transaction = count_use(transaction, app.deployment_id, scheme, User::Key, 1)?;
+            transaction = count_use(transaction, app.deployment_id, scheme, User::Key, 1)?
+                .write(entry(&user_key(app.deployment_id, scheme, made.id)))?;
         }
         match transaction.commit().await? {
             Commit::Done => Ok((made, rules, token)),
@@ -354,112 +306,15 @@ impl Store {
                 .write(entry(&list_key(&after)))?
                 .write(self.key_change(access, &after, Action::KeyRevoked, reason.clone())?)?;
             if let Some(scheme) = &before.rate_limit_scheme_slug {
-                transaction = count_use(transaction, before.deployment_id, scheme, User::Key, -1)?;
+                let listed = user_key(before.deployment_id, scheme, id);
+                transaction = count_use(transaction, before.deployment_id, scheme, User::Key, -1)?
+                    .delete(&listed, Expression::default())?;
             }
             if transaction.commit().await? == Commit::Done {
                 return Ok(Some(after));
             }
         }
         Err(changed_meanwhile())
-    }
-
-    /// Finds the key that a token names, its app and the rules that limit it, and the root key of whoever asks, in one
-    /// read of all: a read unit for each. Which scheme the rules are in is known from an earlier check of the same key or
-    /// app in this process; the first one, and one after a change of that, reads a second time. No key is found if either
-    /// it or its app does not exist, or they do not belong together or to the root key's deployment.
-    ///
-    /// # Errors
-    /// [`Error::Unauthenticated`] for a root key that is not valid, [`Error::Forbidden`] for one without the scope
-    /// `verify`.
-    pub async fn find_key(
-        &self,
-        token: &ApiKeyToken,
-        caller: Option<&Token<RootKey>>,
-    ) -> Result<Option<KeyToCheck>, Error> {
-        Ok(self.find_keys(&[token], caller).await?.pop().flatten())
-    }
-
-    /// As [`Self::find_key`] for each of these tokens, in their order. Each item is read once, a hundred in a request.
-    ///
-    /// # Errors
-    /// As [`Self::find_key`].
-    pub async fn find_keys(
-        &self,
-        tokens: &[&ApiKeyToken],
-        caller: Option<&Token<RootKey>>,
-    ) -> Result<Vec<Option<KeyToCheck>>, Error> {
-        for _ in 0..READS {
-            let schemes = tokens.iter().filter_map(|token| self.known_scheme(token));
-            let places = tokens.iter().flat_map(|token| [key(token.id), apps::key(token.app)]);
-            let places = places.chain(caller.map(|caller| root_keys::key(caller.id))).chain(schemes);
-            let mut seen = HashSet::new();
-            let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
-            let mut found = self.table.get_all(&wanted).await?;
-            let only = match caller {
-                None => None,
-                Some(caller) => {
-                    let item = found.remove(&root_keys::key(caller.id));
-                    let access = self.root_access(item, caller, Origin::default()).await?;
-                    access.require(Scope::Verify)?;
-                    Some(access.deployment_id)
-                }
-            };
-            let checks = tokens.iter().map(|token| to_check(&found, token, only));
-            let mut checks: Vec<Option<KeyToCheck>> = checks.collect::<Result<_, _>>()?;
-            let mut complete = true;
-            for check in checks.iter_mut().flatten() {
-                self.note_scheme(check);
-                let Some(scheme) = check.scheme() else { continue };
-                match found.get(&scheme) {
-                    Some(item) => check.rules = Some(body::<Limited>(item.clone())?.rules),
-                    None => complete = false,
-                }
-            }
-            if complete {
-                return Ok(checks);
-            }
-        }
-        Err(Error::Unavailable("the rate limit scheme of a key could not be found".into()))
-    }
-
-    /// Where the rules of a token's key were found last.
-    fn known_scheme(&self, token: &ApiKeyToken) -> Option<Key> {
-        self.schemes_of_keys.get(&token.id).or_else(|| self.schemes_of_apps.get(&token.app))
-    }
-
-    /// Notes where the rules of a key are, for the next check of it or of another key of its app.
-    fn note_scheme(&self, check: &KeyToCheck) {
-        let KeyToCheck { key, app, .. } = check;
-        let of = |slug: &Slug| schemes::key(app.deployment_id, slug);
-        match &key.rate_limit_scheme_slug {
-            Some(slug) => self.schemes_of_keys.put(key.id, of(slug)),
-            None => match &app.rate_limit_scheme_slug {
-                Some(slug) => self.schemes_of_apps.put(app.number, of(slug)),
-                None => self.schemes_of_apps.forget(&app.number),
-            },
-        }
-    }
-
-    /// Whether a token's secret is that of the key which was found for it. Costs one HMAC for each pepper, also for nothing
-    /// found. The row of a key that matched moves to the current pepper, after the answer.
-    ///
-    /// # Errors
-    /// The key was made with a pepper that cannot be had.
-    pub async fn secret_matches(
-        &self,
-        token: &ApiKeyToken,
-        found: Option<&KeyToCheck>,
-    ) -> Result<bool, Error> {
-        let Some(KeyToCheck { key: found, tag, .. }) = found else {
-            return Ok(self.peppers.ring().matches_nothing(&token.secret));
-        };
-        let ring = self.peppers.of(tag).await?;
-        let matches = ring.matches_api_key(found.deployment_id, found.id, &token.secret, tag)?;
-        if matches {
-            let (deployment, token) = (found.deployment_id, token.clone());
-            self.retag_later(key(found.id), tag.clone(), move |ring| ring.tag_api_key(deployment, &token));
-        }
-        Ok(matches)
     }
 
     /// Notes that a key was used at `at`, unless a later use is noted.

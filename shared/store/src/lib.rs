@@ -8,6 +8,7 @@
 
 mod access;
 mod apps;
+mod checks;
 mod client;
 mod deadline;
 mod deployments;
@@ -25,21 +26,23 @@ mod sessions;
 mod table;
 mod tickets;
 
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use keyward_core::Clock;
-use keyward_core::id::{AppNumber, KeyId};
+use keyward_core::id::AppNumber;
 use keyward_pepper::KeyProvider;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use access::{AppAccess, RootAccess, Scope, SessionAccess};
 pub use apps::{AppChanges, AppPage, ListApps, NewApp};
+pub use checks::{FoundKey, FoundKeys, KeyToCheck};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::Error;
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
-pub use keys::{KeyPage, KeyStatus, KeyToCheck, NewKey};
+pub use keys::{KeyPage, KeyStatus, NewKey};
 pub use limits::Requester;
 pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
 pub use root_keys::RootKeyRecord;
@@ -59,7 +62,9 @@ pub struct Store {
     peppers: Peppers,
     background: Background,
     /// Where the rules of keys with a scheme of their own were last found.
-    schemes_of_keys: Memory<KeyId, Key>,
+    schemes_of_keys: Memory<u64, Key>,
+    /// What the tokens of those keys are told apart by.
+    fingerprints: RandomState,
     /// Where the rules of the other keys of an app were last found.
     schemes_of_apps: Memory<AppNumber, Key>,
     /// What counters said when they were full.
@@ -77,6 +82,7 @@ impl Store {
             table,
             background: Background::default(),
             schemes_of_keys: Memory::default(),
+            fingerprints: RandomState::new(),
             schemes_of_apps: Memory::default(),
             full_counters: Memory::default(),
         })

@@ -147,7 +147,8 @@ impl Store {
         };
         let tag = tag_of(&item)?;
         let row: RootKeyRecord = body(item)?;
-        if !self.peppers.of(&tag).await?.matches_token(row.deployment_id, token, &tag)? || row.id != token.id
+        if !self.peppers.of([&tag]).await?.matches_token(row.deployment_id, token, &tag)?
+            || row.id != token.id
         {
             return Err(Error::Unauthenticated);
         }

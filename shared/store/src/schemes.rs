@@ -1,18 +1,20 @@
-//! Rate-limit schemes: `DEPLOYMENT#<id>#SCHEMES` / `<slug>`, with counts of the apps and the keys that use each.
+//! Rate-limit schemes: `DEPLOYMENT#<id>#SCHEMES` / `<slug>`, with counts of the apps and the keys that use each. The keys that
+//! have one for their own are listed through `DEPLOYMENT#<id>#SCHEMES#<slug>` / `<key id>`, until they are revoked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use keyward_core::audit::Action;
-use keyward_core::id::{DeploymentId, SchemeId};
+use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Description, Name, Slug};
+use keyward_core::{ApiKey, App};
 use serde::{Deserialize, Serialize};
 
 use crate::item::{
     Commit, Expression, Key, Transaction, body, check_size, instant, item, number, readable, string,
 };
-use crate::{Error, RootAccess, Scope, Store, random};
+use crate::{Error, RootAccess, Scope, Store, apps, keys, random};
 
 /// A rate-limit scheme.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +39,8 @@ pub struct Scheme {
     revision: u64,
     /// How many apps that are not deleted use it.
     apps: u64,
-    /// How many keys that are not revoked have it for their own.
+    /// How many keys have it for their own that are not revoked. Those that can never work again all the same, since they
+    /// have expired or their app was deleted, are taken out when that is all that keeps it.
     #[serde(default)]
     api_keys: u64,
 }
@@ -66,6 +69,8 @@ pub struct SchemeChanges {
     pub rules: Option<Rules>,
 }
 
+/// From how many keys a scheme is taken in one transaction.
+const RELEASED: usize = 25;
 /// What callers may write into one scheme beside the numbers of its rules, so that reading it costs one read unit.
 const CALLER_BYTES: usize = 1_536;
 
@@ -77,6 +82,15 @@ fn partition(deployment: DeploymentId) -> String {
 
 pub(crate) fn key(deployment: DeploymentId, slug: &Slug) -> Key {
     Key::new(partition(deployment), slug.as_str())
+}
+
+/// The list of the keys that have a scheme for their own.
+fn users(deployment: DeploymentId, slug: &Slug) -> String {
+    format!("{}#{slug}", partition(deployment))
+}
+
+pub(crate) fn user_key(deployment: DeploymentId, slug: &Slug, id: KeyId) -> Key {
+    Key::new(users(deployment, slug), id.base62())
 }
 
 impl Store {
@@ -207,9 +221,12 @@ impl Store {
     /// Deletes a scheme that nothing uses.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::InUse`] while an app or a key that is not revoked uses it.
+    /// [`Error::NotFound`]; [`Error::InUse`] while an app that is not deleted uses it, or a key that may work again.
     pub async fn delete_scheme(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
         let before = self.scheme(access, slug).await?;
+        if before.apps == 0 && before.api_keys > 0 {
+            self.release(access.deployment_id, slug).await?;
+        }
         let unused =
             Expression::condition("apps = :none AND (attribute_not_exists(api_keys) OR api_keys = :none)")
                 .value(":none", number(0));
@@ -222,6 +239,52 @@ impl Store {
             Commit::Refused(_) => {
                 Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to API auth apps"))
             }
+        }
+    }
+
+    /// Takes a scheme from the keys that have it for their own and can never work again, up to the first one that may.
+    async fn release(&self, deployment: DeploymentId, slug: &Slug) -> Result<(), Error> {
+        let mut below: Option<String> = None;
+        loop {
+            let listed =
+                self.table.entries(&users(deployment, slug), below.as_deref(), Some(RELEASED)).await?;
+            if listed.is_empty() {
+                return Ok(());
+            }
+            let places = listed.iter().filter_map(|sk| KeyId::from_base62(sk).ok()).map(keys::key);
+            let found: Vec<ApiKey> = self
+                .table
+                .get_many(&places.collect::<Vec<_>>())
+                .await?
+                .into_iter()
+                .map(body)
+                .collect::<Result<_, _>>()?;
+            let apps: HashSet<Key> = found.iter().map(|key| apps::key(key.app)).collect();
+            let apps = self.table.get_many(&apps.into_iter().collect::<Vec<_>>()).await?;
+            let apps: Vec<App> = apps.into_iter().map(body).collect::<Result<_, _>>()?;
+            let now = self.clock().now();
+            let is_dead = |of: &ApiKey| {
+                let app_is_there = apps.iter().any(|app| app.number == of.app && app.deleted_at.is_none());
+                of.is_expired(now) || !app_is_there
+            };
+            if !found.iter().all(is_dead) {
+                return Ok(());
+            }
+            let mut transaction = Transaction::new(&self.table);
+            for of in &found {
+                let released = Expression::unchanged(of.revision)
+                    .update("SET revision = :revision REMOVE rate_limit_scheme_slug")
+                    .value(":revision", number(of.revision + 1));
+                transaction = transaction
+                    .update(&keys::key(of.id), released)?
+                    .delete(&user_key(deployment, slug, of.id), Expression::default())?;
+            }
+            let counted = Expression::condition("attribute_exists(pk)")
+                .update("ADD api_keys :by")
+                .value(":by", number(format!("-{}", found.len())));
+            // If one of them was changed meanwhile, it still counts.
+            transaction.update(&key(deployment, slug), counted)?.commit().await?;
+            below = listed.into_iter().next_back();
         }
     }
 

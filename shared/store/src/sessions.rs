@@ -35,7 +35,7 @@ impl Store {
         };
         let tag = tag_of(&row)?;
         let session: Session = body(row)?;
-        if !self.peppers.of(&tag).await?.matches_token(session.deployment_id, token, &tag)?
+        if !self.peppers.of([&tag]).await?.matches_token(session.deployment_id, token, &tag)?
             || session.id != token.id
         {
             return Err(Error::Unauthenticated);

@@ -144,7 +144,7 @@ impl Store {
         };
         let tag = tag_of(&row)?;
         let ticket: Ticket = body(row)?;
-        if !self.peppers.of(&tag).await?.matches_token(ticket.deployment_id, token, &tag)?
+        if !self.peppers.of([&tag]).await?.matches_token(ticket.deployment_id, token, &tag)?
             || ticket.id != token.id
         {
             return Err(Error::Unauthenticated);

@@ -6,10 +6,11 @@
 //! | `KEYWARD_TABLE` | its output `TableName` |
 //! | `KEYWARD_KMS_KEY_ID` | its output `KeyArn`, or |
 //! | `KEYWARD_KEY_FILE` | the key file of a local run |
+//! | `KEYWARD_APP` | the slug of the app whose keys open this API |
 //! | `PORT` | where to listen on the loopback address (default: any free port) |
 //! | `STORE_TIMEOUT` | how many seconds the table is given for a check (default: as Keyward has it) |
 //!
-//! and those of the AWS SDK. `cargo run` writes them to `.keyward/functions.env` for a local run.
+//! and those of the AWS SDK. `cargo run` writes all but the app and the port to `.keyward/functions.env` for a local run.
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -53,7 +54,8 @@ async fn run() -> Result<(), Error> {
     let port = env::var("PORT").map_or(Ok(0), |port| port.parse())?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("http://{}", listener.local_addr()?);
-    let service = routes(&verifier)?.into_make_service_with_connect_info::<SocketAddr>();
+    let service =
+        routes(&verifier, &variable("KEYWARD_APP")?)?.into_make_service_with_connect_info::<SocketAddr>();
     let mut terminate = signal(SignalKind::terminate())?;
     axum::serve(listener, service)
         .with_graceful_shutdown(async move {
@@ -67,8 +69,8 @@ async fn run() -> Result<(), Error> {
     Ok(())
 }
 
-fn routes(verifier: &Verifier) -> Result<Router, InvalidField> {
-    let keys = ApiKeyLayer::new(verifier.clone());
+fn routes(verifier: &Verifier, app: &str) -> Result<Router, InvalidField> {
+    let keys = ApiKeyLayer::app(verifier.clone(), app)?;
     let list = get(list_users).route_layer(keys.clone().require("users:read")?);
     let create = post(create_user).route_layer(keys.require("users:write")?);
     Ok(Router::new().route("/v1/users", list.merge(create)))

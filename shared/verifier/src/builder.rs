@@ -37,11 +37,11 @@ pub enum BuildError {
     Unnamed(&'static str),
     /// The table cannot be read.
     #[error(
-        "the table {0} cannot be read ({1}): see whether its name and the region are right, and whether this process may query PEPPERS in it"
+        "the table {0} cannot be read ({1}): see whether its name and the region are right, and whether this process may query PEPPERS and get INSTALLATION in it"
     )]
     Table(String, Error),
     /// Nobody has made the installation ready.
-    #[error("the table {0} holds no pepper: run 'keyward init' for its stack")]
+    #[error("the table {0} holds no pepper or no deployment: run 'keyward init' for its stack")]
     Empty(String),
     /// The peppers do not open.
     #[error(
@@ -99,10 +99,14 @@ impl Builder {
         };
         let table = Table::new(dynamodb_client(&self.config), &name, Clock::new(Utc::now));
         let store = Store::open(table, provider).await.map_err(|error| match error {
-            OpenError::Store(error) => BuildError::Table(name, error),
-            OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name),
+            OpenError::Store(error) => BuildError::Table(name.clone(), error),
+            OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name.clone()),
             OpenError::Pepper(error) => BuildError::Peppers(installation, error),
         })?;
-        Ok(Verifier::new(store.clone(), Recorder::start(store)))
+        let first = match store.table().first_deployment_id().await {
+            Ok(first) => first.ok_or(BuildError::Empty(name))?,
+            Err(error) => return Err(BuildError::Table(name, error)),
+        };
+        Ok(Verifier::new(store.clone(), Recorder::start(store), first))
     }
 }

@@ -12,10 +12,12 @@ use axum::extract::{ConnectInfo, OriginalUri};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
 use keyward_core::audit::EventId;
 use keyward_core::decision::{Denial, Target};
 use keyward_core::metric::Metric;
 use keyward_core::requirement::Requirement;
+use keyward_core::text::Slug;
 use keyward_core::{ClientAddress, InvalidField};
 use serde_json::json;
 use tower::{Layer, Service};
@@ -23,6 +25,10 @@ use tower::{Layer, Service};
 use crate::{Check, CheckError, Decision, Verifier, presented};
 
 /// Puts a check of the API key before a service, such as the routes of an [`axum::Router`].
+///
+/// It is made for the keys of an app ([`Self::app`]), or of any if that is said ([`Self::any_app`]). A working key of another
+/// app, or of another deployment than the installation's first one ([`Self::deployment`]), is refused as one that does not
+/// exist.
 ///
 /// The key is looked for where [`presented`] does. Method, path and `User-Agent` are the request's own, the path that
 /// which the client asked for, also in nested routers ([`OriginalUri`]). The client's address is that of the connection, if
@@ -61,20 +67,57 @@ type ClientIp = dyn Fn(&Parts) -> Option<ClientAddress> + Send + Sync;
 #[derive(Clone)]
 struct Gate {
     verifier: Verifier,
+    accepted: Accepted,
     required: Arc<[Requirement]>,
     client_ip: Arc<ClientIp>,
 }
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("required", &self.required).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("accepted", &self.accepted)
+            .field("required", &self.required)
+            .finish_non_exhaustive()
     }
 }
 
 impl ApiKeyLayer {
-    /// A layer that lets through what this verifier allows.
-    pub fn new(verifier: Verifier) -> Self {
-        Self(Gate { verifier, required: Arc::new([]), client_ip: Arc::new(connected) })
+    /// A layer that lets through what this verifier allows with a key of this app, of the installation's first deployment.
+    ///
+    /// # Errors
+    /// It is no slug.
+    pub fn app(verifier: Verifier, slug: &str) -> Result<Self, InvalidField> {
+        Ok(Self::accepting(verifier, AcceptedApps::Named(vec![Slug::parse("app", slug)?])))
+    }
+
+    /// A layer that lets through what this verifier allows with a key of any app, of the installation's first deployment:
+    /// for a service that itself looks at [`Decision::key`], whose `app_slug` says which.
+    pub fn any_app(verifier: Verifier) -> Self {
+        Self::accepting(verifier, AcceptedApps::Any)
+    }
+
+    fn accepting(verifier: Verifier, apps: AcceptedApps) -> Self {
+        let accepted = Accepted { deployment: AcceptedDeployment::First, apps };
+        Self(Gate { verifier, accepted, required: Arc::new([]), client_ip: Arc::new(connected) })
+    }
+
+    /// The same, for keys of this app too.
+    ///
+    /// # Errors
+    /// It is no slug.
+    pub fn or_app(mut self, slug: &str) -> Result<Self, InvalidField> {
+        let slug = Slug::parse("app", slug)?;
+        if let AcceptedApps::Named(slugs) = &mut self.0.accepted.apps {
+            slugs.push(slug);
+        }
+        Ok(self)
+    }
+
+    /// The same, for apps of this deployment, or of any, instead of the first one.
+    #[must_use]
+    pub fn deployment(mut self, deployment: AcceptedDeployment) -> Self {
+        self.0.accepted.deployment = deployment;
+        self
     }
 
     /// The same, for keys that also have these permissions: an expression as in `required_permissions` of a check, such as
@@ -152,6 +195,7 @@ impl Gate {
         let target = Target::parse(parts.method.as_str(), uri.path())?;
         let check = Check {
             presented,
+            accepted: &self.accepted,
             target: &target,
             required_permissions: &self.required,
             client_ip: (self.client_ip)(parts).or_else(|| connected(parts)),

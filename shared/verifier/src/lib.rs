@@ -17,7 +17,8 @@
 //!     .await?;
 //!
 //! let whose = async |Extension(decision): Extension<Arc<Decision>>| decision.key.name.to_string();
-//! let users = get(whose).route_layer(ApiKeyLayer::new(verifier.clone()).require("users:read")?);
+//! let keys = ApiKeyLayer::app(verifier.clone(), "acme")?;
+//! let users = get(whose).route_layer(keys.require("users:read")?);
 //! let listener = tokio::net::TcpListener::bind("0.0.0.0:3000").await?;
 //! axum::serve(listener, Router::new().route("/v1/users", users)).await?;
 //! verifier.close().await;
@@ -30,8 +31,10 @@
 //!
 //! # What happens
 //!
-//! Parse and checksum (no I/O) → one strongly consistent batch read of the key, its app and the rules that limit it → tag
-//! → state of key and app → expiry → permissions → rate limits → event.
+//! Parse and checksum (no I/O) → one strongly consistent batch read of the key and its app → tag → whether keys of the app
+//! are accepted here ([`Accepted`]) → state of key and app → expiry → permissions → the rules that limit the key → rate limits
+//! → event. The rules are in the first read, where the process has recognised the same secret, or another key of the app,
+//! before.
 //!
 //! # What it costs
 //!
@@ -42,7 +45,8 @@
 //! | of one that rules of one mode limit | 2 | 3 | 1 |
 //! | of one that rules of several modes limit | 3 | 3, and 1 for each mode | 2 for each mode |
 //!
-//! The first check of a limited app in a process reads twice, since it does not know yet which rules those are. After the
+//! The first check of a limited app in a process, or of a key with rules of its own, makes a round trip more and reads no more
+//! units, since it does not know yet which rules those are. After the
 //! answer come a write unit for the event in the audit log, another a minute for the last use of a key, and one after a
 //! rotation of the pepper for each key that is used; and twice a minute a read unit for the versions of the pepper. KMS is
 //! asked once for each version, when a verifier is built or when a new one is found, and never for a check.
@@ -56,7 +60,10 @@
 //! - A check ends within 1.8 s, or within the operation timeout of the [`SdkConfig`].
 //! - When the store fails, a check is an error and never an "allowed", unless the app's `on_store_error` is `allow` and only
 //!   the counting failed.
-//! - An unknown key and a wrong secret cost as many HMACs, one for each live version of the pepper, and look the same.
+//! - An unknown key, a wrong secret and a key of an app that is not accepted look the same and cost as many HMACs, one for each
+//!   live version of the pepper; the first two also the same reads, whatever the process has seen.
+//! - What does not decide is not asked for: a key that is refused whatever it asks for needs no rules. Of several checks made
+//!   together ([`Verifier::check_all`]) each fails alone.
 //! - What was decided is written before [`Verifier::close`] returns, or logged under the target `keyward::audit`.
 //!
 //! # What it may do
@@ -66,6 +73,7 @@
 //! | action | where |
 //! |---|---|
 //! | `dynamodb:Query` | `PEPPERS` |
+//! | `dynamodb:GetItem` | `INSTALLATION` |
 //! | `dynamodb:BatchGetItem` | `KEY#*`, `APP#??????`, `DEPLOYMENT#*#SCHEMES`, `LIMIT#*` |
 //! | `dynamodb:PutItem` | `AUDIT#??????#??????#V?` |
 //! | `dynamodb:UpdateItem` | `LIMIT#*`; `KEY#*`, of which only the attributes `last_used_at`, `tag`, `pepper` and `peppers_beneath` |
@@ -79,9 +87,10 @@ mod decision;
 mod layer;
 
 use std::collections::HashMap;
-use std::fmt;
+use std::{fmt, slice};
 
 use aws_config::SdkConfig;
+use futures::future::join;
 use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
 use keyward_core::app::OnStoreError;
@@ -92,13 +101,14 @@ use keyward_core::metric::Metric;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
-use keyward_core::{ApiKey, App};
-use keyward_store::{Deadline, Error, KeyToCheck, Requester, Store, random};
+use keyward_store::{Deadline, Error, FoundKey, FoundKeys, KeyToCheck, Requester, Store, random};
 
 pub use builder::{BuildError, Builder};
 pub use credentials::{bearer, presented};
 pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
+pub use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
 pub use keyward_core::decision::{Denial, Refusal, Target};
+pub use keyward_core::id::DeploymentId;
 pub use keyward_core::requirement::Requirement;
 pub use keyward_core::{ClientAddress, InvalidField};
 pub use layer::{ApiKeyLayer, ApiKeyService};
@@ -110,6 +120,8 @@ const AT_ONCE: usize = 16;
 pub struct Check<'a> {
     /// What was presented as the key.
     pub presented: &'a str,
+    /// Of which apps keys are accepted.
+    pub accepted: &'a Accepted,
     /// What it asks for.
     pub target: &'a Target,
     /// What it needs: all of it must hold.
@@ -131,15 +143,29 @@ impl fmt::Debug for Check<'_> {
 pub struct Verifier {
     store: Store,
     recorder: Recorder,
+    /// The first deployment of the installation.
+    first: DeploymentId,
 }
 
 /// A key whose secret matched, and what its permissions make of the request.
 struct Verified {
-    key: ApiKey,
-    app: App,
-    rules: Option<Rules>,
+    found: KeyToCheck,
     request_id: EventId,
     verdict: Result<(bool, Vec<Permission>), Refusal>,
+}
+
+/// One of the requests of a key, and what limits it.
+struct Limited {
+    place: usize,
+    verified: Verified,
+    rules: Result<Option<Rules>, Error>,
+}
+
+impl Verified {
+    /// Whether nothing but its limits can stand in its way.
+    fn is_permitted(&self) -> bool {
+        matches!(self.verdict, Ok((true, _)))
+    }
 }
 
 impl Verifier {
@@ -150,9 +176,9 @@ impl Verifier {
         Builder::new(config)
     }
 
-    /// A verifier that reads from `store` and reports to `recorder`.
-    pub fn new(store: Store, recorder: Recorder) -> Self {
-        Self { store, recorder }
+    /// A verifier that reads from `store`, in an installation whose first deployment is `first`, and reports to `recorder`.
+    pub fn new(store: Store, recorder: Recorder, first: DeploymentId) -> Self {
+        Self { store, recorder, first }
     }
 
     /// Decides on a request, and records the decision if the key's secret matched. `caller` is the root key of whoever
@@ -166,53 +192,41 @@ impl Verifier {
         check: &Check<'_>,
         caller: Option<&Token<RootKey>>,
     ) -> Result<Decision, CheckError> {
-        let token = ApiKeyToken::parse(check.presented).map_err(|_| CheckError::InvalidKey)?;
-        let deadline = self.store.deadline();
-        let found = deadline.of(self.store.find_key(&token, caller)).await?;
-        let verified = self.verify(&token, found, check, deadline).await?;
-        let admission = deadline.of(self.admit(&verified, check)).await;
-        self.decide(verified, admission, check).await
+        let mut decided = self.check_all(slice::from_ref(check), caller).await?;
+        decided.pop().unwrap_or(Err(CheckError::InvalidKey))
     }
 
     /// Decides on each of these requests as [`Self::check`] does; requests of the same key in their order. What several of
-    /// them need is read once.
+    /// them need is read once. What fails for one of them fails for that one alone.
     ///
     /// # Errors
-    /// The keys could not be read, or the root key is not valid: then nothing was decided.
+    /// Nothing could be read, or the root key is not valid: then nothing was decided.
     pub async fn check_all(
         &self,
         checks: &[Check<'_>],
         caller: Option<&Token<RootKey>>,
     ) -> Result<Vec<Result<Decision, CheckError>>, Error> {
-        let tokens: Vec<Option<ApiKeyToken>> =
-            checks.iter().map(|check| ApiKeyToken::parse(check.presented).ok()).collect();
-        let parsed: Vec<&ApiKeyToken> = tokens.iter().flatten().collect();
-        if parsed.is_empty() {
-            return Ok(checks.iter().map(|_| Err(CheckError::InvalidKey)).collect());
+        let mut decided: Vec<_> = checks.iter().map(|_| Err(CheckError::InvalidKey)).collect();
+        let parsed = |(place, check): (usize, &Check<'_>)| {
+            ApiKeyToken::parse(check.presented).ok().map(|token| (place, token))
+        };
+        let (places, tokens): (Vec<usize>, Vec<ApiKeyToken>) =
+            checks.iter().enumerate().filter_map(parsed).unzip();
+        if tokens.is_empty() {
+            return Ok(decided);
         }
         let deadline = self.store.deadline();
-        let mut found = deadline.of(self.store.find_keys(&parsed, caller)).await?.into_iter();
-        let mut decided: Vec<Result<Decision, CheckError>> =
-            checks.iter().map(|_| Err(CheckError::InvalidKey)).collect();
-        let mut by_key: HashMap<KeyId, Vec<(usize, Verified)>> = HashMap::new();
-        for (place, ((check, token), decided)) in checks.iter().zip(&tokens).zip(&mut decided).enumerate() {
-            let Some(token) = token else { continue };
-            match self.verify(token, found.next().flatten(), check, deadline).await {
-                Ok(verified) => by_key.entry(verified.key.id).or_default().push((place, verified)),
-                Err(error) => *decided = Err(error),
-            }
-        }
-        let of_one_key = by_key.into_values().map(|requests| async {
-            let mut decided = Vec::with_capacity(requests.len());
-            for (place, verified) in requests {
-                let Some(check) = checks.get(place) else { continue };
-                let admission = deadline.of(self.admit(&verified, check)).await;
-                decided.push((place, self.decide(verified, admission, check).await));
-            }
-            decided
-        });
-        let of_keys: Vec<_> = stream::iter(of_one_key).buffer_unordered(AT_ONCE).collect().await;
-        for (place, decision) in of_keys.into_iter().flatten() {
+        // What cannot be read for some is not to take the time of the others.
+        let to_read = if tokens.len() > 1 { deadline.leaving_a_quarter() } else { deadline };
+        let FoundKeys { caller, keys } = self.store.find_keys(to_read, &tokens, caller).await?;
+        let (at_once, later): (Vec<_>, Vec<_>) =
+            places.into_iter().zip(keys).partition(|(_, found)| self.store.can_compare(found));
+        let (at_once, later) = join(
+            self.decide_all(checks, at_once, caller, deadline),
+            self.decide_all(checks, later, caller, deadline),
+        )
+        .await;
+        for (place, decision) in at_once.into_iter().chain(later) {
             if let Some(decided) = decided.get_mut(place) {
                 *decided = decision;
             }
@@ -220,45 +234,96 @@ impl Verifier {
         Ok(decided)
     }
 
-    async fn verify(
+    /// Decides on those of the requests for which these were found.
+    async fn decide_all(
         &self,
-        token: &ApiKeyToken,
-        found: Option<KeyToCheck>,
-        check: &Check<'_>,
+        checks: &[Check<'_>],
+        found: Vec<(usize, FoundKey<'_>)>,
+        caller: Option<DeploymentId>,
         deadline: Deadline,
+    ) -> Vec<(usize, Result<Decision, CheckError>)> {
+        let (places, found): (Vec<usize>, Vec<FoundKey<'_>>) = found.into_iter().unzip();
+        let recognised = self.store.recognise(deadline, found, caller).await;
+        let mut decided = Vec::with_capacity(places.len());
+        let mut verified = Vec::with_capacity(places.len());
+        for (place, found) in places.into_iter().zip(recognised) {
+            let Some(check) = checks.get(place) else { continue };
+            match self.verify(found, check, caller) {
+                Ok(of_check) => verified.push((place, of_check)),
+                Err(error) => decided.push((place, Err(error))),
+            }
+        }
+        let permitted = verified.iter().filter(|(_, verified)| verified.is_permitted());
+        let limited: Vec<&KeyToCheck> = permitted.map(|(_, verified)| &verified.found).collect();
+        let mut rules = self.store.rules_to_check(deadline, &limited).await.into_iter();
+        let mut by_key: HashMap<KeyId, Vec<Limited>> = HashMap::new();
+        for (place, verified) in verified {
+            let rules = if verified.is_permitted() { rules.next().unwrap_or(Ok(None)) } else { Ok(None) };
+            by_key.entry(verified.found.key.id).or_default().push(Limited { place, verified, rules });
+        }
+        let of_one_key = by_key.into_values().map(|requests| async {
+            let mut decided = Vec::with_capacity(requests.len());
+            for Limited { place, verified, rules } in requests {
+                let Some(check) = checks.get(place) else { continue };
+                decided.push((place, self.decide(verified, rules, check, deadline).await));
+            }
+            decided
+        });
+        let of_keys: Vec<_> = stream::iter(of_one_key).buffer_unordered(AT_ONCE).collect().await;
+        decided.extend(of_keys.into_iter().flatten());
+        decided
+    }
+
+    fn verify(
+        &self,
+        found: Result<Option<KeyToCheck>, Error>,
+        check: &Check<'_>,
+        caller: Option<DeploymentId>,
     ) -> Result<Verified, CheckError> {
-        if !deadline.of(self.store.secret_matches(token, found.as_ref())).await? {
+        if let (AcceptedDeployment::Id(named), Some(caller)) = (check.accepted.deployment, caller)
+            && named != caller
+        {
+            let wrong = InvalidField::new("deployment_id", "must be the deployment of the root key");
+            return Err(Error::from(wrong).into());
+        }
+        let found = found?.ok_or(CheckError::InvalidKey)?;
+        let (key, app) = (&found.key, &found.app);
+        // The deployment of whoever asks goes before the first one.
+        if !check.accepted.includes(app, caller.unwrap_or(self.first)) {
+            tracing::info!(key_id = %key.id, app = %app.app_slug, deployment = %app.deployment_id, "a key of an app that is not accepted was refused");
             return Err(CheckError::InvalidKey);
         }
-        let KeyToCheck { key, app, rules, .. } = found.ok_or(CheckError::InvalidKey)?;
         let now = self.store.clock().now();
-        let verdict = decide(&app, &key, check.target, check.required_permissions, now);
+        let verdict = decide(app, key, check.target, check.required_permissions, now);
         Ok(Verified {
             request_id: EventId::mint(now, u128::from_be_bytes(random()?)),
             verdict: verdict.map(|verdict| (verdict.permitted, verdict.permissions)),
-            key,
-            app,
-            rules,
+            found,
         })
     }
 
-    /// Counts the request in the rules that hold for it, if nothing else stands in its way.
-    async fn admit(&self, verified: &Verified, check: &Check<'_>) -> Result<Admission, Error> {
-        let (Some(rules), Ok((true, _))) = (&verified.rules, &verified.verdict) else {
-            return Ok(Admission::default());
-        };
-        let requester =
-            Requester { app: verified.app.number, key: verified.key.id, client_ip: check.client_ip };
+    /// Counts the request in the rules that hold for it.
+    async fn admit(
+        &self,
+        verified: &Verified,
+        rules: Option<&Rules>,
+        check: &Check<'_>,
+    ) -> Result<Admission, Error> {
+        let Some(rules) = rules else { return Ok(Admission::default()) };
+        let KeyToCheck { key, app, .. } = &verified.found;
+        let requester = Requester { app: app.number, key: key.id, client_ip: check.client_ip };
         self.store.admit(&requester, rules, &rules.holding(check.target)).await
     }
 
     async fn decide(
         &self,
         verified: Verified,
-        admission: Result<Admission, Error>,
+        rules: Result<Option<Rules>, Error>,
         check: &Check<'_>,
+        deadline: Deadline,
     ) -> Result<Decision, CheckError> {
-        let Verified { key, app, request_id, verdict, .. } = verified;
+        let admission = deadline.of(self.admit(&verified, rules?.as_ref(), check)).await;
+        let Verified { found: KeyToCheck { key, app, .. }, request_id, verdict } = verified;
         let admission = match admission {
             Err(cause) if cause.is_unavailable() && app.on_store_error == OnStoreError::Allow => {
                 tracing::error!(metric = cause.metric().map(Metric::name), %cause, "a request was not counted");

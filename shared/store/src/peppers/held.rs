@@ -8,7 +8,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::hashing::{Keyring, Tag};
+use keyward_core::hashing::{Keyring, PepperVersion, Tag};
 use keyward_pepper::{KeyProvider, PepperError, unlock};
 use tokio::sync::Mutex;
 
@@ -90,12 +90,17 @@ impl Peppers {
         self.read_unless(|held| self.is_within(held, DUE)).await.map(|_| ())
     }
 
-    /// The ring to compare this tag with.
+    /// The ring to compare these tags with: read again if it lacks a version of one. It still does if there is no such
+    /// version any more.
     ///
     /// # Errors
-    /// There is no such version any more, or it cannot be unwrapped.
-    pub(crate) async fn of(&self, tag: &Tag) -> Result<Arc<Keyring>, Error> {
-        self.read_unless(|held| tag.versions().all(|version| held.ring.holds(version))).await
+    /// The versions cannot be read or one of them cannot be unwrapped.
+    pub(crate) async fn of<'t>(
+        &self,
+        tags: impl IntoIterator<Item = &'t Tag>,
+    ) -> Result<Arc<Keyring>, Error> {
+        let versions: Vec<PepperVersion> = tags.into_iter().flat_map(Tag::versions).collect();
+        self.read_unless(|held| versions.iter().all(|version| held.ring.holds(*version))).await
     }
 
     fn held(&self) -> Held {

@@ -1,0 +1,279 @@
+//! What a check reads. First, in one batch: the key that a token names, its app, and the root key of whoever asks. Nothing
+//! of the key is told before its secret was compared, and until then everything that is read and computed depends on the
+//! id and the app's number in the token alone, not on what there is of them. The rules that limit a key come after that,
+//! and only if they decide; they are in the first batch too where this process has recognised the same token, or another
+//! one of the same app, before.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::BuildHasher;
+
+use keyward_core::audit::Origin;
+use keyward_core::hashing::{Keyring, Tag};
+use keyward_core::id::DeploymentId;
+use keyward_core::rate_limit::Rules;
+use keyward_core::text::Slug;
+use keyward_core::token::{ApiKeyToken, RootKey, Token};
+use keyward_core::{ApiKey, App};
+use serde::Deserialize;
+
+use crate::item::{Item, Key, body, tag_of};
+use crate::keys::{key, scheme_of};
+use crate::{Deadline, Error, Scope, Store, apps, root_keys, schemes};
+
+/// How often a key is read again whose scheme is gone, before that is no change at the same time.
+const READS: u32 = 4;
+
+/// What was read for several tokens, and for whom.
+#[derive(Debug)]
+pub struct FoundKeys<'t> {
+    /// The deployment of the root key of whoever asks.
+    pub caller: Option<DeploymentId>,
+    /// For each token, in their order.
+    pub keys: Vec<FoundKey<'t>>,
+}
+
+/// What was read for a token. Nothing of it is told but by [`Store::recognise`].
+pub struct FoundKey<'t> {
+    token: &'t ApiKeyToken,
+    row: Result<Option<Row>, Error>,
+    app: Result<Option<Item>, Error>,
+    scheme: Option<(Key, Item)>,
+}
+
+impl fmt::Debug for FoundKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FoundKey").field(self.token).finish()
+    }
+}
+
+/// The item of a key, and what it takes to compare a secret with it.
+struct Row {
+    item: Item,
+    tag: Tag,
+    deployment_id: DeploymentId,
+}
+
+impl Row {
+    fn of(item: Item) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Bound {
+            deployment_id: DeploymentId,
+        }
+        let Bound { deployment_id } = body(item.clone())?;
+        Ok(Self { tag: tag_of(&item)?, item, deployment_id })
+    }
+}
+
+/// A key whose secret was presented, and its app, as one check found them.
+#[derive(Debug, Clone)]
+pub struct KeyToCheck {
+    /// The key.
+    pub key: ApiKey,
+    /// Its app.
+    pub app: App,
+    /// The item of its scheme, where that was read too.
+    scheme: Option<Item>,
+}
+
+impl KeyToCheck {
+    fn scheme_key(&self) -> Option<Key> {
+        scheme_key(&self.app, &self.key)
+    }
+}
+
+fn scheme_key(app: &App, key: &ApiKey) -> Option<Key> {
+    scheme_of(app, key).map(|slug| schemes::key(app.deployment_id, slug))
+}
+
+fn rules_in(scheme: &Item) -> Result<Rules, Error> {
+    #[derive(Deserialize)]
+    struct Limited {
+        rules: Rules,
+    }
+    Ok(body::<Limited>(scheme.clone())?.rules)
+}
+
+impl Store {
+    /// Reads what these tokens name, and the root key of whoever asks: each item once, a hundred in a request, a read unit
+    /// for each.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a root key that is not valid, [`Error::Forbidden`] for one without the scope
+    /// `verify`; the store fails for all of it. What could not be read for one token alone is told by
+    /// [`Self::recognise`].
+    pub async fn find_keys<'t>(
+        &self,
+        deadline: Deadline,
+        tokens: impl IntoIterator<Item = &'t ApiKeyToken>,
+        caller: Option<&Token<RootKey>>,
+    ) -> Result<FoundKeys<'t>, Error> {
+        let tokens: Vec<(&ApiKeyToken, Option<Key>)> =
+            tokens.into_iter().map(|token| (token, self.known_scheme(token))).collect();
+        let places = tokens.iter().flat_map(|(token, scheme)| {
+            [key(token.id), apps::key(token.app)].into_iter().chain(scheme.clone())
+        });
+        let places = caller.map(|caller| root_keys::key(caller.id)).into_iter().chain(places);
+        let mut seen = HashSet::new();
+        let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
+        let reads = self.table.read_until(deadline, &wanted).await.unless_all_failed()?;
+        let caller = match caller {
+            None => None,
+            Some(caller) => {
+                let item = reads.get(&root_keys::key(caller.id))?.cloned();
+                let access = deadline.of(self.root_access(item, caller, Origin::default())).await?;
+                access.require(Scope::Verify)?;
+                Some(access.deployment_id)
+            }
+        };
+        let found = tokens.into_iter().map(|(token, scheme)| FoundKey {
+            token,
+            row: reads.get(&key(token.id)).and_then(|item| item.cloned().map(Row::of).transpose()),
+            app: reads.get(&apps::key(token.app)).map(Option::<&Item>::cloned),
+            scheme: scheme.and_then(|scheme| Some((scheme.clone(), reads.get(&scheme).ok()??.clone()))),
+        });
+        Ok(FoundKeys { caller, keys: found.collect() })
+    }
+
+    /// Whether a secret can be compared with what was found at once, without reading a version of the pepper first.
+    pub fn can_compare(&self, found: &FoundKey<'_>) -> bool {
+        let ring = self.peppers.ring();
+        found.tag().is_none_or(|tag| tag.versions().all(|version| ring.holds(version)))
+    }
+
+    /// For each of these, the key whose secret the token has. None if there is no such key, the secret is another one, or the
+    /// key does not belong to the app that the token names or, if it is given, to the deployment `only`. Costs one HMAC for
+    /// each pepper, also where nothing was found. The row of a key that is recognised moves to the current pepper, after the
+    /// answer.
+    ///
+    /// # Errors
+    /// Of each alone: its row cannot be read or not be compared with, or the secret is right and what was found cannot be
+    /// read.
+    pub async fn recognise(
+        &self,
+        deadline: Deadline,
+        found: Vec<FoundKey<'_>>,
+        only: Option<DeploymentId>,
+    ) -> Vec<Result<Option<KeyToCheck>, Error>> {
+        let tags = || found.iter().filter_map(FoundKey::tag);
+        let read = deadline.of(self.peppers.of(tags())).await;
+        let ring = read.as_ref().map_or_else(|_| self.peppers.ring(), Clone::clone);
+        let recognised = found.into_iter().map(|found| {
+            let unread = found.tag().filter(|tag| !tag.versions().all(|version| ring.holds(version)));
+            match (&read, unread) {
+                (Err(error), Some(_)) => Err(error.clone()),
+                _ => self.recognise_with(&ring, found, only),
+            }
+        });
+        recognised.collect()
+    }
+
+    fn recognise_with(
+        &self,
+        ring: &Keyring,
+        found: FoundKey<'_>,
+        only: Option<DeploymentId>,
+    ) -> Result<Option<KeyToCheck>, Error> {
+        let FoundKey { token, row, app, scheme } = found;
+        let Some(Row { item, tag, deployment_id }) = row? else {
+            ring.matches_nothing(&token.secret);
+            return Ok(None);
+        };
+        if !ring.matches_api_key(deployment_id, token.id, &token.secret, &tag)? {
+            return Ok(None);
+        }
+        let key: ApiKey = body(item)?;
+        let Some(app) = app? else { return Ok(None) };
+        let app: App = body(app)?;
+        // A row under another key's id is not that key, whatever its tag.
+        let together = key.id == token.id
+            && app.number == token.app
+            && key.app == app.number
+            && key.deployment_id == app.deployment_id
+            && key.key_prefix == token.prefix
+            && only.is_none_or(|only| key.deployment_id == only);
+        if !together {
+            return Ok(None);
+        }
+        let of_key = crate::keys::key(key.id);
+        let secret = token.clone();
+        self.retag_later(of_key, tag, move |ring| ring.tag_api_key(deployment_id, &secret));
+        self.note_scheme(token, &key, &app);
+        let place = scheme_key(&app, &key);
+        let scheme = scheme.filter(|(read, _)| Some(read) == place.as_ref()).map(|(_, item)| item);
+        Ok(Some(KeyToCheck { key, app, scheme }))
+    }
+
+    /// The rules that limit each of these keys; none where it has no scheme. What was not read with the keys is read
+    /// together.
+    ///
+    /// # Errors
+    /// Of each alone: there are no such rules, or they cannot be read.
+    pub async fn rules_to_check(
+        &self,
+        deadline: Deadline,
+        keys: &[&KeyToCheck],
+    ) -> Vec<Result<Option<Rules>, Error>> {
+        let unread = keys.iter().filter(|key| key.scheme.is_none()).filter_map(|key| key.scheme_key());
+        let unread: Vec<Key> = unread.collect::<HashSet<_>>().into_iter().collect();
+        let reads = self.table.read_until(deadline, &unread).await;
+        let mut rules = Vec::with_capacity(keys.len());
+        for key in keys {
+            let read = match (key.scheme_key(), &key.scheme) {
+                (None, _) => Ok(None),
+                (Some(_), Some(item)) => rules_in(item).map(Some),
+                (Some(place), None) => match reads.get(&place) {
+                    Ok(Some(item)) => rules_in(item).map(Some),
+                    Ok(None) => deadline.of(self.rules_after_a_change(key)).await,
+                    Err(error) => Err(error),
+                },
+            };
+            rules.push(read);
+        }
+        rules
+    }
+
+    /// The rules of a key whose scheme is gone: in that of which the key or its app has told since, as only what is not used
+    /// can be deleted.
+    async fn rules_after_a_change(&self, found: &KeyToCheck) -> Result<Option<Rules>, Error> {
+        let (of_key, of_app) = (key(found.key.id), apps::key(found.app.number));
+        for _ in 0..READS {
+            let mut rows = self.table.get_all(&[of_key.clone(), of_app.clone()]).await?;
+            let (Some(key), Some(app)) = (rows.remove(&of_key), rows.remove(&of_app)) else { break };
+            let Some(place) = scheme_key(&body(app)?, &body(key)?) else { return Ok(None) };
+            if let Some(scheme) = self.table.get_all(std::slice::from_ref(&place)).await?.get(&place) {
+                return rules_in(scheme).map(Some);
+            }
+        }
+        Err(Error::Internal(format!("the rate limit scheme of the key {} does not exist", found.key.id)))
+    }
+
+    /// Where the rules of a token's key were found last.
+    fn known_scheme(&self, token: &ApiKeyToken) -> Option<Key> {
+        let of_key = self.schemes_of_keys.get(&self.fingerprint(token));
+        of_key.or_else(|| self.schemes_of_apps.get(&token.app))
+    }
+
+    /// Notes where the rules of a key are, for the next check of it or of another key of its app.
+    fn note_scheme(&self, token: &ApiKeyToken, key: &ApiKey, app: &App) {
+        let of = |slug: &Slug| schemes::key(app.deployment_id, slug);
+        match &key.rate_limit_scheme_slug {
+            Some(slug) => self.schemes_of_keys.put(self.fingerprint(token), of(slug)),
+            None => match &app.rate_limit_scheme_slug {
+                Some(slug) => self.schemes_of_apps.put(app.number, of(slug)),
+                None => self.schemes_of_apps.forget(&app.number),
+            },
+        }
+    }
+
+    /// What a token is remembered by: with another secret nothing is, so that what is read tells nothing of a key.
+    fn fingerprint(&self, token: &ApiKeyToken) -> u64 {
+        self.fingerprints.hash_one((token.app, token.id, &token.secret))
+    }
+}
+
+impl FoundKey<'_> {
+    fn tag(&self) -> Option<&Tag> {
+        self.row.as_ref().ok()?.as_ref().map(|row| &row.tag)
+    }
+}
