@@ -1,9 +1,12 @@
 //! The cost table of the README: derived from `docs/prices.toml` and from what is counted here.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
+use chrono::NaiveDate;
+use keyward_core::metric::Metric;
 use keyward_http::VerifyAuth;
-use keyward_tests::{Keyward, REQUEST_LOG_BYTES, check_body, text};
+use keyward_tests::{Answer, Keyward, REQUEST_LOG_BYTES, check_body, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -51,10 +54,34 @@ fn access_log_bytes(template: &Value) -> usize {
     line.len()
 }
 
+/// What DynamoDB keeps of each item beside its attributes, to index it.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
+const INDEX_BYTES: usize = 100;
+/// How many requests DynamoDB makes to KMS in a month for a connection on which the table is in use: one in five minutes at
+/// most. <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html>
+const KMS_REQUESTS: f64 = 12.0 * 730.0;
+/// How many checks in one hundred start a function: a percent, as AWS says of most functions.
+/// <https://aws.amazon.com/blogs/compute/aws-lambda-standardizes-billing-for-init-phase/>
+const STARTS: f64 = 0.01;
+/// The part of the requests that is traced beyond the first in each second, unless a sampling rule says otherwise.
+/// <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html>
+const TRACED: f64 = 0.05;
+
+/// The longest answer to a check without limits, as HTTP/1.1 sends it.
+const ANSWER_BYTES: usize = 1_000;
+
+/// The length of an answer as HTTP/1.1 sends it.
+fn answer_bytes(answer: &Answer) -> usize {
+    let headers =
+        answer.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    "HTTP/1.1 200 OK\r\n\r\n".len() + headers.sum::<usize>() + answer.body.to_string().len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cost_table_is_derived() {
     let prices: BTreeMap<String, Price> = toml::from_str(include_str!("../../docs/prices.toml")).unwrap();
-    assert!(prices.values().all(|of| of.page.starts_with("https://aws.amazon.com/") && of.told.len() == 10));
+    assert!(prices.values().all(|of| of.page.starts_with("https://aws.amazon.com/")));
+    assert!(prices.values().all(|of| of.told == "undated" || NaiveDate::from_str(&of.told).is_ok()));
     let price = |name: &str| prices[name].price;
     let template: Value = serde_saphyr::from_str(include_str!("../../template.yaml")).unwrap();
     let count = |kind: &str| {
@@ -72,14 +99,18 @@ async fn the_cost_table_is_derived() {
     });
     let mut asked = check_body(&text(&key["secret"]));
     asked.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
-    let check =
-        async || assert_eq!(backend.post("/v1/authz/check", asked.clone()).await.ok()["allowed"], true);
+    let check = async || {
+        let answer = backend.post("/v1/authz/check", asked.clone()).await;
+        assert_eq!(answer.clone().ok()["allowed"], true);
+        answer_bytes(&answer)
+    };
     // The first use of a key is noted, and then one a minute.
     check().await;
     keyward.settle().await;
     keyward.calls.take();
     keyward.calls.take_units();
-    check().await;
+    let answered = check().await;
+    assert!(answered <= ANSWER_BYTES, "{answered}");
     keyward.settle().await;
     let read: f64 = keyward.calls.take_units().iter().sum();
     let calls = keyward.calls.take();
@@ -122,6 +153,24 @@ async fn the_cost_table_is_derived() {
         "| **a month** | | | **${:.2}** |",
         idle.iter().map(|(_, number, price)| number * price).sum::<f64>()
     ));
+    let own = Metric::ALL.len() as f64 + count("AWS::Logs::MetricFilter");
+    let of_table = count("AWS::Serverless::Function") * KMS_REQUESTS / 1e6;
+    for (what, number, per, price) in [
+        (
+            "CloudWatch metrics of its own, while each counts something (an account's first 10 are free)",
+            own,
+            "",
+            price("cloudwatch_metric"),
+        ),
+        (
+            "million KMS requests for the table, if each function keeps a connection in use all month (an account's first 0.02 are free)",
+            of_table,
+            " a million",
+            price("kms_requests"),
+        ),
+    ] {
+        rows.push(format!("| {what} | {number} | ${price:.2}{per} | ${:.2} |", number * price));
+    }
     let busy = [
         ("HTTP API requests", 1.0, "a million", price("http_api"), 1.0),
         ("Lambda requests", 1.0, "a million", price("lambda_requests"), 1.0),
@@ -129,6 +178,21 @@ async fn the_cost_table_is_derived() {
         ("DynamoDB read units", read, "a million", price("dynamodb_reads"), 1.0),
         ("DynamoDB write units, for the audit event", written, "a million", price("dynamodb_writes"), 1.0),
         ("bytes of logs, at most", logged, "a GB", price("cloudwatch_logs"), 1e-3),
+        (
+            "bytes of answers to the internet, at most (an account's first 100 GB are free)",
+            ANSWER_BYTES as f64,
+            "a GB",
+            price("data_out"),
+            1e-3,
+        ),
+        (
+            "Lambda GB-seconds of starts, if one check in 100 waits for one of 200 ms",
+            memory / 1024.0 * 0.2 * STARTS,
+            "a million",
+            price("lambda_duration"),
+            1.0,
+        ),
+        ("KMS requests of those starts", STARTS, "a million", price("kms_requests"), 1.0),
     ];
     for (what, number, per, price, millions) in busy {
         rows.push(format!("| {what} | {number} | ${price} {per} | ${:.2} |", number * price * millions));
@@ -142,7 +206,12 @@ async fn the_cost_table_is_derived() {
         let price = price(name);
         rows.push(format!("| {what} | {units} | ${price} a million | ${:.2} |", units * price));
     }
-    let kept = event_bytes as f64 / 1e3;
+    let traces = price("traces");
+    rows.push(format!(
+        "| more with `Tracing=Active`: a trace of one check in 20 | {TRACED} | ${traces} a million | ${:.2} |",
+        TRACED * traces
+    ));
+    let kept = (event_bytes + INDEX_BYTES) as f64 / 1e3;
     let price = price("dynamodb_storage") + price("dynamodb_recovery");
     rows.push(format!(
         "| a million audit events, for each month that they are kept | {kept} GB | ${price:.2} a GB | ${:.2} |",
