@@ -17,6 +17,8 @@ EXAMPLES = {
     "AllowedOrigins": "https://app.example.com, https://www.example.com",
     "VerifyMemorySize": "1024",
     "VerifyReservedConcurrency": "20",
+    "AuthorizerApps": "acme, acme-sandbox",
+    "AuthorizerDeployment": "250230518901972310",
     "AuthorizerKeyHeader": "x-acme-key",
     "TrustedProxies": "192.0.2.0/24, 2001:db8::/32",
     "MemorySize": "512",
