@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_kms::Client;
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -67,6 +68,9 @@ impl Write for Lines {
     }
 }
 
+/// How long an engine may take over making a table.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 async fn new_key(config: &SdkConfig) -> String {
     let created = Client::new(config).create_key().send().await.expect("a key");
     created.key_metadata.expect("metadata").key_id
@@ -101,7 +105,12 @@ impl Installed {
         let ahead = shift.clone();
         let clock = Clock::new(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::SeqCst)));
         let table = Table::new(dynamodb_client(&config), &name, clock);
-        table.create(&table_shape().unwrap()).await.unwrap();
+        // Some engines take longer over a table than Keyward waits for an answer.
+        let timeouts =
+            TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE);
+        let patient = config.to_builder().timeout_config(timeouts.build()).build();
+        let patient = Table::new(dynamodb_client(&patient), &name, Clock::new(Utc::now));
+        patient.create(&table_shape().unwrap()).await.unwrap();
         let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
         table.rotate_pepper(&*provider).await.unwrap();
         let store = Store::open(table.clone(), provider).await.unwrap();

@@ -1,6 +1,6 @@
 //! The suites that need DynamoDB or KMS, against LocalStack in a container that this starts and removes.
 //!
-//! Needs a Docker engine. `LOCALSTACK_IMAGE` names another image than the last one that starts without an account; those
+//! Needs a Docker engine, which `tests/localstack/image` gives the image. `LOCALSTACK_IMAGE` names another image than the last one that starts without an account; those
 //! after it want `LOCALSTACK_AUTH_TOKEN`, which is passed on.
 
 use std::env;
@@ -8,6 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use aws_config::Region;
+use aws_sdk_dynamodb::config::Credentials;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use keyward_cli::dev::Installation;
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
@@ -15,8 +19,8 @@ use testcontainers::{GenericImage, ImageExt};
 const IMAGE: &str = "localstack/localstack:4.14.0";
 const PORT: u16 = 4566;
 const TOKEN: &str = "LOCALSTACK_AUTH_TOKEN";
-/// How long it may take to start, in seconds.
-const PATIENCE: u32 = 120;
+/// How long it may take to start, and over each of its first calls.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn store_kms_and_scenarios() {
@@ -34,6 +38,7 @@ async fn store_kms_and_scenarios() {
     let port = container.get_host_port_ipv4(PORT).await.expect("a port");
     let url = format!("http://127.0.0.1:{port}");
     wait_for(&format!("{url}/_localstack/health")).await;
+    warm_up(&url).await;
 
     let suites = Command::new(env!("CARGO"))
         .args(["test", "--no-fail-fast", "--test", "it", "--test", "kms", "--test", "scenarios"])
@@ -50,11 +55,26 @@ async fn store_kms_and_scenarios() {
 }
 
 async fn wait_for(url: &str) {
-    for _ in 0..PATIENCE {
+    for _ in 0..PATIENCE.as_secs() {
         if reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success()) {
             return;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     panic!("{url} does not answer");
+}
+
+/// Has it do once what each test begins with: over its first calls it takes longer than Keyward waits for an answer.
+async fn warm_up(url: &str) {
+    let patient =
+        TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE).build();
+    let config = keyward_http::sdk_config()
+        .endpoint_url(url)
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "emulator"))
+        .timeout_config(patient)
+        .load()
+        .await;
+    Installation::elsewhere(config.clone()).await.expect("an installation");
+    aws_sdk_kms::Client::new(&config).create_key().send().await.expect("a KMS key");
 }

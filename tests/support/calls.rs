@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemOutput;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemOutput;
+use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use serde_json::Value;
 
@@ -150,7 +151,11 @@ impl Intercept for Calls {
                 "Message": "Transaction cancelled",
                 "CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict"}]
             }"#;
-            *context.response_mut().body_mut() = body.into();
+            // Engines answer a call that there is not in ways of their own.
+            let response = context.response_mut();
+            *response.status_mut() = StatusCode::try_from(400_u16)?;
+            response.headers_mut().remove("x-amzn-errortype");
+            *response.body_mut() = body.into();
         }
         Ok(())
     }

@@ -261,6 +261,12 @@ async fn installation() -> Installation {
     made.expect("an installation")
 }
 
+/// Whether the engine counts what a transaction writes twice, as DynamoDB and the embedded one do. DynamoDB Local, which
+/// LocalStack runs, does not.
+pub fn counts_transactions_twice() -> bool {
+    env::var_os("AWS_ENDPOINT_URL_DYNAMODB").is_none()
+}
+
 /// The longest line that a function logs for a check, in bytes.
 pub const REQUEST_LOG_BYTES: usize = 400;
 
