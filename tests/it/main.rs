@@ -27,6 +27,7 @@ mod root_keys;
 mod route_permissions;
 
 mod sessions;
+mod shapes;
 mod soak;
 mod tenancy;
 mod values;

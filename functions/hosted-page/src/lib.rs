@@ -5,15 +5,14 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::Query;
+use axum::extract::RawQuery;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get};
 use keyward_core::WebOrigin;
 use keyward_core::deployment::Mode;
-use keyward_http::Services;
+use keyward_http::{Services, backend};
 use ring::digest::{SHA256, digest};
-use serde::Deserialize;
 
 const PAGE: &str = include_str!("../assets/page.html");
 const SCRIPT: &str = include_str!("../assets/page.js");
@@ -35,7 +34,7 @@ const KEPT: &str = "public, max-age=31536000, immutable";
 pub fn routes(services: &Services) -> Router<Services> {
     let deployment = &services.deployment;
     let own = deployment.allowed_origins.iter().filter_map(|origin| origin.parse().ok());
-    site(policy(deployment.mode, services.settings.allowed_origins.iter().cloned().chain(own)))
+    backend(site(policy(deployment.mode, services.settings.allowed_origins.iter().cloned().chain(own))))
 }
 
 /// [`POLICY`], and that pages of these origins may frame the page: those that may use the installation's sessions, as the
@@ -60,17 +59,12 @@ fn site<S: Clone + Send + Sync + 'static>(policy: HeaderValue) -> Router<S> {
         .route("/vanity/assets/page.css", asset("text/css; charset=utf-8", STYLE))
 }
 
-#[derive(Deserialize)]
-struct Version {
-    v: Option<String>,
-}
-
 /// While a new release is rolled out, its page may reach an asset of the old one: that must not be kept under the new
 /// version, so only the right one is answered with [`KEPT`].
 fn asset<S: Clone + Send + Sync + 'static>(kind: &'static str, body: &'static str) -> MethodRouter<S> {
-    let current = version(body);
-    get(move |Query(asked): Query<Version>| async move {
-        let caching = if asked.v.is_some_and(|asked| asked == current) { KEPT } else { REVALIDATED };
+    let current = format!("v={}", version(body));
+    get(move |RawQuery(asked): RawQuery| async move {
+        let caching = if asked.is_some_and(|asked| asked == current) { KEPT } else { REVALIDATED };
         answer(kind, caching, Bytes::from_static(body.as_bytes()))
     })
 }
@@ -129,7 +123,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_asset_of_another_version_is_not_kept() {
-        for query in ["", "?v=", "?v=0123456789abcdef"] {
+        for query in ["", "?v=", "?v=0123456789abcdef", "?v=1&v=2", "?%ff"] {
             let (headers, body) = fetch(&format!("/vanity/assets/page.js{query}")).await;
             assert_eq!(headers[header::CACHE_CONTROL], REVALIDATED, "{query:?}");
             assert_eq!(headers[header::CONTENT_TYPE], "text/javascript; charset=utf-8");

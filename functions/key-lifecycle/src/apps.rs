@@ -1,14 +1,15 @@
 //! `/api-auth/apps`: apps, for backends.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use keyward_core::InvalidField;
 use keyward_core::app::OnStoreError;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
-use keyward_http::{ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, page_limit};
+use keyward_http::{
+    ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, invalid_body, page_limit,
+};
 use keyward_store::{AppChanges, ListApps, NewApp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,13 +75,7 @@ pub(crate) async fn create(
     Root(access): Root,
     Json(request): Json<CreateRequest>,
 ) -> Result<Data<AppBody>, ApiError> {
-    let slug = request.app_slug.or(request.slug).ok_or_else(|| {
-        ApiError::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid_body",
-            "The body is not as it should be: missing field `app_slug`",
-        )
-    })?;
+    let slug = request.app_slug.or(request.slug).ok_or_else(|| invalid_body("app_slug is required"))?;
     let new = NewApp {
         app_slug: Slug::parse("app_slug", &slug)?,
         name: Name::parse("name", &request.name)?,

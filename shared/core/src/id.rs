@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::de::{self, Visitor};
+use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base62;
@@ -33,7 +33,7 @@ impl Visitor<'_> for IdVisitor {
     type Value = i64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a positive 64-bit number, as a number or as decimal digits")
+        f.write_str("an id: a whole number from 1 to 9223372036854775807")
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<i64, E> {
@@ -41,11 +41,11 @@ impl Visitor<'_> for IdVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<i64, E> {
-        i64::try_from(value).map_err(|_| E::custom(InvalidId))
+        i64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<i64, E> {
-        value.parse().map_err(|_| E::custom(InvalidId))
+        value.parse().map_err(|_| E::invalid_value(Unexpected::Str(value), &self))
     }
 }
 
@@ -114,7 +114,9 @@ macro_rules! id {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let number = deserializer.deserialize_any(IdVisitor)?;
-                Self::new(number).map_err(de::Error::custom)
+                Self::new(number).map_err(|_| {
+                    de::Error::invalid_value(Unexpected::Signed(number), &IdVisitor)
+                })
             }
         }
     };

@@ -1,25 +1,21 @@
-//! Bodies and queries, parsed into types or refused with a sentence that says why.
+//! The arguments of handlers: bodies, queries and paths, parsed into types or refused with a sentence that says why.
 
-use axum::body::{Bytes, to_bytes};
+use std::fmt;
+
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
-use http_body_util::BodyExt;
+use axum::http::{HeaderMap, StatusCode, header};
 use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::text::Slug;
 use keyward_store::Error;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::ApiError;
-
-/// The longest body that is read, in bytes.
-pub const MAX_BODY: usize = 256 * 1024;
-/// How much of a body that is too long is still received, in bytes.
-const MAX_DRAINED: usize = 16 * 1024 * 1024;
+use crate::body::read;
+use crate::input::{self, BodyError};
 
 /// A JSON body. Members that `T` does not know are ignored.
 #[derive(Debug)]
@@ -30,9 +26,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let kind = Kind::of(request.headers());
-        let body = read(request).await?;
+        let bytes = read(request).await?;
         match kind {
-            Kind::Json => json(&body).map(Self),
+            Kind::Json => body(&bytes).map(Self),
             _ => Err(unsupported("application/json")),
         }
     }
@@ -47,9 +43,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonAsWritten<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let kind = Kind::of(request.headers());
-        let body = read(request).await?;
+        let bytes = read(request).await?;
         match kind {
-            Kind::Json => Ok(Self(json(&body)?, body)),
+            Kind::Json => Ok(Self(body(&bytes)?, bytes)),
             _ => Err(unsupported("application/json")),
         }
     }
@@ -64,10 +60,10 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let kind = Kind::of(request.headers());
-        let body = read(request).await?;
+        let bytes = read(request).await?;
         match kind {
-            _ if body.is_empty() => Ok(Self(T::default())),
-            Kind::Json => json(&body).map(Self),
+            _ if bytes.is_empty() => Ok(Self(T::default())),
+            Kind::Json => body(&bytes).map(Self),
             _ => Err(unsupported("application/json")),
         }
     }
@@ -82,11 +78,11 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for FormOrJso
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let kind = Kind::of(request.headers());
-        let body = read(request).await?;
+        let bytes = read(request).await?;
         match kind {
-            _ if body.is_empty() => Ok(Self(T::default())),
-            Kind::Json => json(&body).map(Self),
-            Kind::Form => form(&body).map(Self),
+            _ if bytes.is_empty() => Ok(Self(T::default())),
+            Kind::Json => body(&bytes).map(Self),
+            Kind::Form => form(&bytes).map(Self),
             Kind::Other => Err(unsupported("application/x-www-form-urlencoded or application/json")),
         }
     }
@@ -114,8 +110,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        serde_urlencoded::from_str(parts.uri.query().unwrap_or_default()).map(Self).map_err(|error| {
-            ApiError::bad_request("invalid_query", format!("The query is not valid: {error}"))
+        let query = parts.uri.query().unwrap_or_default();
+        input::pairs(query.as_bytes()).map(Self).map_err(|mismatch| {
+            ApiError::bad_request("invalid_query", format!("The query parameter {mismatch}"))
         })
     }
 }
@@ -126,16 +123,29 @@ pub struct LooseId(pub String);
 
 impl<'de> Deserialize<'de> for LooseId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "an id must be a string or a whole number")]
-        enum Form {
-            Text(String),
-            Number(i64),
-        }
-        Ok(Self(match Form::deserialize(deserializer)? {
-            Form::Text(text) => text,
-            Form::Number(number) => number.to_string(),
-        }))
+        deserializer.deserialize_any(LooseIdVisitor)
+    }
+}
+
+struct LooseIdVisitor;
+
+impl Visitor<'_> for LooseIdVisitor {
+    type Value = LooseId;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id: text, or a whole number")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<LooseId, E> {
+        Ok(LooseId(number.to_string()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<LooseId, E> {
+        Ok(LooseId(number.to_string()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<LooseId, E> {
+        Ok(LooseId(text.to_owned()))
     }
 }
 
@@ -191,91 +201,29 @@ impl Kind {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, ApiError> {
-    if request.extensions().get::<TooLarge>().is_some() {
-        let message = format!("The body is longer than {MAX_BODY} bytes");
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
-    }
-    let body = to_bytes(request.into_body(), MAX_BODY).await;
-    body.map_err(|_| ApiError::bad_request("unreadable_body", "The body could not be read to its end"))
-}
-
-/// The body was longer than [`MAX_BODY`] and has been dropped.
-#[derive(Debug, Clone, Copy)]
-struct TooLarge;
-
-/// Receives the body before the request is answered: a client that is still sending when it gets an answer may lose
-/// that, and the connection with it. What is too large is read and dropped, up to [`MAX_DRAINED`].
-pub(crate) async fn receive(request: Request, next: Next) -> Response {
-    let (mut parts, mut body) = request.into_parts();
-    let mut received = Vec::new();
-    let mut total = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            // Whoever reads the body finds it broken too.
-            return next.run(Request::from_parts(parts, body)).await;
-        };
-        if let Ok(data) = frame.into_data() {
-            total += data.len();
-            if total <= MAX_BODY {
-                received.extend_from_slice(&data);
-            } else if total > MAX_DRAINED {
-                break;
-            }
+fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    input::json(body).map_err(|error| match error {
+        BodyError::Malformed { line, column } => {
+            let place = format!("it breaks off or goes wrong at line {line}, column {column}");
+            ApiError::bad_request("malformed_json", format!("The body is not JSON: {place}"))
         }
-    }
-    if total > MAX_BODY {
-        received.clear();
-        parts.extensions.insert(TooLarge);
-    }
-    let mut response = next.run(Request::from_parts(parts, received.into())).await;
-    if total > MAX_DRAINED {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-    }
-    response
-}
-
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        if cause.is_data() { mismatch(&path, &cause.to_string()) } else { malformed(&cause) }
-    })?;
-    deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(value)
+        BodyError::Mismatch(mismatch) => invalid_body(&mismatch.to_string()),
+    })
 }
 
 fn form<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_urlencoded::from_bytes(body).map_err(|error| mismatch(".", &error.to_string()))
+    input::pairs(body).map_err(|mismatch| invalid_body(&mismatch.to_string()))
 }
 
-fn malformed(error: &serde_json::Error) -> ApiError {
-    let (line, column) = (error.line(), error.column());
-    let message =
-        format!("The body is not JSON: it breaks off or goes wrong at line {line}, column {column}");
-    ApiError::bad_request("malformed_json", message)
-}
-
-/// A body of another shape. What was sent may be a secret in the wrong place, so it is not repeated: of
-/// `invalid type: string "…", expected a number at line 1 column 2` only what was expected is told, and where.
-fn mismatch(path: &str, cause: &str) -> ApiError {
-    let cause = cause.split(" at line ").next().unwrap_or(cause);
-    let wanted = cause.rsplit_once(", expected ").map(|(_, wanted)| format!("expected {wanted}"));
-    let wanted = wanted.as_deref().unwrap_or(cause);
-    let place = if path == "." { String::new() } else { format!("{path}: ") };
-    ApiError::new(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "invalid_body",
-        format!("The body is not as it should be: {place}{wanted}"),
-    )
+/// 422: the body is of another shape.
+pub fn invalid_body(message: &str) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", message)
 }
 
 fn unsupported(wanted: &str) -> ApiError {
     ApiError::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "unsupported_media_type",
-        format!("The body must be sent as {wanted}"),
+        format!("The body must be sent with the Content-Type {wanted}"),
     )
 }

@@ -4,11 +4,13 @@
 //! value or an [`ApiError`]. How either looks on the wire is decided by the plane that the route is on: [`backend`] for
 //! servers with a root key, [`frontend`] for browsers with a session. [`application`] turns routes into a service.
 
+mod body;
 mod credentials;
 mod error;
 mod extract;
 mod frontend;
 mod initiator;
+mod input;
 mod lambda;
 mod log;
 mod metrics;
@@ -17,10 +19,11 @@ mod plane;
 mod proxies;
 mod services;
 
+pub use body::MAX_BODY;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use error::ApiError;
 pub use extract::{
-    FormOrJson, Json, JsonAsWritten, LooseId, MAX_BODY, OptionalJson, Path, Query, app_slug, key_id,
+    FormOrJson, Json, JsonAsWritten, LooseId, OptionalJson, Path, Query, app_slug, invalid_body, key_id,
     page_limit,
 };
 pub use frontend::{Browser, NewSession, frontend};

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::extract::receive;
+use crate::body::receive;
 use crate::frontend::preflight;
 use crate::{ApiError, Services};
 
@@ -73,6 +73,10 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
     if error.status == StatusCode::SERVICE_UNAVAILABLE {
         let soon = HeaderValue::from_static("1");
         response.headers_mut().insert(header::RETRY_AFTER, soon);
+    }
+    if error.code == "unsupported_content_encoding" {
+        // RFC 9110, 12.5.3: what is taken.
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     Some(error)
 }
