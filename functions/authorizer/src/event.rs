@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use keyward_core::authorization::bearer;
 use keyward_core::decision::Target;
 use keyward_core::path::NormalPath;
 use keyward_core::{ClientAddress, InvalidField};
 use keyward_http::TrustedProxies;
-use keyward_verifier::{bearer, presented};
+use keyward_verifier::{presented, presented_in};
 use lambda_http::aws_lambda_events::apigw::{
     ApiGatewayCustomAuthorizerRequest, ApiGatewayCustomAuthorizerRequestTypeRequest,
     ApiGatewayV2CustomAuthorizerV2Request,
@@ -130,12 +131,15 @@ impl Event {
     }
 
     /// What is presented as the key, if anything is.
-    pub(crate) fn presented(&self, settings: &Settings) -> Option<&str> {
+    ///
+    /// # Errors
+    /// A header that holds it was sent more than once, or is no text.
+    pub(crate) fn presented(&self, settings: &Settings) -> Result<Option<&str>, InvalidField> {
         if let Some(token) = &self.token {
-            return Some(bearer(token).unwrap_or(token));
+            return Ok(Some(bearer(token).unwrap_or(token)));
         }
         match &settings.key_header {
-            Some(name) => text(&self.headers, name.as_str()).map(|value| bearer(value).unwrap_or(value)),
+            Some(name) => presented_in(&self.headers, name.as_str()),
             None => presented(&self.headers),
         }
     }

@@ -62,8 +62,10 @@ async fn decide(
 ) -> Result<Result<Decision, Refused>, lambda_http::Error> {
     let accepted = settings.guarded.accepted(event);
     let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
-    let Some(presented) = event.presented(settings) else {
-        return Ok(Err(Refused::unauthorized("missing_api_key", "The request has no API key")));
+    let presented = match event.presented(settings) {
+        Ok(Some(presented)) => presented,
+        Ok(None) => return Ok(Err(Refused::unauthorized("missing_api_key", "The request has no API key"))),
+        Err(wrong) => return Ok(Err(Refused::forbidden("invalid_field", wrong.to_string()))),
     };
     let target = match event.target() {
         Ok(target) => target,

@@ -7,6 +7,7 @@ pub mod accepted;
 pub mod address;
 pub mod app;
 pub mod audit;
+pub mod authorization;
 pub mod base62;
 pub mod clock;
 pub mod cursor;

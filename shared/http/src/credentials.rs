@@ -3,13 +3,19 @@
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use keyward_core::InvalidField;
+use keyward_core::authorization::{Authorization, sole};
 use keyward_core::token::{RootKey, Token, TokenError};
 use keyward_store::{RootAccess, SessionAccess};
 
 use crate::frontend::Browser;
 use crate::{ApiError, Services, origin};
 
-/// A backend that sent a valid root key as `Authorization: Bearer` (RFC 6750, 2.1).
+/// Where a root key is sent if `Authorization` holds something else, such as a signature of AWS (Signature Version 4).
+const ROOT_KEY: HeaderName = HeaderName::from_static("x-keyward-root-key");
+
+/// A backend that sent a valid root key: as `Authorization: Bearer` (RFC 6750, 2.1) or alone in `x-keyward-root-key`.
 #[derive(Debug)]
 pub struct Root(pub RootAccess);
 
@@ -33,11 +39,24 @@ impl FromRequestParts<Services> for Root {
 /// The root key that a request presents, not yet looked up.
 ///
 /// # Errors
-/// 401: there is none, or it is not in the form of one.
+/// 401: there is none, or it is not in the form of one. 400: a header was sent more than once, or the two differ.
 pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
-    let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let text = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
-        ApiError::unauthorized("missing_root_key", "Authorization header must be Bearer token")
+    let values = |name: &HeaderName| parts.headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+    let bearer = match Authorization::parse(values(&AUTHORIZATION))? {
+        Some(Authorization::Bearer(token)) => Some(token),
+        Some(Authorization::Other) | None => None,
+    };
+    let own = sole(ROOT_KEY.as_str(), values(&ROOT_KEY))?;
+    if own.is_some() && bearer.is_some() && own != bearer {
+        let problem = "must be the root key that is in Authorization too, or stand alone";
+        return Err(InvalidField::new(ROOT_KEY.as_str(), problem).into());
+    }
+    let text = own.or(bearer).ok_or_else(|| {
+        ApiError::unauthorized(
+            "missing_root_key",
+            "Authorization header must be Bearer token: send the root key as 'Authorization: Bearer kw_root_...' \
+             or in x-keyward-root-key",
+        )
     })?;
     Token::parse(text).map_err(|error| match error {
         TokenError::Prefix => ApiError::unauthorized(

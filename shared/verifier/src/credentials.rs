@@ -1,31 +1,31 @@
 //! Where requests have their key.
 
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
+use keyward_core::InvalidField;
+use keyward_core::authorization::{Authorization, bearer, sole};
 
-/// What a request with these headers presents as its key: in `Authorization: Bearer` (RFC 6750, 2.1) or, where there is
-/// none, in `x-api-key`. Of several values the first.
-pub fn presented(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    text(AUTHORIZATION.as_str()).and_then(bearer).or_else(|| text("x-api-key"))
-}
-
-/// The token of credentials of the scheme `Bearer` (RFC 6750, 2.1), whose name is not case-sensitive (RFC 9110, 11.1).
-pub fn bearer(credentials: &str) -> Option<&str> {
-    let (scheme, token) = credentials.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scheme_is_bearer_in_any_case() {
-        assert_eq!(bearer("Bearer abc"), Some("abc"));
-        assert_eq!(bearer("bEARER  abc "), Some("abc"));
-        assert_eq!(bearer("Basic abc"), None);
-        assert_eq!(bearer("abc"), None);
-        assert_eq!(bearer("Bearer"), None);
+/// What a request with these headers presents as its key: in `Authorization: Bearer` (RFC 6750, 2.1) or, where there are
+/// no credentials of that scheme, in `x-api-key`.
+///
+/// # Errors
+/// One of the headers was sent more than once, or is no text.
+pub fn presented(headers: &HeaderMap) -> Result<Option<&str>, InvalidField> {
+    match Authorization::parse(values(headers, AUTHORIZATION.as_str()))? {
+        Some(Authorization::Bearer(token)) => Ok(Some(token)),
+        Some(Authorization::Other) | None => sole("x-api-key", values(headers, "x-api-key")),
     }
+}
+
+/// What a request with these headers presents in the one of this name, with or without the scheme `Bearer`.
+///
+/// # Errors
+/// As [`presented`].
+pub fn presented_in<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, InvalidField> {
+    let value = sole(name, values(headers, name))?;
+    Ok(value.map(|value| bearer(value).unwrap_or(value)))
+}
+
+fn values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }

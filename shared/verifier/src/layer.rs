@@ -190,7 +190,7 @@ where
 
 impl Gate {
     async fn decide(&self, parts: &Parts) -> Result<Decision, Refused> {
-        let presented = presented(&parts.headers).ok_or_else(Refused::without_key)?;
+        let presented = presented(&parts.headers)?.ok_or_else(Refused::without_key)?;
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
         let target = Target::parse(parts.method.as_str(), uri.path())?;
         let check = Check {

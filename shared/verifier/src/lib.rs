@@ -104,7 +104,7 @@ use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_store::{Deadline, Error, FoundKey, FoundKeys, KeyToCheck, Requester, Store, random};
 
 pub use builder::{BuildError, Builder};
-pub use credentials::{bearer, presented};
+pub use credentials::{presented, presented_in};
 pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
 pub use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
 pub use keyward_core::decision::{Denial, Refusal, Target};
