@@ -69,6 +69,7 @@ impl Call {
                     required_permissions: &[],
                     client_ip: "127.0.0.1".parse().ok(),
                     user_agent: None,
+                    request_id: None,
                 };
                 match verifier.check(&check, None).await {
                     Err(CheckError::Store(Error::Unavailable(_))) => return false,

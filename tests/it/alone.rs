@@ -232,6 +232,7 @@ async fn a_pepper_that_is_waited_for_takes_no_time_from_other_keys() {
         required_permissions: &[],
         client_ip: None,
         user_agent: None,
+        request_id: None,
     };
     let checks = [check(&new), check(&old), check(&new)];
     let decided = tokio::time::timeout(Duration::from_secs(30), verifier.check_all(&checks, None));

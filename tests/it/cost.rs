@@ -371,6 +371,7 @@ async fn read_and_computed(keyward: &Keyward, process: &Services, key: &str) -> 
         required_permissions: &[],
         client_ip: None,
         user_agent: None,
+        request_id: None,
     };
     let refused = verifier.check(&check, None).await;
     assert!(matches!(refused, Err(CheckError::InvalidKey)), "{refused:?}");
@@ -442,6 +443,7 @@ async fn what_is_no_key_costs_the_same_whatever_of_it_is_wrong_and_whatever_a_pr
                 required_permissions: &[],
                 client_ip: None,
                 user_agent: None,
+                request_id: None,
             };
             assert!(!matches!(verifier.check(&check, None).await, Err(CheckError::InvalidKey)));
         }

@@ -10,6 +10,7 @@ mod contract;
 mod cost;
 mod documentation;
 mod documented_forms;
+mod edge;
 mod faults;
 mod forgery;
 mod layer;

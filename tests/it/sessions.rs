@@ -233,7 +233,7 @@ async fn in_staging_any_origin_may_read_the_session_header() {
     let mut browser = Browser::new(&backend);
     let answer = browser.exchange(&backend.ticket("acme").await).await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("X-Development-Session"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("X-Request-Id, X-Development-Session"));
     assert!(answer.header("set-cookie").is_none());
     let preflight = browser
         .request(Method::OPTIONS, "/api-auth/keys")
@@ -243,11 +243,6 @@ async fn in_staging_any_origin_may_read_the_session_header() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-headers"), Some("content-type"));
     assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
-    // One function answers the preflights of all, on paths that it does not know.
-    let elsewhere = browser.request(Method::OPTIONS, "/another/function").send().await.unwrap();
-    let elsewhere = Answer::of(elsewhere).await;
-    assert_eq!(elsewhere.status, 204);
-    assert_eq!(elsewhere.header("access-control-allow-origin"), Some("http://localhost:3000"));
     // Errors can be read too.
     let mut stranger = Browser::new(&backend);
     let answer = stranger.get("/api-auth/session").await;

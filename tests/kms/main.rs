@@ -291,6 +291,7 @@ async fn a_verifier_is_built_on_kms() {
         required_permissions: &[],
         client_ip: "127.0.0.1".parse().ok(),
         user_agent: None,
+        request_id: None,
     };
     assert!(verifier.check(&check, None).await.unwrap().allowed());
     verifier.close().await;

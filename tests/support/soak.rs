@@ -262,6 +262,7 @@ impl Soak {
             required_permissions: &[],
             client_ip: "127.0.0.1".parse().ok(),
             user_agent: None,
+            request_id: None,
         };
         match self.verifier.check(&check, None).await {
             Ok(decision) => decision.denied.map_or(Ok(()), |denial| Err(denial.code().to_owned())),

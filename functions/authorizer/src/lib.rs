@@ -15,8 +15,9 @@ use keyward_core::audit::EventId;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
 use keyward_core::token::ApiKeyToken;
-use keyward_http::Services;
-use keyward_verifier::{Check, CheckError, Decision, Verifier};
+use keyward_http::{RequestId, Services};
+use keyward_verifier::{Check, CheckError, Decision, Denial, Verifier};
+use tracing::{Span, field};
 
 use crate::context::Context;
 use crate::event::Form;
@@ -38,10 +39,18 @@ pub async fn authorize(
     settings: &Settings,
     event: Event,
 ) -> Result<Response, lambda_http::Error> {
-    let decided = decide(services, settings, &event).await;
+    let RequestId(id) = RequestId::mint(services.store.clock().now());
+    Span::current().record("request_id", field::display(id));
+    let decided = decide(services, settings, &event, id).await;
     // The process may be frozen as soon as it has answered.
     services.recorder.flush().await;
-    match decided? {
+    let decided = decided?;
+    let (allowed, code) = match &decided {
+        Ok(decision) => (decision.allowed(), decision.denied.as_ref().map(Denial::code)),
+        Err(refused) => (false, Some(refused.code)),
+    };
+    tracing::info!(target: "keyward::request", allowed, code);
+    match decided {
         Ok(decision) => {
             let mut context = context::of(&decision);
             if let Some(denial) = &decision.denied {
@@ -51,7 +60,11 @@ pub async fn authorize(
             Ok(Response::new(&event, decision.allowed(), Some(decision.key.id), context))
         }
         Err(refused) if refused.is_without_key && event.form != Form::Simple => Err(UNAUTHORIZED.into()),
-        Err(refused) => Ok(Response::new(&event, false, refused.key, refused.context())),
+        Err(refused) => {
+            let mut context = refused.context();
+            context.insert("request_id".to_owned(), id.to_string());
+            Ok(Response::new(&event, false, refused.key, context))
+        }
     }
 }
 
@@ -59,6 +72,7 @@ async fn decide(
     services: &Services,
     settings: &Settings,
     event: &Event,
+    id: EventId,
 ) -> Result<Result<Decision, Refused>, lambda_http::Error> {
     let accepted = settings.guarded.accepted(event);
     let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
@@ -78,6 +92,7 @@ async fn decide(
         required_permissions: &[],
         client_ip: event.client_ip(&services.settings.trusted_proxies),
         user_agent: event.user_agent(),
+        request_id: Some(id),
     };
     let verifier = Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id);
     match verifier.check(&check, None).await {
@@ -85,9 +100,8 @@ async fn decide(
         Err(error @ CheckError::InvalidKey) => {
             Ok(Err(Refused::unauthorized(error.code(), error.to_string())))
         }
-        Err(CheckError::Refused { refusal, request_id }) => Ok(Err(Refused {
+        Err(CheckError::Refused { refusal, .. }) => Ok(Err(Refused {
             key: ApiKeyToken::parse(presented).ok().map(|token| token.id),
-            request_id: Some(request_id),
             ..Refused::forbidden(refusal.code(), format!("Refused: {refusal}"))
         })),
         Err(CheckError::Store(error)) => {
@@ -103,13 +117,12 @@ struct Refused {
     code: &'static str,
     message: String,
     key: Option<KeyId>,
-    request_id: Option<EventId>,
 }
 
 impl Refused {
     /// There is no valid key.
     fn unauthorized(code: &'static str, message: impl Into<String>) -> Self {
-        Self { is_without_key: true, code, message: message.into(), key: None, request_id: None }
+        Self { is_without_key: true, code, message: message.into(), key: None }
     }
 
     fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
@@ -122,7 +135,6 @@ impl Refused {
             ("code", Some(self.code.to_owned())),
             ("message", Some(self.message.clone())),
             ("key_id", self.key.map(|id| id.to_string())),
-            ("request_id", self.request_id.map(|id| id.to_string())),
         ];
         members.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect()
     }

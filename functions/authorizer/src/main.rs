@@ -8,6 +8,7 @@ use keyward_core::metric::Metric;
 use keyward_http::{Services, Starting, start_log};
 use keyward_pepper::forbid_core_dumps;
 use lambda_http::{LambdaEvent, lambda_runtime, service_fn};
+use tracing::{Instrument, field};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
@@ -20,9 +21,17 @@ async fn main() -> Result<(), lambda_http::Error> {
     let services = &Starting::new(Services::from_env);
     // At once, so that the first request need not wait for it.
     let _tried = services.started().await;
-    let answer = async |event: LambdaEvent<Event>| match services.ready().await {
-        Ok(services) => authorize(services, settings, event.payload).await,
-        Err(error) => Err(error.message.into()),
+    let answer = async |event: LambdaEvent<Event>| {
+        // As soon as it is known, the request's id is in it.
+        let aws_request_id = event.context.request_id;
+        let span = tracing::error_span!("request", request_id = field::Empty, aws_request_id);
+        let authorized = async {
+            match services.ready().await {
+                Ok(services) => authorize(services, settings, event.payload).await,
+                Err(error) => Err(error.message.into()),
+            }
+        };
+        authorized.instrument(span).await
     };
     lambda_runtime::run(service_fn(answer)).await
 }

@@ -9,7 +9,7 @@ use keyward_core::metadata::Members;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Slug};
-use keyward_http::ApiError;
+use keyward_http::{ApiError, RequestId};
 use keyward_verifier::{Decision, PRINCIPAL_TYPE};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -60,13 +60,14 @@ enum Body {
     Error(Map<String, Value>),
 }
 
-impl From<Result<Answer, ApiError>> for BatchResult {
-    fn from(decided: Result<Answer, ApiError>) -> Self {
+impl BatchResult {
+    /// What was decided, in a request with this id: where nothing was, the log has it under that.
+    pub(crate) fn new(decided: Result<Answer, ApiError>, request_id: Option<RequestId>) -> Self {
         match decided {
             Ok(answer) => Self { status: 200, body: Body::Answer(Box::new(answer)) },
             Err(error) => {
                 let error = no_decision(error);
-                Self { status: error.status.as_u16(), body: Body::Error(error.into_body()) }
+                Self { status: error.status.as_u16(), body: Body::Error(error.into_body(request_id)) }
             }
         }
     }
@@ -127,7 +128,6 @@ impl Answer {
 /// An error that has all the members of an answer too, blank, for clients that read those first.
 pub(crate) fn no_decision(mut error: ApiError) -> ApiError {
     let blank = json!({
-        "request_id": null,
         "allowed": false,
         "reason": null,
         "blocked_rule": null,

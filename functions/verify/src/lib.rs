@@ -12,7 +12,9 @@ use keyward_core::id::DeploymentId;
 use keyward_core::requirement::Requirement;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, InvalidField};
-use keyward_http::{ApiError, Data, Json, Services, VerifyAuth, backend, invalid_root_key, origin, root_key};
+use keyward_http::{
+    ApiError, Data, Json, RequestId, Services, VerifyAuth, backend, invalid_root_key, origin, root_key,
+};
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
 use serde::Deserialize;
@@ -82,7 +84,10 @@ async fn decide(
     let caller = caller(services, parts)?;
     let Json(request) = request?;
     let asked = Asked::parse(request)?;
-    let decided = verifier(services).check(&asked.check(&Peer::of(services, parts)), caller.as_ref()).await;
+    let peer = Peer::of(services, parts);
+    let request_id = RequestId::of(&parts.extensions).map(|RequestId(id)| id);
+    let check = Check { request_id, ..asked.check(&peer) };
+    let decided = verifier(services).check(&check, caller.as_ref()).await;
     decided.map(Answer::new).map_err(refused)
 }
 
@@ -105,7 +110,8 @@ async fn check_batch(
         Ok(_) => decided.next().map(|decided| decided.map(Answer::new).map_err(refused)),
         Err(wrong) => Some(Err(wrong.clone())),
     });
-    Ok(Data(Results { results: results.map(BatchResult::from).collect() }))
+    let id = RequestId::of(&parts.extensions);
+    Ok(Data(Results { results: results.map(|decided| BatchResult::new(decided, id)).collect() }))
 }
 
 /// The root key of whoever asks, where the installation wants one.
@@ -155,6 +161,7 @@ impl Asked {
             required_permissions: &self.required,
             client_ip: self.client_ip.or(peer.client_ip),
             user_agent: self.request.user_agent.as_deref().or(peer.user_agent.as_deref()),
+            request_id: None,
         }
     }
 }

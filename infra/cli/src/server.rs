@@ -12,15 +12,16 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use chrono::Utc;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use keyward_http::ApiError;
+use keyward_http::{ApiError, REQUEST_ID, RequestId};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
@@ -136,8 +137,9 @@ fn timed_out() -> Response {
 }
 
 fn refusal(error: ApiError) -> Response {
-    let close = [(header::CONNECTION, HeaderValue::from_static("close"))];
-    (error.status, close, Json(error.into_body())).into_response()
+    let id = RequestId::mint(Utc::now());
+    let headers = [(header::CONNECTION, "close".to_owned()), (REQUEST_ID, id.0.to_string())];
+    (error.status, headers, Json(error.into_body(Some(id)))).into_response()
 }
 
 /// Whether a browser sent this: each of its requests that may have an effect has an `Origin`, or says how it came about.

@@ -12,10 +12,12 @@ use keyward_core::metric::Metric;
 use keyward_store::Error;
 use serde_json::{Map, Value, json};
 
+use crate::RequestId;
+
 /// A request that was not carried out.
 #[derive(Debug, Clone)]
 pub struct ApiError {
-    /// The HTTP status: 4xx or 5xx.
+    /// The HTTP status: 4xx or 5xx, or 308 of a path that another function has in another form.
     pub status: StatusCode,
     /// What programs can rely on.
     pub code: &'static str,
@@ -48,10 +50,13 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, code, message)
     }
 
-    /// As backends read it: `{code, message, errors: [{code, message}]}`, where the inner `code` is the status, with its
-    /// further members.
-    pub fn into_body(self) -> Map<String, Value> {
+    /// As backends read it: `{code, message, errors: [{code, message}], request_id}`, where the inner `code` is the status,
+    /// with its further members. `request_id` is the request's own, unless a member names another.
+    pub fn into_body(self, request_id: Option<RequestId>) -> Map<String, Value> {
         let mut body = self.members;
+        if let Some(RequestId(id)) = request_id {
+            body.entry("request_id").or_insert_with(|| id.to_string().into());
+        }
         body.insert("code".to_owned(), self.code.into());
         body.insert("errors".to_owned(), json!([{"code": self.status.as_u16(), "message": self.message}]));
         body.insert("message".to_owned(), self.message.into());

@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::Deployment;
+use keyward_core::audit::EventId;
 use keyward_core::deployment::Mode;
 use keyward_core::id::SessionId;
 use keyward_core::instant::Instant;
@@ -29,7 +30,7 @@ use serde_json::value::RawValue;
 
 use crate::initiator::{Initiator, sole};
 use crate::plane::{Payload, answer, error_of};
-use crate::{ApiError, Services, origin};
+use crate::{ApiError, RequestId, Services, origin};
 
 const COOKIE: &str = "__Host-session";
 const PARAMETER: &str = "__dev_session__";
@@ -71,6 +72,7 @@ pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services
 
 async fn serve(State(services): State<Services>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
+    let id = RequestId::of(&parts.extensions);
     let asking = sole(&parts.headers, header::ORIGIN).flatten().map(str::to_owned);
     let recognised = recognise(&services, &parts).await;
     let (browser, presented) = match recognised {
@@ -80,14 +82,14 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
             if let Some(asking) = &asking {
                 allow_origin(&services, response.headers_mut(), asking, &services.deployment);
             }
-            return render(response, None);
+            return render(response, None, id);
         }
     };
     let deployment = browser.deployment.clone();
     let mut session = browser.session.as_ref().map(|access| access.session().clone());
-    let preflight = parts.method == Method::OPTIONS;
-    let mut response = if preflight {
-        preflight_answer(&parts.headers)
+    // What a preflight is answered with is made of what the path answers to it.
+    let mut response = if parts.method == Method::OPTIONS {
+        next.run(Request::from_parts(parts, body)).await
     } else {
         match admit(&services, &parts, browser, presented.as_ref()).await {
             Ok(browser) => {
@@ -112,10 +114,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     if let Some(held) = &held {
         hand_over(response.headers_mut(), held, services.store.clock().now());
     }
-    if preflight {
-        return response;
-    }
-    render(response, held.as_ref().map(|held| &held.session))
+    render(response, held.as_ref().map(|held| &held.session), id)
 }
 
 /// Finds out who is asking. A session that is not valid is no session.
@@ -234,27 +233,6 @@ fn origin_not_allowed() -> ApiError {
     )
 }
 
-/// The answer to a preflight of a path that is not known here.
-pub(crate) fn preflight(services: &Services, headers: &HeaderMap) -> Response {
-    let mut response = preflight_answer(headers);
-    if let Some(asking) = sole(headers, header::ORIGIN).flatten() {
-        allow_origin(services, response.headers_mut(), asking, &services.deployment);
-    }
-    response
-}
-
-fn preflight_answer(headers: &HeaderMap) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let methods = HeaderValue::from_static("GET, POST, HEAD, PUT, DELETE, PATCH, OPTIONS");
-    let ten_minutes = HeaderValue::from_static("600");
-    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    response.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, ten_minutes);
-    if let Some(wanted) = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
-    }
-    response
-}
-
 /// Whether pages of this origin may use the deployment's sessions: those that it or the installation names, and the
 /// hosted page.
 fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
@@ -267,7 +245,13 @@ fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
         })
 }
 
-fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: &str, deployment: &Deployment) {
+/// Tells a page of this origin whether it may read the answer, if the deployment allows it.
+pub(crate) fn allow_origin(
+    services: &Services,
+    headers: &mut HeaderMap,
+    asking: &str,
+    deployment: &Deployment,
+) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = HeaderValue::from_str(asking).ok().filter(|_| allowed(services, deployment, asking))
     else {
@@ -275,10 +259,16 @@ fn allow_origin(services: &Services, headers: &mut HeaderMap, asking: &str, depl
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    if deployment.mode == Mode::Staging {
-        let exposed = HeaderValue::from_static("X-Development-Session");
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-    }
+    expose(headers, Some(deployment.mode));
+}
+
+/// Lets a page read what is not in the body, of a deployment of this mode.
+pub(crate) fn expose(headers: &mut HeaderMap, mode: Option<Mode>) {
+    let names = match mode {
+        Some(Mode::Staging) => "X-Request-Id, X-Development-Session",
+        Some(Mode::Production) | None => "X-Request-Id",
+    };
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(names));
 }
 
 /// Tells the browser to hold the session, for as long as it lasts without another request.
@@ -311,6 +301,9 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     session: Option<EnvelopeSession>,
     errors: Option<[EnvelopeError<'a>; 1]>,
+    /// Of an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<EventId>,
 }
 
 #[derive(Serialize)]
@@ -326,7 +319,7 @@ struct EnvelopeError<'a> {
     message: &'a str,
 }
 
-fn render(mut response: Response, session: Option<&Session>) -> Response {
+fn render(mut response: Response, session: Option<&Session>, id: Option<RequestId>) -> Response {
     let session = session.map(|session| EnvelopeSession {
         id: session.id,
         created_at: session.created_at.into(),
@@ -336,7 +329,8 @@ fn render(mut response: Response, session: Option<&Session>) -> Response {
     let error = if payload.is_none() { error_of(&mut response) } else { None };
     let envelope = match (&payload, &error) {
         (Some(Payload(data)), _) => {
-            Envelope { status: 200, code: None, message: "", data: Some(data), session, errors: None }
+            let (message, data) = ("", Some(&**data));
+            Envelope { status: 200, code: None, message, data, session, errors: None, request_id: None }
         }
         (None, Some(error)) => Envelope {
             status: error.status.as_u16(),
@@ -345,6 +339,7 @@ fn render(mut response: Response, session: Option<&Session>) -> Response {
             data: None,
             session,
             errors: Some([EnvelopeError { code: error.code, message: &error.message }]),
+            request_id: id.map(|RequestId(id)| id),
         },
         (None, None) => return response,
     };

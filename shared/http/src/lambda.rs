@@ -9,21 +9,23 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt};
 use keyward_core::metric::Metric;
 use keyward_pepper::forbid_core_dumps;
 use lambda_http::service_fn;
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
+use tracing::Instrument;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
+use crate::edge::refuse;
 use crate::log::log_filter;
 use crate::metrics::EmbeddedMetrics;
-use crate::plane::render;
-use crate::{ApiError, Services, SettingsError, application};
+use crate::{ApiError, RequestId, Services, SettingsError, application};
 
 /// How long a request waits for a function that could not start at first.
 const PATIENCE: Duration = Duration::from_millis(1_800);
@@ -112,15 +114,16 @@ pub fn function<F: Future<Output = Result<Services, SettingsError>> + Send + 'st
 /// # Errors
 /// None.
 pub async fn answer(function: &Starting<Router>, request: Request) -> Result<Response, Infallible> {
-    match function.ready().await {
+    let id = RequestId::mint(Utc::now());
+    match function.ready().instrument(id.span(None)).await {
         Ok(application) => application.clone().oneshot(request).await,
-        Err(error) => Ok(render(error.into_response()).await),
+        Err(error) => Ok(refuse(id, error, request).await),
     }
 }
 
 /// Starts the log of a function: JSON to standard output, with metrics in CloudWatch's embedded format.
 pub fn start_log() {
-    // The span of the runtime carries the id of the request, which each line is to name.
+    // The innermost span carries the ids of the request, which each line is to name.
     let lines = fmt::layer().json().with_span_list(false).with_filter(log_filter("info"));
     let installation = env::var("KEYWARD_INSTALLATION").unwrap_or_default();
     registry().with(lines).with(EmbeddedMetrics { installation }).init();

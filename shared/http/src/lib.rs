@@ -6,6 +6,7 @@
 
 mod body;
 mod credentials;
+mod edge;
 mod error;
 mod extract;
 mod frontend;
@@ -21,6 +22,7 @@ mod services;
 
 pub use body::MAX_BODY;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
+pub use edge::{REQUEST_ID, RequestId};
 pub use error::ApiError;
 pub use extract::{
     FormOrJson, Json, JsonAsWritten, LooseId, OptionalJson, Path, Query, app_slug, invalid_body, key_id,

@@ -1,20 +1,17 @@
-//! The outside of all routes: how values and errors of the backend plane look, what answers unknown paths, and the
-//! line that each request leaves in the log.
-
-use std::time::Instant;
+//! All routes together: how values and errors of the backend plane look, and what answers unknown paths.
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn, map_response};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::body::receive;
-use crate::frontend::preflight;
-use crate::{ApiError, Services};
+use crate::edge::{Rewritten, surround, tell_route};
+use crate::{ApiError, RequestId, Services};
 
 /// A value for the caller; the plane decides what surrounds it.
 #[derive(Debug)]
@@ -38,15 +35,18 @@ impl<T: Serialize> IntoResponse for Data<T> {
 
 /// Puts routes on the plane of backends: bare values, and errors as [`ApiError::into_body`] gives them.
 pub fn backend(routes: Router<Services>) -> Router<Services> {
-    routes.layer(map_response(render))
+    routes.layer(from_fn(async |request: Request, next: Next| {
+        let id = RequestId::of(request.extensions());
+        render(next.run(request).await, id)
+    }))
 }
 
-pub(crate) async fn render(mut response: Response) -> Response {
+pub(crate) fn render(mut response: Response, id: Option<RequestId>) -> Response {
     if let Some(Payload(value)) = response.extensions_mut().remove() {
         return answer(response, value.get().to_owned());
     }
     match error_of(&mut response) {
-        Some(error) => answer(response, Value::from(error.into_body()).to_string()),
+        Some(error) => answer(response, Value::from(error.into_body(id)).to_string()),
         None => response,
     }
 }
@@ -104,28 +104,29 @@ pub(crate) fn answer(response: Response, json: String) -> Response {
     Response::from_parts(parts, json.into())
 }
 
-/// A service of these routes: unknown paths get an error in JSON, and each request one line in the log. Preflights are
-/// answered on every path, since one function answers those of all.
+/// A service of these routes: unknown paths get an error in JSON, and each request what [`crate::edge`] gives it.
+///
+/// A path with more slashes around it than it needs is served as without them. Where that is no path of these routes,
+/// another function may have it, which was not asked because of those slashes: the client is sent there.
 pub fn application(routes: Router<Services>, services: Services) -> Router {
-    let unknown = async |State(services): State<Services>, request: Request| {
-        if request.method() == Method::OPTIONS {
-            return preflight(&services, request.headers());
-        }
-        let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "Resource does not exist");
-        render(error.into_response()).await
+    let unknown = async |request: Request| {
+        let id = RequestId::of(request.extensions());
+        let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
+        let Some(other) = other else {
+            let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "There is no such path");
+            return render(error.into_response(), id);
+        };
+        let message =
+            "This path has no slash at its end and one at its beginning: ask for the one in Location";
+        let error = ApiError::new(StatusCode::PERMANENT_REDIRECT, "redirected", message);
+        let mut response = render(error.into_response(), id);
+        response
+            .headers_mut()
+            .extend(HeaderValue::try_from(other.as_str()).ok().map(|to| (header::LOCATION, to)));
+        response
     };
-    routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(log)).with_state(services)
-}
-
-async fn log(request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let method = request.method().clone();
-    // The route rather than the path: a secret in the wrong place may be in that.
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let ms = start.elapsed().as_millis();
-    let route = route.as_deref().unwrap_or("(none)");
-    tracing::info!(target: "keyward::request", %method, route, status, ms);
-    response
+    let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(tell_route));
+    // Around all of it, since the router looks at the path before it asks a layer of its own.
+    let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
+    surrounded.layer(from_fn_with_state(services, surround))
 }

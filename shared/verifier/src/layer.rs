@@ -200,6 +200,7 @@ impl Gate {
             required_permissions: &self.required,
             client_ip: (self.client_ip)(parts).or_else(|| connected(parts)),
             user_agent: parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()),
+            request_id: None,
         };
         let decision = self.verifier.check(&check, None).await?;
         match &decision.denied {

@@ -130,6 +130,9 @@ pub struct Check<'a> {
     pub client_ip: Option<ClientAddress>,
     /// The client's `User-Agent`, if it is known.
     pub user_agent: Option<&'a str>,
+    /// The id that the request has already, of its own alone, for the decision to have too. Without one the decision gets
+    /// a new one.
+    pub request_id: Option<EventId>,
 }
 
 impl fmt::Debug for Check<'_> {
@@ -295,8 +298,12 @@ impl Verifier {
         }
         let now = self.store.clock().now();
         let verdict = decide(app, key, check.target, check.required_permissions, now);
+        let request_id = match check.request_id {
+            Some(id) => id,
+            None => EventId::mint(now, u128::from_be_bytes(random()?)),
+        };
         Ok(Verified {
-            request_id: EventId::mint(now, u128::from_be_bytes(random()?)),
+            request_id,
             verdict: verdict.map(|verdict| (verdict.permitted, verdict.permissions)),
             found,
         })

@@ -1,0 +1,202 @@
+//! The edge of an installation: what surrounds every request, whatever answers it.
+//!
+//! Each gets an id, which its answer has in `x-request-id` (an error also in its body) and its lines in the log. Its path is
+//! brought into one form before a route is looked for. Its answer tells a page of an allowed origin that it may read it.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::uri::PathAndQuery;
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use keyward_core::audit::EventId;
+use tracing::{Instrument, Span};
+
+use crate::frontend::{allow_origin, expose};
+use crate::initiator::sole;
+use crate::plane::render;
+use crate::{ApiError, Services};
+
+/// The header of every answer that holds the request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request, made here: what clients send under that name is not looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestId(pub EventId);
+
+impl RequestId {
+    /// A new id for the instant `now`.
+    pub fn mint(now: DateTime<Utc>) -> Self {
+        let random = keyward_store::random().map_or(0, u128::from_be_bytes);
+        Self(EventId::mint(now, random))
+    }
+
+    /// The id of the request that these extensions belong to.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        extensions.get().copied()
+    }
+
+    /// What the lines in the log that are about the request stand in.
+    pub fn span(self, aws_request_id: Option<&str>) -> Span {
+        tracing::error_span!("request", request_id = %self.0, aws_request_id)
+    }
+}
+
+/// The path that a client asked for, where that is not the one that is looked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Rewritten;
+
+/// A preflight (Fetch, "CORS-preflight request"): the method that it asks for.
+fn preflight(request: &Request) -> Option<HeaderValue> {
+    let is_asked = request.method() == Method::OPTIONS && request.headers().contains_key(header::ORIGIN);
+    request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_asked).cloned()
+}
+
+/// Surrounds the routes of an application.
+pub(crate) async fn surround(State(services): State<Services>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::mint(services.store.clock().now());
+    let preflight = preflight(&request).map(|method| (method, asked_headers(request.headers())));
+    let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
+    if let Some(uri) = without_outer_slashes(request.uri()) {
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(Rewritten);
+    }
+    request.extensions_mut().insert(id);
+    let finish = |mut response: Response| {
+        if let Some(answered) = preflight.as_ref().and_then(|asked| preflight_answer(&response, asked)) {
+            let decided = response.headers().clone();
+            response = answered;
+            for name in
+                [header::VARY, header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_ALLOW_CREDENTIALS]
+            {
+                response.headers_mut().extend(decided.get(&name).map(|value| (name, value.clone())));
+            }
+        }
+        // The plane of browsers has decided by the session's deployment.
+        if let Some(origin) = origin.filter(|_| !response.headers().contains_key(header::VARY)) {
+            allow_origin(&services, response.headers_mut(), &origin, &services.deployment);
+        }
+        response
+    };
+    answered(id, request, async |request| finish(next.run(request).await)).await
+}
+
+/// Answers a request that no route can be asked for, since what they need is not there.
+pub(crate) async fn refuse(id: RequestId, error: ApiError, request: Request) -> Response {
+    let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
+    answered(id, request, async |_| {
+        let mut response = render(error.into_response(), Some(id));
+        // Which origins are allowed cannot be read, and this says nothing that any may not know.
+        if let Some(origin) = origin.and_then(|origin| HeaderValue::try_from(origin).ok()) {
+            let headers = response.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+            expose(headers, None);
+        }
+        response
+    })
+    .await
+}
+
+/// The answer, with the request's id in it and in its line in the log.
+async fn answered(
+    id: RequestId,
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    let start = Instant::now();
+    let method = request.method().clone();
+    let lambda = request.extensions().get::<lambda_http::Context>().map(|context| context.request_id.clone());
+    let span = id.span(lambda.as_deref());
+    let mut response = answer(request).instrument(span.clone()).await;
+    if let Ok(id) = HeaderValue::try_from(id.0.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    // The route rather than the path: a secret in the wrong place may be in that.
+    let route = response.extensions_mut().remove::<MatchedPath>();
+    let route = route.as_ref().map_or("(none)", MatchedPath::as_str);
+    let (status, ms) = (response.status().as_u16(), start.elapsed().as_millis());
+    span.in_scope(|| tracing::info!(target: "keyward::request", %method, route, status, ms));
+    response
+}
+
+/// Tells the edge which route answered.
+pub(crate) async fn tell_route(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+fn asked_headers(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned()
+}
+
+/// The answer to a preflight, made from what the path answers to its `OPTIONS`: where that says which methods there are and
+/// the one that is asked for is among them. What was asked for in another form of the path is judged when it comes.
+fn preflight_answer(response: &Response, asked: &(HeaderValue, Option<HeaderValue>)) -> Option<Response> {
+    let (method, headers) = asked;
+    let methods = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => response.headers().get(header::ALLOW)?,
+        StatusCode::PERMANENT_REDIRECT => method,
+        _ => return None,
+    };
+    let is_among = methods
+        .to_str()
+        .is_ok_and(|list| list.split(',').any(|one| one.trim().as_bytes() == method.as_bytes()));
+    if !is_among {
+        return None;
+    }
+    let mut answer = StatusCode::NO_CONTENT.into_response();
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+    answer.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    if let Some(headers) = headers {
+        answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+    }
+    Some(answer)
+}
+
+/// The URI with one slash before its path and none behind it, unless it is so already. Empty segments within a path stay:
+/// there a parameter is missing, and another path would be another thing.
+fn without_outer_slashes(uri: &Uri) -> Option<Uri> {
+    let inner = uri.path().trim_matches('/');
+    let path = format!("/{inner}");
+    if path == uri.path() {
+        return None;
+    }
+    let target = uri.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_begins_with_one_slash_and_ends_with_none() {
+        for (asked, looked_for) in [
+            ("//api-auth/apps", Some("/api-auth/apps")),
+            ("/api-auth/apps/", Some("/api-auth/apps")),
+            ("///api-auth/apps///?x=//&y=/", Some("/api-auth/apps?x=//&y=/")),
+            ("http://h//a/b/", Some("http://h/a/b")),
+            ("//", Some("/")),
+            ("/", None),
+            ("/a", None),
+            ("/a?x=/", None),
+            ("/a//b", None),
+            ("/%2F/a%2F", None),
+            ("//a//b/", Some("/a//b")),
+        ] {
+            let uri: Uri = asked.parse().unwrap();
+            let found = without_outer_slashes(&uri).map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), looked_for, "{asked}");
+        }
+    }
+}
