@@ -79,8 +79,8 @@ impl Decision {
     }
 
     /// Headers that tell the client how its rate limits stand: `RateLimit` and `RateLimit-Policy`
-    /// (draft-ietf-httpapi-ratelimit-headers-10), and `x-ratelimit-<window>-limit`, `-remaining` and, where the request was
-    /// stopped by that window, `-reset` in seconds.
+    /// (draft-ietf-httpapi-ratelimit-headers-10), `x-ratelimit-<window>-limit` and `-remaining`; and, where a limit stopped the
+    /// request, `x-ratelimit-<window>-reset` and `Retry-After` (RFC 9110, 10.2.3), in seconds.
     pub fn limit_headers(&self) -> BTreeMap<String, String> {
         let mut headers = BTreeMap::new();
         if self.limits.is_empty() {
@@ -100,6 +100,9 @@ impl Decision {
             if let Some(blocked) = blocked.filter(|blocked| blocked.place == place) {
                 headers.insert(format!("x-ratelimit-{window}-reset"), blocked.retry_after.to_string());
             }
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert("retry-after".to_owned(), seconds.to_string());
         }
         let list = |item: fn(&Status) -> String| self.limits.iter().map(item).collect::<Vec<_>>().join(", ");
         headers.insert(

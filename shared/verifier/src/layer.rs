@@ -237,8 +237,7 @@ impl Refused {
             Denial::PermissionDenied => StatusCode::FORBIDDEN,
             Denial::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
         };
-        let mut headers = decision.limit_headers();
-        headers.extend(decision.retry_after().map(|s| (RETRY_AFTER.to_string(), s.to_string())));
+        let headers = decision.limit_headers();
         let refused = Self::new(status, denial.code(), format!("Denied: {denial}"));
         Self { request_id: Some(decision.request_id), headers, ..refused }
     }
