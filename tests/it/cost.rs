@@ -514,7 +514,7 @@ async fn the_largest_scheme_is_read_for_one_unit() {
     let rule = |n: usize| {
         json!({
             "unit": "millisecond", "duration": 10_000 + n, "max_requests": 1_000_000_000 + n, "mode": "per_key_and_ip",
-            "priority": 1_000_000_000 + n, "endpoints": [format!("/{n:02}{}", "x".repeat(66))],
+            "priority": 1_000_000_000 + n, "window": "fixed", "endpoints": [format!("/{n:02}{}", "x".repeat(66))],
         })
     };
     let rules: Vec<_> = (0..20).map(rule).collect();
@@ -524,4 +524,74 @@ async fn the_largest_scheme_is_read_for_one_unit() {
         [call("BatchGetItem", 3.0)],
         "none of them holds for the request"
     );
+}
+
+/// How many items a check reads and writes, beside the key, its app and the rules.
+async fn items_of_a_check(keyward: &Keyward, key: &str) -> (serde_json::Value, usize) {
+    keyward.settle().await;
+    keyward.calls.take();
+    let answer = keyward.check(key).await.ok();
+    keyward.settle().await;
+    let of = |call: &Call| match call.operation.as_str() {
+        "BatchGetItem" => call.sent["RequestItems"]["keyward"]["Keys"].as_array().map_or(0, Vec::len),
+        "TransactWriteItems" => call.sent["TransactItems"].as_array().map_or(0, Vec::len),
+        "UpdateItem" => 1,
+        _ => 0,
+    };
+    let calls = keyward.calls.take();
+    (answer, calls.iter().map(of).sum::<usize>() - 3)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_up_rule_beside_a_very_large_one_refuses_for_little() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let rules = json!([
+        {"unit": "minute", "duration": 1, "max_requests": 1},
+        {"unit": "minute", "duration": 1, "max_requests": i32::MAX, "mode": "per_app", "priority": 1},
+    ]);
+    let scheme = json!({"slug": "s", "name": "S", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    let app = json!({
+        "app_slug": "acme", "name": "Acme", "rate_limit_scheme_slug": "s", "on_store_error": "allow",
+    });
+    backend.post("/api-auth/apps", app).await.ok();
+    let keys = [0, 1].map(|_| async { text(&backend.create_key("acme", json!({})).await["secret"]) });
+    let [one, other] = futures::future::join_all(keys).await.try_into().unwrap();
+    keyward.freeze(Utc::now());
+    for key in [&one, &other] {
+        let (answer, items) = items_of_a_check(&keyward, key).await;
+        assert_eq!(answer["allowed"], true);
+        assert!(items <= 2 * 16 + 10, "{items} items for the first requests, with all shards of the app");
+    }
+    let (answer, items) = items_of_a_check(&keyward, &one).await;
+    assert_eq!((&answer["allowed"], &answer["blocked_rule"]), (&json!(false), &json!("1/60s")));
+    assert_eq!(answer["rate_limits"][1]["limit"], i32::MAX);
+    assert!(items <= 3, "{items} items to learn that it is used up: two written, one read");
+    for _ in 0..3 {
+        let (answer, items) = items_of_a_check(&keyward, &one).await;
+        assert_eq!((&answer["allowed"], &answer["blocked_rule"]), (&json!(false), &json!("1/60s")));
+        assert!(items <= 1, "{items} items once that is known");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_in_shards_is_one_update_once_they_are_laid_out_and_then_refuses_from_one_read() {
+    let keyward = Keyward::start().await;
+    let rules = json!([{"unit": "millisecond", "duration": 20, "max_requests": 40}]);
+    let key = limited(&keyward, rules).await;
+    keyward.freeze(Utc::now() + TimeDelta::hours(1));
+    let (mut allowed, mut refused, mut last) = (0, 0, vec![]);
+    for _ in 0..60 {
+        let (answer, items) = items_of_a_check(&keyward, &key).await;
+        match answer["allowed"] == true {
+            true => (allowed, last) = (allowed + 1, [last, vec![items]].concat()),
+            false => refused += items,
+        }
+    }
+    assert_eq!(allowed, 40);
+    let many = last.iter().filter(|items| **items > 1).count();
+    assert!(many <= 2 * 5, "five shards are laid out once and found full once: {last:?}");
+    assert!(last.iter().all(|items| *items <= 16 + 3 + 3 + 2 * 5), "{last:?}");
+    assert!(refused <= 2 * 5, "{refused} items for 20 refusals");
 }

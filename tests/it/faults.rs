@@ -291,3 +291,22 @@ async fn what_cannot_be_read_for_one_check_of_a_batch_fails_alone_and_leaves_the
     process.faults.clear();
     assert_eq!(process.check_all(&keys).await, [(200, true); 100]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_on_a_caller_s_own_counters_is_not_a_store_that_fails() {
+    let process = Process::start().await;
+    let backend = process.keyward.backend();
+    for slug in ["one", "two"] {
+        backend.patch(&format!("/api-auth/apps/{slug}"), json!({"on_store_error": "allow"})).await.ok();
+    }
+    process.faults.plan("UpdateItem", 0, Fault::Hot, usize::MAX);
+    let (status, body, retry_after) = process.check(&process.one_mode).await;
+    assert_eq!((status, &body["allowed"]), (503, &json!(false)), "its item is hot: {body}");
+    assert_eq!(retry_after.as_deref(), Some("1"));
+    process.faults.clear();
+    process.keyward.calls.collide(usize::MAX);
+    let answer = process.keyward.check(&process.two_modes).await;
+    process.keyward.calls.collide(0);
+    answer.is_error(503, "store_unavailable");
+    assert_eq!(answer.body["allowed"], false, "its transactions met others");
+}

@@ -1,10 +1,15 @@
 //! Rate limits against a log of what was let through, with clocks that tests move: never more than a rule allows in any
-//! window, and never a refusal that the guarantee rules out.
+//! window, and never a refusal that the guarantee rules out; also while the rules themselves change, processes end and what
+//! has expired is purged.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
+use keyward_cli::dev::TABLE;
 use keyward_core::Clock;
 use keyward_core::decision::Target;
 use keyward_core::id::{AppNumber, KeyId};
@@ -48,8 +53,12 @@ fn rule() -> impl Strategy<Value = Value> {
     let mode = prop::sample::select(vec!["per_key", "per_app", "per_key_and_ip", "per_app_and_ip"]);
     let endpoints =
         prop::sample::select(vec![json!(null), json!(["*"]), json!(["/A/"]), json!(["POST *", "/b"])]);
-    (window, 1_i32..7, mode, endpoints).prop_map(|((unit, duration), max, mode, endpoints)| {
-        json!({"unit": unit, "duration": duration, "max_requests": max, "mode": mode, "endpoints": endpoints})
+    let kind = prop::sample::select(vec!["sliding", "sliding", "fixed"]);
+    (window, kind, 1_i32..7, mode, endpoints).prop_map(|((unit, duration), window, max, mode, endpoints)| {
+        json!({
+            "unit": unit, "duration": duration, "window": window, "max_requests": max, "mode": mode,
+            "endpoints": endpoints,
+        })
     })
 }
 
@@ -66,28 +75,24 @@ struct Processes {
     now_ms: Arc<AtomicI64>,
     /// How far the second one's clock is ahead.
     ahead_ms: Arc<AtomicI64>,
-    /// Keeps the table.
-    _keyward: Keyward,
+    keyward: Keyward,
 }
 
 impl Processes {
     async fn start() -> Self {
         let keyward = Keyward::start().await;
         let (now_ms, ahead_ms) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
-        let clock = |ahead: bool| {
-            let (now_ms, ahead_ms) = (now_ms.clone(), ahead_ms.clone());
-            Clock::new(move || {
-                let ahead = if ahead { ahead_ms.load(Ordering::SeqCst) } else { 0 };
-                at(now_ms.load(Ordering::SeqCst) + ahead)
-            })
-        };
-        let client = || dynamodb_client(keyward.sdk_config());
-        let stores = [
-            keyward.process(clock(false), client()).await.store,
-            keyward.process(clock(true), client()).await.store,
-        ];
-        Self { stores, now_ms, ahead_ms, _keyward: keyward }
+        let no_lead = Arc::new(AtomicI64::new(0));
+        let stores =
+            [process(&keyward, &now_ms, &no_lead).await, process(&keyward, &now_ms, &ahead_ms).await];
+        Self { stores, now_ms, ahead_ms, keyward }
     }
+}
+
+async fn process(keyward: &Keyward, now_ms: &Arc<AtomicI64>, ahead_ms: &Arc<AtomicI64>) -> Store {
+    let (now_ms, ahead_ms) = (now_ms.clone(), ahead_ms.clone());
+    let clock = Clock::new(move || at(now_ms.load(Ordering::SeqCst) + ahead_ms.load(Ordering::SeqCst)));
+    keyward.process(clock, dynamodb_client(keyward.sdk_config())).await.store
 }
 
 fn at(ms: i64) -> DateTime<Utc> {
@@ -128,9 +133,14 @@ fn bounds(limit: &Limit, now: i64, skew: i64) -> (i64, i64) {
             let before = if ms % 10 == 0 { sub_window } else { 2 * sub_window };
             (now - ms + skew, now - ms - before - skew)
         }
-        Window::CalendarDay | Window::CalendarMonth => {
-            let midnight = now - now.rem_euclid(86_400_000) - 1;
-            (midnight, midnight)
+        // The clock that is ahead may have opened the next one.
+        Window::Fixed { ms } => {
+            let before = |at: i64| at - at.rem_euclid(ms) - 1;
+            (before(now + skew), before(now) - skew)
+        }
+        window @ (Window::CalendarDay | Window::CalendarMonth) => {
+            let before = window.start(window.number(at(now))).timestamp_millis() - 1;
+            (before, before)
         }
     }
 }
@@ -159,7 +169,8 @@ async fn run(
             Requester { app, key: keys[step.key], client_ip: ADDRESSES[step.address].parse().ok() };
         let whose = (step.key, step.address);
         let holding = rules.holding(&target(step.target));
-        let admission = processes.stores[step.process].admit(&requester, &rules, &holding).await.unwrap();
+        let store = &processes.stores[step.process];
+        let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
         let Admission { limits, blocked } = admission;
         prop_assert_eq!(limits.len(), holding.len());
         if let Some(blocked) = &blocked {
@@ -200,12 +211,17 @@ async fn run(
     Ok(())
 }
 
+/// A midnight of the future, in Unix milliseconds.
+fn midnight_to_come() -> i64 {
+    let now = Utc::now().timestamp_millis();
+    now - now.rem_euclid(86_400_000) + 2 * 86_400_000
+}
+
 fn hold(cases: u32, skews: impl Strategy<Value = i64>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let processes = runtime.block_on(Processes::start());
     // Shortly before a midnight of the future: a DynamoDB may purge what expired in the past.
-    let now = Utc::now().timestamp_millis();
-    let start = now - now.rem_euclid(86_400_000) + 2 * 86_400_000 - 30_000;
+    let start = midnight_to_come() - 30_000;
     let case =
         (prop::collection::vec(rule(), 1..5), prop::collection::vec(step(), 10..50), 0_i64..60_000, skews);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
@@ -224,4 +240,201 @@ fn no_window_lets_through_more_and_nobody_is_refused_who_had_room() {
 #[test]
 fn clocks_up_to_a_second_apart_move_the_bounds_by_no_more_than_that() {
     hold(24, 1_i64..=1_000);
+}
+
+/// What happens in the life of a counter: an app whose two keys have schemes of their own, with one rule in common.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// A request of one of the keys to a process, so many milliseconds later.
+    Request { after_ms: i64, key: usize, process: usize },
+    /// A scheme's rule gets another limit, and its endpoints another spelling.
+    Change { key: usize, max: i32, spelling: usize },
+    /// A process ends, and one that knows nothing takes its place.
+    Restart { process: usize },
+    /// DynamoDB purges what has expired.
+    Purge,
+}
+
+/// The same endpoints.
+const SPELLINGS: [&[&str]; 3] = [&["/a", "POST /b/*"], &["post  b//*", "/A/"], &["/%61", "/a", "POST /b/*"]];
+
+/// Windows, and limits of which the greater need several counters: above 9 in 20 ms and 49 in 100 ms.
+fn changing_rule() -> impl Strategy<Value = (Value, Vec<i32>, i64)> {
+    let short = ("millisecond", 20, vec![2, 5, 9, 10, 14, 19, 25, 300], 4_i64);
+    let longer = ("millisecond", 100, vec![3, 12, 49, 50, 70], 6);
+    let day = 86_400_000;
+    prop_oneof![
+        4 => Just(short),
+        2 => Just(longer),
+        1 => Just(("calendar_month", 1, vec![2, 5, 9], 3 * day)),
+        1 => Just(("day", 30, vec![2, 5, 9], 3 * day)),
+    ]
+    .prop_flat_map(|(unit, duration, limits, longest_ms)| {
+        let kind = prop::sample::select(vec!["sliding", "fixed"]);
+        let mode = prop::sample::select(vec!["per_app", "per_app", "per_key"]);
+        (kind, mode).prop_map(move |(window, mode)| {
+            let rule = json!({
+                "unit": unit, "duration": duration, "max_requests": 1, "window": window, "mode": mode,
+            });
+            (rule, limits.clone(), longest_ms)
+        })
+    })
+}
+
+fn happening(limits: Vec<i32>, longest_ms: i64) -> impl Strategy<Value = Happening> {
+    let after_ms = prop_oneof![5 => Just(0_i64), 3 => 0..=longest_ms];
+    prop_oneof![
+        20 => (after_ms, 0_usize..2, 0_usize..2)
+            .prop_map(|(after_ms, key, process)| Happening::Request { after_ms, key, process }),
+        3 => (0_usize..2, prop::sample::select(limits), 0..SPELLINGS.len())
+            .prop_map(|(key, max, spelling)| Happening::Change { key, max, spelling }),
+        1 => (0_usize..2).prop_map(|process| Happening::Restart { process }),
+        1 => Just(Happening::Purge),
+    ]
+}
+
+/// Deletes the counters that DynamoDB may purge, as late as it may.
+async fn purge(keyward: &Keyward, now: i64) {
+    let client = Client::new(keyward.sdk_config());
+    let scan = client
+        .scan()
+        .table_name(TABLE)
+        .filter_expression("begins_with(pk, :limit) AND purge_at < :now")
+        .expression_attribute_values(":limit", AttributeValue::S("LIMIT#".into()))
+        .expression_attribute_values(":now", AttributeValue::N((now / 1_000).to_string()));
+    for item in scan.send().await.unwrap().items() {
+        let delete = client.delete_item().table_name(TABLE);
+        delete.key("pk", item["pk"].clone()).key("sk", item["sk"].clone()).send().await.unwrap();
+    }
+}
+
+async fn live(
+    processes: &mut Processes,
+    rule: &Value,
+    first: [i32; 2],
+    happenings: &[Happening],
+) -> Result<(), TestCaseError> {
+    let day = midnight_to_come();
+    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
+    let keys = [1, 2].map(|n| KeyId::mint(at(day), u32::from_be_bytes(random().unwrap()) ^ n));
+    let scheme = |key: usize, max: i32, spelling: usize| {
+        let mut rule = rule.clone();
+        rule["max_requests"] = max.into();
+        rule["endpoints"] = json!(SPELLINGS[spelling]);
+        // Beside it, each has a rule of its own whose counts are soon forgotten, in the same item.
+        let own = json!({"unit": "second", "duration": key + 1, "max_requests": 400, "mode": rule["mode"]});
+        let rules: Vec<Rule> = serde_json::from_value(json!([rule, own])).unwrap();
+        Rules::try_from(rules).unwrap()
+    };
+    let mut schemes = [scheme(0, first[0], 0), scheme(1, first[1], 1)];
+    let mut log: Vec<Admitted> = vec![];
+    let mut now = day;
+    for happening in happenings {
+        match *happening {
+            Happening::Change { key, max, spelling } => schemes[key] = scheme(key, max, spelling),
+            Happening::Purge => purge(&processes.keyward, now).await,
+            Happening::Restart { process: place } => {
+                processes.stores[place] =
+                    process(&processes.keyward, &processes.now_ms, &Arc::default()).await;
+            }
+            Happening::Request { after_ms, key, process } => {
+                now += after_ms;
+                processes.now_ms.store(now, Ordering::SeqCst);
+                let requester = Requester { app, key: keys[key], client_ip: None };
+                let rules = &schemes[key];
+                let holding = rules.holding(&target(0));
+                let limit = holding[0];
+                let store = &processes.stores[process];
+                let admission = store.admit(&requester, rules, &holding, store.deadline()).await.unwrap();
+                let (surely_from, may_be_from) = bounds(limit, now, 0);
+                let counted = |log: &[Admitted], from: i64| count(log, rules, limit, (key, 0), from, now);
+                if admission.blocked.is_some() {
+                    let before = counted(&log, may_be_from);
+                    prop_assert!(before >= limit.max(), "refused after {before} by {}", limit.name());
+                    continue;
+                }
+                log.push(Admitted { at: now, key, address: 0, target: 0 });
+                let with_it = counted(&log, surely_from);
+                prop_assert!(with_it <= limit.max(), "{with_it} let through by {}", limit.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn counts_go_on_over_changes_of_limits_and_schemes_purges_and_restarts() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let processes = RefCell::new(runtime.block_on(Processes::start()));
+    let case = changing_rule().prop_flat_map(|(rule, limits, longest_ms)| {
+        let first = prop::sample::select(limits.clone());
+        let happenings = prop::collection::vec(happening(limits, longest_ms), 30..120);
+        (Just(rule), [first.clone(), first], happenings)
+    });
+    let config = Config { cases: 16, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&case, |(rule, first, happenings)| {
+            runtime.block_on(live(&mut processes.borrow_mut(), &rule, first, &happenings))
+        })
+        .unwrap();
+}
+
+/// The share of the requests that go through of a client that sends `max` a second at even intervals.
+async fn let_through_of_a_paced_client(processes: &Processes, kind: &str, max: i64) -> f64 {
+    const SENT: i64 = 100;
+    let rule = json!({"unit": "second", "duration": 1, "max_requests": max, "window": kind});
+    let rules = Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap();
+    let (app, start) = (AppNumber::mint(u64::from_be_bytes(random().unwrap())), midnight_to_come() + 137);
+    let key = KeyId::mint(at(start), u32::from_be_bytes(random().unwrap()));
+    let holding = rules.holding(&target(0));
+    let mut through = 0;
+    for sent in 0..SENT {
+        processes.now_ms.store(start + sent * 1_000 / max, Ordering::SeqCst);
+        let requester = Requester { app, key, client_ip: None };
+        let store = &processes.stores[0];
+        let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+        through += i64::from(admission.blocked.is_none());
+    }
+    through as f64 / SENT as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_paces_itself_at_the_limit_passes_a_fixed_window() {
+    let processes = Processes::start().await;
+    for max in [1, 10] {
+        let fixed = let_through_of_a_paced_client(&processes, "fixed", max).await;
+        assert!(fixed >= 0.95, "{fixed} of those at {max} a second");
+    }
+    // As the guide says of sliding windows.
+    let sliding = let_through_of_a_paced_client(&processes, "sliding", 1).await;
+    assert!((0.48..=0.52).contains(&sliding), "{sliding} of those at one a second");
+    let sliding = let_through_of_a_paced_client(&processes, "sliding", 10).await;
+    assert!((0.88..=0.94).contains(&sliding), "{sliding} of those at ten a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn around_the_edge_of_a_fixed_window_twice_the_limit_passes_and_never_more_in_a_window() {
+    let processes = Processes::start().await;
+    let rule = json!({"unit": "minute", "duration": 1, "max_requests": 5, "window": "fixed"});
+    let rules = Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap();
+    let (app, edge) = (AppNumber::mint(u64::from_be_bytes(random().unwrap())), midnight_to_come());
+    let key = KeyId::mint(at(edge), u32::from_be_bytes(random().unwrap()));
+    let holding = rules.holding(&target(0));
+    for (ms, allowed) in
+        [(edge - 60_000, 5), (edge - 1, 0), (edge, 5), (edge + 59_999, 0), (edge + 60_000, 5)]
+    {
+        processes.now_ms.store(ms, Ordering::SeqCst);
+        let requester = Requester { app, key, client_ip: None };
+        let store = &processes.stores[0];
+        let mut through = 0;
+        for _ in 0..8 {
+            let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+            through += i64::from(admission.blocked.is_none());
+            if let Some(blocked) = admission.blocked {
+                let left = (60_000 - ms.rem_euclid(60_000) + 999) / 1_000;
+                assert_eq!(i64::from(blocked.retry_after), left, "until the window ends");
+            }
+        }
+        assert_eq!(through, allowed, "at {}", ms - edge);
+    }
 }

@@ -11,6 +11,7 @@ mod cost;
 mod documentation;
 mod documented_forms;
 mod edge;
+mod expressions;
 mod faults;
 mod forgery;
 mod layer;

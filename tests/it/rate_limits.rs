@@ -1,7 +1,9 @@
 //! Rate limits, as whoever checks requests sees them.
 
+use aws_sdk_dynamodb::Client;
 use chrono::{NaiveTime, TimeDelta};
 use futures::future::join_all;
+use keyward_cli::dev::TABLE;
 use keyward_tests::{Answer, Backend, Keyward, check_body, text};
 use serde_json::{Value, json};
 
@@ -268,6 +270,81 @@ async fn a_batch_counts_in_order() {
     let allowed: Vec<bool> =
         answer["results"].as_array().unwrap().iter().map(|one| one["allowed"].as_bool().unwrap()).collect();
     assert_eq!(allowed, [true, true, true, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_s_count_outlives_requests_of_keys_with_shorter_windows() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let month = json!([{"unit": "calendar_month", "duration": 1, "max_requests": 2, "mode": "per_app"}]);
+    let one = limited(&keyward, month).await;
+    let second = json!([{"unit": "second", "duration": 1, "max_requests": 50, "mode": "per_app"}]);
+    let own = json!({"slug": "own", "name": "Own", "rules": second});
+    backend.post("/api-auth/rate-limit-schemes", own).await.ok();
+    let other = text(&backend.create_key("acme", json!({"rate_limit_scheme_slug": "own"})).await["secret"]);
+    let purge_at = async || -> i64 {
+        let scan = Client::new(keyward.sdk_config()).scan().table_name(TABLE).send().await.unwrap();
+        let items = scan.items().iter().filter(|item| item["pk"].as_s().unwrap().starts_with("LIMIT#APP#"));
+        let of_app: Vec<i64> = items.map(|item| item["purge_at"].as_n().unwrap().parse().unwrap()).collect();
+        assert_eq!(of_app.len(), 1, "both schemes count in it");
+        of_app[0]
+    };
+    keyward.freeze(keyward.services.store.clock().now() + TimeDelta::minutes(1));
+    assert_eq!(keyward.check(&one).await.ok()["allowed"], true);
+    let before = purge_at().await;
+    keyward.pass(TimeDelta::seconds(5));
+    assert_eq!(keyward.check(&other).await.ok()["allowed"], true);
+    assert!(purge_at().await >= before, "a later request makes no count die sooner");
+    let end_of_any_month = keyward.services.store.clock().now() + TimeDelta::days(31);
+    assert!(before > end_of_any_month.timestamp());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_go_on_when_a_rule_gets_another_limit_or_spelling() {
+    let keyward = Keyward::start().await;
+    let backend = keyward.backend();
+    let rules = |max: u32, endpoints: &[&str]| json!([{"unit": "minute", "duration": 1, "max_requests": max, "endpoints": endpoints}]);
+    let key = limited(&keyward, rules(30_000, &["/v1/users", "POST /v1/reports"])).await;
+    to_midnight(&keyward);
+    let ask = async || request(&keyward, &key, json!({"method": "GET", "resource": "/v1/users"})).await.ok();
+    for _ in 0..5 {
+        assert_eq!(ask().await["allowed"], true);
+    }
+    let change = async |rules: Value| {
+        backend.patch("/api-auth/rate-limit-schemes/s", json!({"rules": rules})).await.ok();
+    };
+    change(rules(7, &["/v1/users", "POST /v1/reports"])).await;
+    assert_eq!(remaining(&ask().await), [1], "in one counter instead of two");
+    change(rules(7, &["post  v1//reports/", "/V1/%75sers"])).await;
+    assert_eq!(remaining(&ask().await), [0]);
+    assert_eq!(ask().await["blocked_rule"], "7/60s");
+    change(rules(i32::MAX.unsigned_abs(), &["/v1/users", "POST /v1/reports"])).await;
+    assert_eq!(ask().await["allowed"], true);
+    change(rules(8, &["/v1/users", "POST /v1/reports"])).await;
+    assert_eq!(ask().await["blocked_rule"], "8/60s", "with what sixteen counters had counted");
+    change(rules(8, &["/v1/users"])).await;
+    assert_eq!(remaining(&ask().await), [7], "another rule");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_window_is_asked_for_and_shown() {
+    let keyward = Keyward::start().await;
+    let rules = json!([{"unit": "minute", "duration": 1, "max_requests": 2, "window": "fixed"}]);
+    let key = limited(&keyward, rules).await;
+    let backend = keyward.backend();
+    for path in ["/api-auth/rate-limit-schemes/s", "/api-auth/apps/acme"] {
+        let shown = backend.get(path).await.ok();
+        let rules = if shown["rules"].is_null() { &shown["rate_limits"] } else { &shown["rules"] };
+        assert_eq!(rules[0]["window"], "fixed", "{path}");
+    }
+    to_midnight(&keyward);
+    keyward.pass(TimeDelta::seconds(50));
+    assert_eq!(remaining(&keyward.check(&key).await.ok()), [1]);
+    assert_eq!(remaining(&keyward.check(&key).await.ok()), [0]);
+    let refused = keyward.check(&key).await.ok();
+    assert_eq!((&refused["blocked_rule"], &refused["retry_after"]), (&json!("2/60s"), &json!(10)));
+    keyward.pass(TimeDelta::seconds(10));
+    assert_eq!(remaining(&keyward.check(&key).await.ok()), [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,8 @@ pub enum Fault {
     Slow(Duration),
     /// The service has no capacity left.
     Throttled,
+    /// One item is asked for more than it can take.
+    Hot,
     /// The service fails.
     Failed,
     /// What answers is not the service.
@@ -151,6 +153,11 @@ impl HttpConnector for Connector {
             Fault::Throttled => answer(
                 400,
                 r#"{"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "no more"}"#,
+            ),
+            Fault::Hot => answer(
+                400,
+                r#"{"__type": "com.amazonaws.dynamodb.v20120810#ThrottlingException", "message": "no more",
+                    "throttlingReasons": [{"reason": "TableWriteKeyRangeThroughputExceeded", "resource": "arn"}]}"#,
             ),
             Fault::Failed => answer(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
             Fault::Denied => {

@@ -97,12 +97,12 @@ impl From<Error> for ApiError {
             Error::NotFound(message) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
             Error::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             Error::Invalid(field) => field.into(),
-            Error::Unavailable(detail) | Error::KeyUnavailable(detail) => Self::new(
+            Error::Unavailable(_) | Error::KeyUnavailable(_) | Error::Busy => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store_unavailable",
                 "The store cannot be reached right now; try again",
             )
-            .with_detail(detail, metric),
+            .with_detail(error.to_string(), metric),
             Error::Internal(detail) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong")
                     .with_detail(detail, metric)

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Timeout, timeout_at};
 
 use crate::{Error, Store};
 
@@ -31,12 +31,17 @@ impl Deadline {
         Self(now + self.0.saturating_duration_since(now) * 3 / 4)
     }
 
-    /// What a call gives, if it does so in time.
+    /// What a call gives, or an error when it is too late.
     ///
     /// # Errors
     /// Those of the call, and [`Error::Unavailable`] when it is too late.
     pub async fn of<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let in_time = timeout_at(self.0, call).await;
         in_time.unwrap_or_else(|_| Err(Error::Unavailable("the store took too long".into())))
+    }
+
+    /// What a call gives, or an error when it is too late.
+    pub(crate) fn in_time<F: Future>(self, call: F) -> Timeout<F> {
+        timeout_at(self.0, call)
     }
 }

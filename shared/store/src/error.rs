@@ -37,6 +37,9 @@ pub enum Error {
     /// policy leaves DynamoDB or the function out, or KMS fails. Trying again helps when that is mended.
     #[error("the KMS key cannot be used: {0}")]
     KeyUnavailable(String),
+    /// The counters of a rate limit take no more requests at the moment, for too many came. Trying again may help.
+    #[error("the counters of a rate limit are too busy")]
+    Busy,
     /// The store refused what it should have taken, or an item is not as it was written.
     #[error("internal error: {0}")]
     Internal(String),
@@ -45,6 +48,11 @@ pub enum Error {
 impl Error {
     /// Whether a caller is to try again later.
     pub fn is_unavailable(&self) -> bool {
+        self.is_failure() || matches!(self, Self::Busy)
+    }
+
+    /// Whether it is the store that fails, and not the caller who asks too much of it.
+    pub fn is_failure(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::KeyUnavailable(_))
     }
 

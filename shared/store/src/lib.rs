@@ -51,7 +51,7 @@ pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 
 use item::Key;
-use limits::CounterState;
+use limits::FullCounters;
 use memory::Memory;
 use peppers::{Background, Peppers};
 
@@ -67,8 +67,7 @@ pub struct Store {
     fingerprints: RandomState,
     /// Where the rules of the other keys of an app were last found.
     schemes_of_apps: Memory<AppNumber, Key>,
-    /// What counters said when they were full.
-    full_counters: Memory<Key, Arc<CounterState>>,
+    full_counters: FullCounters,
 }
 
 impl Store {
@@ -84,7 +83,7 @@ impl Store {
             schemes_of_keys: Memory::default(),
             fingerprints: RandomState::new(),
             schemes_of_apps: Memory::default(),
-            full_counters: Memory::default(),
+            full_counters: limits::full_counters(),
         })
     }
 

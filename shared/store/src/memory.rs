@@ -14,6 +14,11 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 pub(crate) struct Memory<K: Eq + Hash, V>(Arc<Mutex<LruCache<K, V>>>);
 
 impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    /// A memory of so many values.
+    pub(crate) fn of(capacity: NonZeroUsize) -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(capacity))))
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<V> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }

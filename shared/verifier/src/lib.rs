@@ -315,11 +315,12 @@ impl Verifier {
         verified: &Verified,
         rules: Option<&Rules>,
         check: &Check<'_>,
+        deadline: Deadline,
     ) -> Result<Admission, Error> {
         let Some(rules) = rules else { return Ok(Admission::default()) };
         let KeyToCheck { key, app, .. } = &verified.found;
         let requester = Requester { app: app.number, key: key.id, client_ip: check.client_ip };
-        self.store.admit(&requester, rules, &rules.holding(check.target)).await
+        self.store.admit(&requester, rules, &rules.holding(check.target), deadline).await
     }
 
     async fn decide(
@@ -329,10 +330,10 @@ impl Verifier {
         check: &Check<'_>,
         deadline: Deadline,
     ) -> Result<Decision, CheckError> {
-        let admission = deadline.of(self.admit(&verified, rules?.as_ref(), check)).await;
+        let admission = self.admit(&verified, rules?.as_ref(), check, deadline).await;
         let Verified { found: KeyToCheck { key, app, .. }, request_id, verdict } = verified;
         let admission = match admission {
-            Err(cause) if cause.is_unavailable() && app.on_store_error == OnStoreError::Allow => {
+            Err(cause) if cause.is_failure() && app.on_store_error == OnStoreError::Allow => {
                 tracing::error!(metric = cause.metric().map(Metric::name), %cause, "a request was not counted");
                 Admission::default()
             }

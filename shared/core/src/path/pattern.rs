@@ -50,6 +50,11 @@ impl PathPattern {
         &self.written
     }
 
+    /// The pattern in the form in which it is compared: that of all patterns that are alike but for their spelling.
+    pub(crate) fn normal(&self) -> &str {
+        &self.normal
+    }
+
     /// Whether it stands for this reading of a path.
     pub(super) fn matches(&self, reading: &str) -> bool {
         is_like(self.normal.as_bytes(), reading.as_bytes())

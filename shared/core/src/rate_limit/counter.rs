@@ -32,6 +32,14 @@ impl Counts {
         self.latest.map_or(now, |latest| latest.max(now))
     }
 
+    /// Adds the counts of another part of the same rule's requests.
+    pub fn merge(&mut self, other: &Self) {
+        self.latest = self.latest.max(other.latest);
+        for (number, count) in &other.by_window {
+            *self.by_window.entry(*number).or_default() += count;
+        }
+    }
+
     /// How a rule that lets `max` requests through in this window stands at `now`.
     pub fn standing(&self, window: Window, max: i64, now: DateTime<Utc>) -> Standing {
         let current = window.number(self.instant(now));
@@ -46,7 +54,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate_limit::Unit;
+    use crate::rate_limit::{Unit, WindowKind};
 
     const WINDOW: Window = Window::Sliding { ms: 1_000 };
 
@@ -95,8 +103,21 @@ mod tests {
     }
 
     #[test]
+    fn parts_come_to_the_whole() {
+        let (mut all, mut one, mut other) = (Counts::default(), Counts::default(), Counts::default());
+        for (ms, part) in [(10_050, true), (10_450, false), (10_460, true), (11_000, false)] {
+            count(&mut all, ms);
+            count(if part { &mut one } else { &mut other }, ms);
+        }
+        one.merge(&other);
+        assert_eq!(one, all);
+        one.merge(&Counts::default());
+        assert_eq!(one, all);
+    }
+
+    #[test]
     fn a_calendar_day_is_full_until_midnight() {
-        let (window, noon) = (Window::new(Unit::CalendarDay, 1), at(86_400_000 / 2));
+        let (window, noon) = (Window::new(WindowKind::Sliding, Unit::CalendarDay, 1), at(86_400_000 / 2));
         let counts = Counts { latest: None, by_window: HashMap::from([(0, 3)]) };
         assert_eq!(counts.standing(window, 3, noon), Standing { remaining: 0, more_at: at(86_400_000) });
         assert_eq!(counts.standing(window, 3, at(86_400_000)).remaining, 3);

@@ -29,6 +29,16 @@ impl Endpoint {
         Ok(Self { method, path: PathPattern::parse(field, path)? })
     }
 
+    /// Whether it stands for every request.
+    pub(super) fn is_all(&self) -> bool {
+        self.method.is_none() && self.path.normal() == "/*"
+    }
+
+    /// The one spelling of what it stands for: `POST /v1/*`, and `* /v1/*` for any method.
+    pub(super) fn canonical(&self) -> String {
+        format!("{} {}", self.method.map_or("*", Method::as_str), self.path.normal())
+    }
+
     /// Whether it stands for this request.
     pub fn matches(&self, target: &Target) -> bool {
         self.method.is_none_or(|method| method.covers(target.method())) && target.path().may_be(&self.path)

@@ -3,21 +3,24 @@
 
 mod counter;
 mod endpoint;
+mod identity;
 mod window;
 
 use serde::{Deserialize, Serialize};
 
 pub use counter::{Counts, Standing};
 pub use endpoint::Endpoint;
-pub use window::{Window, seconds_until};
+pub use window::{LONGEST_WINDOW, Window, seconds_until};
 
-use crate::base62;
 use crate::decision::Target;
 use crate::text::InvalidField;
 
 /// How many requests a second one counter is to take at most: an item of DynamoDB takes about 1,000 writes a second, and
 /// requests do not spread evenly.
 const COUNTER_RATE: i64 = 500;
+/// Over how many counters a rule is spread at most, whatever it lets through: together they take about 16,000 requests a
+/// second.
+pub const MOST_SHARDS: i64 = 16;
 /// How many rules a scheme has at most.
 const MOST_RULES: usize = 20;
 
@@ -57,6 +60,24 @@ impl Unit {
     }
 }
 
+/// How the windows of a rule follow each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowKind {
+    /// A window ends with any instant: none of its length lets more through.
+    #[default]
+    Sliding,
+    /// A window begins where the one before ends, at a multiple of its length since the Unix epoch: a client that keeps to
+    /// the limit is not refused, and twice as many requests may pass around an edge.
+    Fixed,
+}
+
+impl WindowKind {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Whose requests a rule counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +102,9 @@ pub struct Rule {
     pub duration: i32,
     /// How many requests the window admits.
     pub max_requests: i32,
+    /// How its windows follow each other. It makes no difference to calendar units, whose windows are fixed.
+    #[serde(default, skip_serializing_if = "WindowKind::is_default")]
+    pub window: WindowKind,
     /// Whose requests count together; one key's where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
@@ -97,7 +121,7 @@ pub struct Rule {
 pub struct Limit {
     rule: Rule,
     endpoints: Vec<Endpoint>,
-    /// What its counts are stored under, beside those of other rules.
+    /// Given by [`Rules`].
     id: String,
 }
 
@@ -123,8 +147,7 @@ impl Limit {
             let wrong = |error: InvalidField| (format!("endpoints[{index}]"), error.problem);
             endpoints.push(Endpoint::parse("", text).map_err(wrong)?);
         }
-        let id = id(&rule);
-        Ok(Self { rule, endpoints, id })
+        Ok(Self { rule, endpoints, id: String::new() })
     }
 
     /// The rule as it stands on the wire.
@@ -132,8 +155,9 @@ impl Limit {
         &self.rule
     }
 
-    /// What its counts are stored under: 3 base-62 digits. Rules that differ in no more than `max_requests` and
-    /// `priority` share their counts, so that a limit can be raised and lowered without starting anew.
+    /// What its counts are stored under: 3 base-62 digits, other ones than those of the scheme's other rules. Rules that
+    /// differ in no more than `max_requests`, `priority` and the spelling and order of their endpoints share their counts, so
+    /// that a limit can be raised and lowered without starting anew.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -145,7 +169,7 @@ impl Limit {
 
     /// The window in which it counts.
     pub fn window(&self) -> Window {
-        Window::new(self.rule.unit, self.rule.duration)
+        Window::new(self.rule.window, self.rule.unit, self.rule.duration)
     }
 
     /// How many requests a window lets through.
@@ -153,10 +177,11 @@ impl Limit {
         i64::from(self.rule.max_requests)
     }
 
-    /// Over how many counters its requests are spread, so that none has to take more than 500 a second for long.
+    /// Over how many counters its requests are spread, so that none has to take more than 500 a second for long; at most
+    /// [`MOST_SHARDS`].
     pub fn shards(&self) -> i64 {
         let a_second = self.max().saturating_mul(1_000) / self.window().ms();
-        (a_second / COUNTER_RATE + 1).min(self.max())
+        (a_second / COUNTER_RATE + 1).min(self.max()).min(MOST_SHARDS)
     }
 
     /// How many requests the counter of this shard lets through: those of all shards come to [`Self::max`].
@@ -178,15 +203,6 @@ impl Limit {
 /// A window in answers: `60s`, or `500ms` where that is no whole number of seconds.
 pub fn window_name(ms: i64) -> String {
     if ms % 1_000 == 0 { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
-}
-
-fn id(rule: &Rule) -> String {
-    let mut endpoints: Vec<String> =
-        rule.endpoints.iter().flatten().map(|endpoint| endpoint.trim().to_lowercase()).collect();
-    endpoints.sort();
-    let window = Window::new(rule.unit, rule.duration);
-    let text = format!("{window:?} {:?} {}", rule.mode.unwrap_or(Mode::PerKey), endpoints.join("\n"));
-    base62::encode(u64::from(crc32fast::hash(text.as_bytes())), 3)
 }
 
 /// How one rule stood when a request was decided on.
@@ -266,12 +282,9 @@ impl TryFrom<Vec<Rule>> for Rules {
             let limit = Limit::parse(rule).map_err(|(member, problem)| {
                 InvalidField::new(&format!("rules[{index}].{member}"), problem)
             })?;
-            if let Some(same) = limits.iter().position(|one| one.id == limit.id) {
-                let problem = format!("counts the same as rules[{same}]: leave out the one that allows more");
-                return Err(InvalidField::new(&format!("rules[{index}]"), problem));
-            }
             limits.push(limit);
         }
+        identity::give_ids(&mut limits)?;
         Ok(Self(limits))
     }
 }
@@ -354,6 +367,19 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_sliding_unless_it_says_otherwise() {
+        let text = r#"[{"unit":"minute","duration":1,"max_requests":5,"window":"fixed","priority":0}]"#;
+        let fixed = rules(text).unwrap();
+        assert_eq!(fixed.limits()[0].window(), Window::Fixed { ms: 60_000 });
+        assert_eq!(serde_json::to_string(&fixed).unwrap(), text, "and is written only then");
+        let sliding =
+            rules(r#"[{"unit":"minute","duration":1,"max_requests":5,"window":"sliding"}]"#).unwrap();
+        assert_eq!(sliding.limits()[0].window(), Window::Sliding { ms: 60_000 });
+        assert!(!serde_json::to_string(&sliding).unwrap().contains("window"));
+        assert!(rules(r#"[{"unit":"minute","duration":1,"max_requests":5,"window":"rolling"}]"#).is_err());
+    }
+
+    #[test]
     fn rules_hold_for_their_endpoints_in_the_order_of_priority() {
         let rules = rules(
             r#"[{"unit":"minute","duration":1,"max_requests":1,"priority":9},
@@ -380,6 +406,8 @@ mod tests {
         assert_eq!(limit("second", 1, 1_000).shards(), 3);
         assert_eq!(limit("millisecond", 1, 1).shards(), 1);
         assert_eq!(limit("millisecond", 1, 7).shards(), 7);
+        assert_eq!(limit("minute", 1, 450_000).shards(), 16);
+        assert_eq!(limit("minute", 1, i32::MAX).shards(), MOST_SHARDS);
         for limit in [limit("second", 1, 1_001), limit("minute", 1, i32::MAX), limit("calendar_day", 1, 5)] {
             let shares: i64 = (0..limit.shards()).map(|shard| limit.share(shard)).sum();
             assert_eq!(shares, limit.max());

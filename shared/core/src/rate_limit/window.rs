@@ -1,21 +1,33 @@
 //! The windows in which requests are counted.
 //!
-//! Time is cut into sub-windows of a tenth of the rule's window, or into calendar days or months. A request falls into
+//! A fixed window begins at a multiple of its length since the Unix epoch, a calendar window at midnight UTC; a request falls
+//! into one. For sliding windows, time is cut into sub-windows of a tenth of the rule's window. A request falls into
 //! the window that ends with its own sub-window, and into those that end with each of the next ten: it is counted in all
 //! of them, so that one number says how many requests a window has let through. A window so covers its stated length and
 //! at most one sub-window before it; if ten does not divide the length in milliseconds, less than two.
 
+use std::fmt;
+
 use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 
-use super::Unit;
+use super::{Unit, WindowKind};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The length of a rule's window.
+/// How long counts can matter: no request is in a window for longer. The last sub-window of a sliding month ends after 33
+/// days.
+pub const LONGEST_WINDOW: TimeDelta = TimeDelta::days(33);
+
+/// The window of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// So many milliseconds that end with any instant.
     Sliding {
+        /// The length in milliseconds.
+        ms: i64,
+    },
+    /// So many milliseconds that begin at a multiple of their number since the Unix epoch.
+    Fixed {
         /// The length in milliseconds.
         ms: i64,
     },
@@ -26,8 +38,8 @@ pub enum Window {
 }
 
 impl Window {
-    /// The window of `duration` of these units.
-    pub fn new(unit: Unit, duration: i32) -> Self {
+    /// The window of `duration` of these units. Calendar units have one kind only.
+    pub fn new(kind: WindowKind, unit: Unit, duration: i32) -> Self {
         let ms = match unit {
             Unit::Millisecond => 1,
             Unit::Second => 1_000,
@@ -38,13 +50,17 @@ impl Window {
             Unit::CalendarDay => return Self::CalendarDay,
             Unit::CalendarMonth => return Self::CalendarMonth,
         };
-        Self::Sliding { ms: ms * i64::from(duration) }
+        let ms = ms * i64::from(duration);
+        match kind {
+            WindowKind::Sliding => Self::Sliding { ms },
+            WindowKind::Fixed => Self::Fixed { ms },
+        }
     }
 
     /// Its nominal length in milliseconds: a calendar month is taken for 30 days.
     pub fn ms(self) -> i64 {
         match self {
-            Self::Sliding { ms } => ms,
+            Self::Sliding { ms } | Self::Fixed { ms } => ms,
             Self::CalendarDay => DAY_MS,
             Self::CalendarMonth => 30 * DAY_MS,
         }
@@ -59,6 +75,7 @@ impl Window {
         let at_ms = at.timestamp_millis();
         match self {
             Self::Sliding { ms } => at_ms.div_euclid(Self::sub_window_ms(ms)),
+            Self::Fixed { ms } => at_ms.div_euclid(ms),
             Self::CalendarDay => at_ms.div_euclid(DAY_MS),
             Self::CalendarMonth => i64::from(at.year()) * 12 + i64::from(at.month0()),
         }
@@ -71,7 +88,7 @@ impl Window {
                 let sub_window = Self::sub_window_ms(ms);
                 (ms - 1 + sub_window - 1) / sub_window
             }
-            Self::CalendarDay | Self::CalendarMonth => 0,
+            Self::Fixed { .. } | Self::CalendarDay | Self::CalendarMonth => 0,
         }
     }
 
@@ -80,6 +97,7 @@ impl Window {
         let from_ms = |ms| DateTime::from_timestamp_millis(ms).unwrap_or(DateTime::<Utc>::MAX_UTC);
         match self {
             Self::Sliding { ms } => from_ms(number.saturating_mul(Self::sub_window_ms(ms))),
+            Self::Fixed { ms } => from_ms(number.saturating_mul(ms)),
             Self::CalendarDay => from_ms(number.saturating_mul(DAY_MS)),
             Self::CalendarMonth => {
                 let months = u32::try_from(number).ok().map(Months::new);
@@ -93,6 +111,18 @@ impl Window {
     /// When a request of this sub-window has left the last window that it falls into.
     pub fn end(self, number: i64) -> DateTime<Utc> {
         self.start(number.saturating_add(self.further()).saturating_add(1))
+    }
+}
+
+/// The window as part of what counts are stored under: see [`super::Limit::id`]. It must not change.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sliding { ms } => write!(f, "sliding {ms}"),
+            Self::Fixed { ms } => write!(f, "fixed {ms}"),
+            Self::CalendarDay => f.write_str("calendar_day"),
+            Self::CalendarMonth => f.write_str("calendar_month"),
+        }
     }
 }
 
@@ -127,12 +157,52 @@ mod tests {
 
     #[test]
     fn a_minute_is_counted_in_tenths() {
-        let minute = Window::new(Unit::Minute, 1);
+        let minute = Window::new(WindowKind::Sliding, Unit::Minute, 1);
         let number = minute.number(at("2026-01-01T00:00:07Z"));
         assert_eq!(minute.start(number), at("2026-01-01T00:00:06Z"));
         assert_eq!(minute.further(), 10);
         assert_eq!(minute.end(number), at("2026-01-01T00:01:12Z"));
-        assert_eq!(Window::new(Unit::Millisecond, 1).further(), 0);
+        assert_eq!(Window::new(WindowKind::Sliding, Unit::Millisecond, 1).further(), 0);
+    }
+
+    #[test]
+    fn a_fixed_window_begins_at_a_multiple_of_its_length_and_ends_with_it() {
+        let of_seven = Window::new(WindowKind::Fixed, Unit::Second, 7);
+        let number = of_seven.number(at("1970-01-01T00:00:20.999Z"));
+        assert_eq!(number, 2);
+        assert_eq!(of_seven.start(number), at("1970-01-01T00:00:14Z"));
+        assert_eq!(of_seven.end(number), at("1970-01-01T00:00:21Z"));
+        assert_eq!((of_seven.further(), of_seven.ms()), (0, 7_000));
+        assert_eq!(of_seven.number(at("1969-12-31T23:59:59Z")), -1);
+    }
+
+    #[test]
+    fn the_kind_of_a_calendar_window_makes_no_difference() {
+        for (unit, window) in
+            [(Unit::CalendarDay, Window::CalendarDay), (Unit::CalendarMonth, Window::CalendarMonth)]
+        {
+            for kind in [WindowKind::Sliding, WindowKind::Fixed] {
+                assert_eq!(Window::new(kind, unit, 1), window);
+            }
+        }
+    }
+
+    #[test]
+    fn no_window_is_longer_than_the_longest() {
+        let now = at("2026-12-31T23:59:59.999Z");
+        for (unit, longest) in [
+            (Unit::Month, 1),
+            (Unit::Day, 30),
+            (Unit::Hour, 720),
+            (Unit::Minute, 1_440),
+            (Unit::CalendarMonth, 1),
+        ] {
+            for kind in [WindowKind::Sliding, WindowKind::Fixed] {
+                let window = Window::new(kind, unit, longest);
+                let number = window.number(now);
+                assert!(window.end(number) - window.start(number) <= LONGEST_WINDOW, "{window}");
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! What a counter's item holds, and the update that counts a request in it.
+//! What a counter's items hold, and the update that counts a request in one.
 //!
 //! | attribute | |
 //! |---|---|
-//! | `<rule>` | when the sub-window of the rule's latest request began, in Unix milliseconds |
+//! | `<rule>` | when the sub-window of the rule's latest request began, in Unix milliseconds; or, where the rule's counts are in shards, 10¹⁵ and the limit that those are laid out for |
 //! | `<rule><window>` | how many requests this window has let through |
 //! | `r` | which request was counted last: an attempt whose answer was lost is not counted twice |
+//! | `m`, `o` | in a shard: the limit that it is laid out for, and until when, in Unix seconds |
+//! | `s` | in an item with rules whose counts are in shards: which change of that was the last |
 //!
 //! `<rule>` is [`Limit::id`], `<window>` the window's number in base 62.
 
@@ -13,24 +15,38 @@ use std::net::IpAddr;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::rate_limit::{Counts, Limit, Mode, Rules, Standing};
+use keyward_core::rate_limit::{Counts, LONGEST_WINDOW, Limit, Mode, Rules, Standing};
 use keyward_core::{ClientAddress, base62};
 
 use super::Requester;
 use crate::item::{Expression, Item, Key, number};
 
-/// How long counts outlast the longest window.
-const PURGE_MARGIN: TimeDelta = TimeDelta::days(1);
-/// Longer than any window: the counts of a rule that is gone say nothing after this.
-const LONGEST_WINDOW: TimeDelta = TimeDelta::days(32);
+/// How long a shard takes requests before it has to be laid out again, which keeps the item that says so alive.
+pub(super) const SHARD_LIFE: TimeDelta = TimeDelta::days(1);
+/// For how long an item is kept after its last change: the same for all, so that no change shortens the life of another's
+/// counts. A shard's counts matter for the longest window after its life has ended; a day more is for clocks apart.
+const KEPT: TimeDelta = TimeDelta::days(LONGEST_WINDOW.num_days() + SHARD_LIFE.num_days() + 1);
+/// How many operators and functions an expression of DynamoDB may have ("Constraints in Amazon DynamoDB"). AWS does not say what
+/// counts for one: here each `=`, and each item of a clause besides.
+const MOST_OPERATORS: usize = 300;
+/// What is added to the limit that a rule's shards are laid out for, where they are named: later than any instant.
+const IN_SHARDS: i64 = 1_000_000_000_000_000;
 const ID_LENGTH: usize = 3;
 
-/// The counts of a counter's rules, by [`Limit::id`].
-pub(crate) type CounterState = HashMap<String, Counts>;
+/// What an item says of the rules that are counted in it.
+#[derive(Debug, Default)]
+pub(crate) struct CounterState {
+    /// By [`Limit::id`].
+    counts: HashMap<String, Counts>,
+    /// Of rules whose counts are in shards, the limit that those are laid out for.
+    in_shards: HashMap<String, i64>,
+    /// Of a shard, the limit that it is laid out for, and until when in Unix seconds.
+    laid_out: Option<(i64, i64)>,
+}
 
-/// The rules that are counted in the same item.
+/// The rules that are counted in the same item; or a rule that is counted in shards, with no other.
 pub(super) struct Counter<'l> {
-    /// Whose requests it counts: the partition without the shard.
+    /// Whose requests it counts.
     owner: String,
     pub(super) shards: i64,
     /// Those that hold for the request, each with its place among all that do.
@@ -49,23 +65,21 @@ pub(super) fn counters<'l>(
     random: u32,
 ) -> Vec<Counter<'l>> {
     let mut counters: Vec<Counter<'l>> = Vec::new();
-    for (place, limit) in holding.iter().enumerate() {
+    for (place, limit) in holding.iter().copied().enumerate() {
         let (owner, shards) = (requester.owner(limit.mode()), limit.shards());
-        let same = |counter: &&mut Counter<'l>| counter.owner == owner && counter.shards == shards;
-        match counters.iter_mut().find(same) {
-            Some(counter) => counter.holding.push((place, limit)),
-            None => counters.push(Counter {
-                all: rules
-                    .limits()
-                    .iter()
-                    .filter(|one| one.mode() == limit.mode() && one.shards() == shards)
-                    .collect(),
-                owner,
-                shards,
-                holding: vec![(place, limit)],
-                first: i64::from(random) % shards,
-            }),
+        let same = |counter: &&mut Counter<'l>| shards == 1 && counter.shards == 1 && counter.owner == owner;
+        if let Some(counter) = counters.iter_mut().find(same) {
+            counter.holding.push((place, limit));
+            continue;
         }
+        let with_it = |one: &&Limit| one.mode() == limit.mode() && one.shards() == 1;
+        counters.push(Counter {
+            all: if shards == 1 { rules.limits().iter().filter(with_it).collect() } else { vec![limit] },
+            owner,
+            shards,
+            holding: vec![(place, limit)],
+            first: i64::from(random) % shards,
+        });
     }
     counters
 }
@@ -94,13 +108,54 @@ fn address(client_ip: Option<ClientAddress>) -> String {
     }
 }
 
-impl Counter<'_> {
+impl<'l> Counter<'l> {
+    /// The item that has the counts of rules which are not in shards, and says of the others that they are.
+    pub(super) fn item_key(&self) -> Key {
+        Key::new(format!("LIMIT#{}", self.owner), "COUNTS")
+    }
+
+    /// The item of a shard of this rule.
+    pub(super) fn shard_key(&self, limit: &Limit, shard: i64) -> Key {
+        Key::new(format!("LIMIT#{}.{shard}#{}", limit.id(), self.owner), "COUNTS")
+    }
+
+    /// The item in which requests are counted that have drawn this shard.
     pub(super) fn key(&self, shard: i64) -> Key {
-        let partition = match self.shards {
-            1 => format!("LIMIT#{}", self.owner),
-            shards => format!("LIMIT#{shard}.{shards}#{}", self.owner),
+        match self.holding.first() {
+            Some((_, limit)) if self.shards > 1 => self.shard_key(limit, shard),
+            _ => self.item_key(),
+        }
+    }
+
+    /// What an item of this counter says, of the scheme's rules alone.
+    pub(super) fn state(&self, item: &Item) -> CounterState {
+        let mut state = CounterState { laid_out: laid_out(item), ..CounterState::default() };
+        for limit in &self.all {
+            match in_shards(item, limit) {
+                Some(max) => {
+                    state.in_shards.insert(limit.id().to_owned(), max);
+                }
+                None => {
+                    state.counts.insert(limit.id().to_owned(), counts(item, limit));
+                }
+            }
+        }
+        state
+    }
+
+    /// The rules that hold whose counts are not where this counter counts them at `now`.
+    pub(super) fn misplaced(&self, state: &CounterState, now: DateTime<Utc>) -> Vec<&'l Limit> {
+        let holding = self.holding.iter().map(|(_, limit)| *limit);
+        let is_misplaced = |limit: &&Limit| match self.shards {
+            1 => state.in_shards.contains_key(limit.id()),
+            _ => state.laid_out.is_none_or(|(max, until)| max != limit.max() || until <= now.timestamp()),
         };
-        Key::new(partition, "COUNTS")
+        holding.filter(is_misplaced).collect()
+    }
+
+    /// When the latest request was counted by a rule that holds.
+    pub(super) fn latest(&self, state: &CounterState) -> Option<DateTime<Utc>> {
+        self.holding.iter().filter_map(|(_, limit)| state.counts.get(limit.id())?.latest).max()
     }
 
     /// The first rule that has no room in this shard, and when all have again.
@@ -113,7 +168,7 @@ impl Counter<'_> {
         let mut full = self
             .holding
             .iter()
-            .map(|(place, limit)| (*place, standing(state, limit, shard, now)))
+            .map(|(place, limit)| (*place, state.standing(limit, shard, now)))
             .filter(|(_, standing)| standing.remaining == 0);
         full.next().map(|(place, standing)| (place, standing.more_at))
     }
@@ -124,46 +179,48 @@ impl Counter<'_> {
         let mut values = HashMap::from([
             (":i".to_owned(), number(1)),
             (":r".to_owned(), nonce.clone()),
-            (":purge".to_owned(), number(self.purge_at(now).timestamp())),
+            (":purge".to_owned(), purge_at(now)),
         ]);
-        let mut conditions = vec!["NOT r = :r".to_owned()];
-        let mut sets = vec!["r = :r".to_owned(), "purge_at = :purge".to_owned()];
+        let mut conditions = vec!["NOT r=:r".to_owned()];
+        let mut sets = vec!["r=:r".to_owned(), "purge_at=:purge".to_owned()];
         let (mut adds, mut removes) = (Vec::new(), Vec::new());
+        if self.shards > 1
+            && let Some((_, limit)) = self.holding.first()
+        {
+            conditions.push("m=:m AND o>:o".to_owned());
+            values.insert(":m".to_owned(), number(limit.max()));
+            values.insert(":o".to_owned(), number(now.timestamp()));
+        }
         for (index, (_, limit)) in self.holding.iter().enumerate() {
             let (window, id) = (limit.window(), limit.id());
             let current = window.number(now);
             let (latest, at, max) = (names.alias(id.to_owned()), format!(":a{index}"), format!(":m{index}"));
             values.insert(at.clone(), number(window.start(current).timestamp_millis()));
             values.insert(max.clone(), number(limit.share(shard)));
-            conditions.push(format!("NOT {latest} > {at}"));
-            sets.push(format!("{latest} = {at}"));
+            conditions.push(format!("NOT {latest}>{at}"));
+            sets.push(format!("{latest}={at}"));
             for number in current..=current + window.further() {
                 let count = names.alias(attribute(id, number));
                 if number == current {
-                    conditions.push(format!("NOT {count} >= {max}"));
+                    conditions.push(format!("NOT {count}>={max}"));
                 }
                 adds.push(format!("{count} :i"));
             }
-            for number in current - 1 - window.further()..current {
-                removes.push(names.alias(attribute(id, number)));
-            }
+            removes.extend((current - 1 - window.further()..current).map(|number| attribute(id, number)));
+        }
+        // What is left out is for `Store::tidy`.
+        removes.truncate(MOST_OPERATORS.saturating_sub(2 * sets.len() + adds.len()));
+        let removes: Vec<String> = removes.into_iter().map(|attribute| names.alias(attribute)).collect();
+        let mut update = format!("SET {} ADD {}", sets.join(","), adds.join(","));
+        if !removes.is_empty() {
+            update += &format!(" REMOVE {}", removes.join(","));
         }
         Expression {
             condition: Some(conditions.join(" AND ")),
-            update: Some(format!(
-                "SET {} ADD {} REMOVE {}",
-                sets.join(","),
-                adds.join(","),
-                removes.join(",")
-            )),
+            update: Some(update),
             names: names.into_map(),
             values,
         }
-    }
-
-    fn purge_at(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let ends = self.all.iter().map(|limit| limit.window().end(limit.window().number(now)));
-        ends.max().unwrap_or(now) + PURGE_MARGIN
     }
 
     /// The attributes that no later request will look at.
@@ -173,16 +230,28 @@ impl Counter<'_> {
             let Some((id, window)) = name.split_at_checked(ID_LENGTH) else { return false };
             match self.all.iter().find(|limit| limit.id() == id) {
                 Some(limit) => {
-                    let (window_of, latest) = (limit.window(), latest(id));
-                    let number = base62::decode(window).and_then(|number| i64::try_from(number).ok());
-                    let current = latest.map(|latest| window_of.number(latest));
-                    !window.is_empty()
-                        && number.zip(current).is_some_and(|(number, current)| number < current)
+                    let current = latest(id).map(|latest| limit.window().number(latest));
+                    window_number(window).zip(current).is_some_and(|(number, current)| number < current)
                 }
                 None => latest(id).is_some_and(|latest| latest + LONGEST_WINDOW < now),
             }
         };
-        item.keys().filter(is_stale).cloned().collect()
+        item.keys().filter(is_stale).take(MOST_OPERATORS).cloned().collect()
+    }
+}
+
+impl CounterState {
+    /// How a rule stands in this shard.
+    pub(super) fn standing(&self, limit: &Limit, shard: i64, now: DateTime<Utc>) -> Standing {
+        let of = |counts: &Counts| counts.standing(limit.window(), limit.share(shard), now);
+        self.counts.get(limit.id()).map_or_else(|| of(&Counts::default()), of)
+    }
+
+    /// The same, with these counts of a rule.
+    pub(super) fn with(mut self, limit: &Limit, counts: Counts) -> Self {
+        self.in_shards.remove(limit.id());
+        self.counts.insert(limit.id().to_owned(), counts);
+        self
     }
 }
 
@@ -192,46 +261,65 @@ pub(super) struct Names(HashMap<String, String>);
 
 impl Names {
     pub(super) fn alias(&mut self, attribute: String) -> String {
-        let alias = format!("#{}", self.0.len());
-        self.0.insert(alias.clone(), attribute);
-        alias
+        let next = self.0.len();
+        self.0.entry(attribute).or_insert_with(|| format!("#{next}")).clone()
     }
 
     pub(super) fn into_map(self) -> HashMap<String, String> {
-        self.0
+        self.0.into_iter().map(|(attribute, alias)| (alias, attribute)).collect()
     }
 }
 
-fn attribute(id: &str, window: i64) -> String {
+pub(super) fn attribute(id: &str, window: i64) -> String {
     let number = base62::encode(u64::try_from(window).unwrap_or(0), 8);
     format!("{id}{}", number.trim_start_matches('0'))
 }
 
+fn window_number(text: &str) -> Option<i64> {
+    if text.is_empty() { None } else { i64::try_from(base62::decode(text)?).ok() }
+}
+
+fn integer(value: &AttributeValue) -> Option<i64> {
+    value.as_n().ok()?.parse().ok()
+}
+
 fn instant(value: &AttributeValue) -> Option<DateTime<Utc>> {
-    value.as_n().ok()?.parse().ok().and_then(DateTime::from_timestamp_millis)
+    integer(value).and_then(DateTime::from_timestamp_millis)
 }
 
-pub(super) fn state_of(item: &Item) -> CounterState {
-    let mut state = CounterState::new();
-    for (name, value) in item {
-        let (Some((id, window)), Ok(text)) = (name.split_at_checked(ID_LENGTH), value.as_n()) else {
-            continue;
-        };
-        let counts = state.entry(id.to_owned()).or_default();
-        if window.is_empty() {
-            counts.latest = instant(value);
-        } else if let Some((number, count)) = base62::decode(window).zip(text.parse().ok())
-            && let Ok(number) = i64::try_from(number)
-        {
-            counts.by_window.insert(number, count);
-        }
-    }
-    state
+/// When an item that is changed now is purged.
+pub(super) fn purge_at(now: DateTime<Utc>) -> AttributeValue {
+    number((now + KEPT).timestamp())
 }
 
-pub(super) fn standing(state: &CounterState, limit: &Limit, shard: i64, now: DateTime<Utc>) -> Standing {
-    let of = |counts: &Counts| counts.standing(limit.window(), limit.share(shard), now);
-    state.get(limit.id()).map_or_else(|| of(&Counts::default()), of)
+/// The limit that the shards of this rule are laid out for, if its counts are in shards.
+pub(super) fn in_shards(item: &Item, limit: &Limit) -> Option<i64> {
+    item.get(limit.id()).and_then(integer)?.checked_sub(IN_SHARDS).filter(|max| *max > 0)
+}
+
+/// What says that a rule's counts are in shards that are laid out for this limit.
+pub(super) fn in_shards_value(max: i64) -> AttributeValue {
+    number(IN_SHARDS.saturating_add(max))
+}
+
+/// The limit that a shard is laid out for, and until when in Unix seconds.
+pub(super) fn laid_out(item: &Item) -> Option<(i64, i64)> {
+    item.get("m").and_then(integer).zip(item.get("o").and_then(integer))
+}
+
+/// The counts of this rule in an item.
+pub(super) fn counts(item: &Item, limit: &Limit) -> Counts {
+    let by_window = item.iter().filter_map(|(name, value)| {
+        let window = name.strip_prefix(limit.id()).and_then(window_number)?;
+        Some((window, integer(value)?))
+    });
+    Counts { by_window: by_window.collect(), latest: item.get(limit.id()).and_then(instant) }
+}
+
+/// The attributes in which an item has the counts of this rule.
+pub(super) fn windows<'i>(item: &'i Item, limit: &Limit) -> impl Iterator<Item = &'i String> {
+    let id = limit.id().to_owned();
+    item.keys().filter(move |name| name.strip_prefix(&id).and_then(window_number).is_some())
 }
 
 #[cfg(test)]

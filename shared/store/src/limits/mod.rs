@@ -1,5 +1,6 @@
 //! Counters of rate limits: `LIMIT#KEY#<id>` or `LIMIT#APP#<app>`, with `#<address>` for rules that count by address, and
-//! `LIMIT#<shard>.<shards>#…` where one item is not enough, / `COUNTS`; purged a day after they say nothing any more.
+//! `LIMIT#<rule>.<shard>#…` for a rule for which one item is not enough, / `COUNTS`; purged 35 days after the last change,
+//! when nothing in them can matter any more.
 //!
 //! A request is counted in each [window](keyward_core::rate_limit::Window) that it falls into by one conditional update,
 //! of which DynamoDB makes sure that it happens whole or not at all and after all earlier ones: the condition is that
@@ -7,9 +8,12 @@
 //! other modes, all their items are written in one transaction. A refused request changes nothing. See ADR 0011.
 
 mod counter;
+mod layout;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -17,7 +21,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem, Update,
+    ThrottlingReason, TransactWriteItem, Update,
 };
 use chrono::{DateTime, Utc};
 use keyward_core::ClientAddress;
@@ -25,12 +29,23 @@ use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Blocked, Limit, Rules, Standing, Status, seconds_until};
 
 pub(crate) use self::counter::CounterState;
-use self::counter::{Counter, Names, counters, standing, state_of};
+use self::counter::{Counter, Names, counters};
+use self::layout::LaidOut;
 use crate::item::{ATTEMPTS, Item, Key, pause, request_token};
-use crate::{Error, Store, random};
+use crate::memory::Memory;
+use crate::{Deadline, Error, Store, random};
 
 /// What is no longer needed of a counter is removed when it comes to so many bytes.
 const MOST_STALE: usize = 400;
+/// How many items are remembered. The state of 20 rules takes about 10 KB.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
+
+/// What items said when they were full.
+pub(crate) type FullCounters = Memory<Key, Arc<CounterState>>;
+
+pub(crate) fn full_counters() -> FullCounters {
+    Memory::of(REMEMBERED)
+}
 
 /// Whose request is to be admitted.
 #[derive(Debug, Clone, Copy)]
@@ -53,69 +68,132 @@ enum Counted {
     Collided,
 }
 
+/// What is known of the items of a counter, by shard.
+type Known = Vec<Option<Arc<CounterState>>>;
+
 impl Store {
     /// Counts a request in the rules that hold for it, if each has room for it; else in none.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], also if the counters were too busy: then it may have been counted, in all rules or in
-    /// none.
+    /// [`Error::Unavailable`]; [`Error::Busy`] if too many others were writing the same counters. In both cases it may have
+    /// been counted, in all rules or in none.
     pub async fn admit(
         &self,
         requester: &Requester,
         rules: &Rules,
         holding: &[&Limit],
+        deadline: Deadline,
     ) -> Result<Admission, Error> {
         if holding.is_empty() {
             return Ok(Admission::default());
         }
         let counters = counters(requester, rules, holding, u32::from_be_bytes(random()?));
+        let collisions = AtomicU32::new(0);
+        let admitted = deadline.in_time(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
+        admitted.unwrap_or_else(|_| {
+            let is_busy = collisions.load(Ordering::Relaxed) > 0;
+            Err(if is_busy { Error::Busy } else { Error::Unavailable("the counters took too long".into()) })
+        })
+    }
+
+    async fn admit_in(
+        &self,
+        counters: &[Counter<'_>],
+        holding: &[&Limit],
+        collisions: &AtomicU32,
+    ) -> Result<Admission, Error> {
         let mut now = self.clock().now();
-        let mut collisions = 0;
+        // Each shard may have to be laid out, and may then be found full.
         let shards: i64 = counters.iter().map(|counter| counter.shards).sum();
-        for _ in 0..shards.saturating_add(i64::from(ATTEMPTS)) {
+        for _ in 0..2 * shards + i64::from(ATTEMPTS) {
             now = now.max(self.clock().now());
-            let mut places = Vec::with_capacity(counters.len());
-            for counter in &counters {
-                match self.free_shard(counter, now) {
-                    Some(shard) => places.push((counter, shard)),
-                    None => break,
-                }
-            }
+            let known: Vec<Known> = counters.iter().map(|counter| self.known(counter, now)).collect();
+            let drawn = counters.iter().zip(&known);
+            let places: Vec<(&Counter<'_>, i64)> = drawn
+                .filter_map(|(counter, known)| Some((counter, free_shard(counter, known, now)?)))
+                .collect();
             if places.len() < counters.len() {
-                match self.refused(&counters, holding, now).await? {
-                    Some(refused) => return Ok(refused),
-                    // What is known has changed meanwhile.
-                    None => continue,
-                }
+                return self.refused(counters, known, holding, now).await;
             }
-            match self.count(&places, now).await? {
+            let collided = match self.count(&places, now).await? {
                 Counted::Yes(new) => return self.admitted(&places, holding, new, now).await,
+                Counted::Collided => true,
                 Counted::No(found) => {
-                    for (place, item) in found {
-                        let Some((counter, shard)) = places.get(place) else { continue };
-                        let state = state_of(&item);
-                        // Another process, whose clock is ahead, may have opened a later sub-window.
-                        let latest =
-                            counter.holding.iter().filter_map(|(_, limit)| state.get(limit.id())?.latest);
-                        now = latest.fold(now, DateTime::max);
-                        self.full_counters.put(counter.key(*shard), Arc::new(state));
+                    let said = found.into_iter().filter_map(|(place, item)| {
+                        let (counter, shard) = places.get(place)?;
+                        Some((*counter, *shard, counter.state(&item)))
+                    });
+                    let (counted, misplaced): (Vec<_>, Vec<_>) =
+                        said.partition(|(counter, _, state)| counter.misplaced(state, now).is_empty());
+                    let mut collided = false;
+                    if counted.is_empty() {
+                        for (counter, shard, state) in misplaced {
+                            collided |= !self.place(counter, shard, state, now).await?;
+                        }
                     }
+                    for (counter, shard, state) in counted {
+                        // Another process, whose clock is ahead, may have opened a later sub-window.
+                        now = counter.latest(&state).map_or(now, |latest| latest.max(now));
+                        self.full_counters.put(counter.key(shard), Arc::new(state));
+                        if counter.shards > 1 {
+                            self.read(counter).await?;
+                        }
+                    }
+                    collided
                 }
-                Counted::Collided => {
-                    pause(collisions).await?;
-                    collisions += 1;
+            };
+            if collided {
+                let before = collisions.fetch_add(1, Ordering::Relaxed);
+                if before >= ATTEMPTS {
+                    break;
+                }
+                pause(before).await?;
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// What is known of this counter's items, as far as requests are counted there.
+    fn known(&self, counter: &Counter<'_>, now: DateTime<Utc>) -> Known {
+        let of = |shard| {
+            let state = self.full_counters.get(&counter.key(shard))?;
+            counter.misplaced(&state, now).is_empty().then_some(state)
+        };
+        (0..counter.shards).map(of).collect()
+    }
+
+    /// Lays out the rules whose counts are not where this counter counts them, as its item says; not if others were writing
+    /// the same items.
+    async fn place(
+        &self,
+        counter: &Counter<'_>,
+        shard: i64,
+        mut state: CounterState,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Error> {
+        for limit in counter.misplaced(&state, now) {
+            match self.lay_out(counter, limit, shard, now).await? {
+                LaidOut::Yes => {}
+                LaidOut::Collided => return Ok(false),
+                LaidOut::Full(counts) => {
+                    state = state.with(limit, counts);
+                    if counter.misplaced(&state, now).is_empty() {
+                        self.full_counters.put(counter.key(shard), Arc::new(state));
+                        return Ok(true);
+                    }
                 }
             }
         }
-        Err(Error::Unavailable("a rate limit's counters were too busy".into()))
+        Ok(true)
     }
 
-    /// A shard of this counter that is not known to be full.
-    fn free_shard(&self, counter: &Counter<'_>, now: DateTime<Utc>) -> Option<i64> {
-        (0..counter.shards).map(|step| (counter.first + step) % counter.shards).find(|shard| {
-            let known = self.full_counters.get(&counter.key(*shard));
-            known.is_none_or(|state| counter.full(&state, *shard, now).is_none())
-        })
+    /// Reads all shards of a counter.
+    async fn read(&self, counter: &Counter<'_>) -> Result<(), Error> {
+        let keys: Vec<Key> = (0..counter.shards).map(|shard| counter.key(shard)).collect();
+        for (key, item) in self.table.get_all(&keys).await? {
+            self.full_counters.put(key, Arc::new(counter.state(&item)));
+        }
+        Ok(())
     }
 
     async fn count(&self, places: &[(&Counter<'_>, i64)], now: DateTime<Utc>) -> Result<Counted, Error> {
@@ -167,6 +245,16 @@ impl Store {
                 })
             }
             Some(service) if service.code() == Some("TransactionConflictException") => Ok(Counted::Collided),
+            Some(UpdateItemError::ProvisionedThroughputExceededException(throttled))
+                if is_by_key(throttled.throttling_reasons()) =>
+            {
+                Err(Error::Busy)
+            }
+            Some(UpdateItemError::ThrottlingException(throttled))
+                if is_by_key(throttled.throttling_reasons()) =>
+            {
+                Err(Error::Busy)
+            }
             _ => Err(error.into()),
         }
     }
@@ -214,18 +302,20 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Admission, Error> {
         let states = match (new, places) {
-            (Some(item), [_]) => vec![state_of(&item)],
+            (Some(item), [(counter, _)]) => vec![counter.state(&item)],
             // A transaction does not say what it has written.
             _ => {
                 let keys: Vec<Key> = places.iter().map(|(counter, shard)| counter.key(*shard)).collect();
                 let mut found = self.table.get_all(&keys).await?;
-                keys.iter().map(|key| state_of(&found.remove(key).unwrap_or_default())).collect()
+                let item = |key| found.remove(key).unwrap_or_default();
+                let items: Vec<Item> = keys.iter().map(item).collect();
+                places.iter().zip(&items).map(|((counter, _), item)| counter.state(item)).collect()
             }
         };
         let mut standings = HashMap::new();
         for ((counter, shard), state) in places.iter().zip(&states) {
             for (place, limit) in &counter.holding {
-                let standing = standing(state, limit, *shard, now);
+                let standing = state.standing(limit, *shard, now);
                 let remaining = standing.remaining.saturating_mul(counter.shards).min(limit.max());
                 standings.insert(*place, Standing { remaining, ..standing });
             }
@@ -233,61 +323,64 @@ impl Store {
         Ok(Admission { limits: statuses(holding, &standings, now), blocked: None })
     }
 
-    /// How the rules stand where some counter has no shard with room: from what is known, and, of counters of which nothing
-    /// is, from what they say now. `None` if all have room after all.
+    /// How the rules stand where some counter has no shard with room. Of a counter of which nothing is known, one item is
+    /// read.
     async fn refused(
         &self,
         counters: &[Counter<'_>],
+        mut known: Vec<Known>,
         holding: &[&Limit],
         now: DateTime<Utc>,
-    ) -> Result<Option<Admission>, Error> {
-        let keys = || counters.iter().flat_map(|counter| (0..counter.shards).map(|shard| counter.key(shard)));
-        let unknown: Vec<Key> = keys().filter(|key| self.full_counters.get(key).is_none()).collect();
-        if !unknown.is_empty() {
-            let mut found = self.table.get_all(&unknown).await?;
-            for key in unknown {
-                let state = state_of(&found.remove(&key).unwrap_or_default());
-                self.full_counters.put(key, Arc::new(state));
+    ) -> Result<Admission, Error> {
+        let is_unknown = |known: &Known| known.iter().all(Option::is_none);
+        let unknown = counters.iter().zip(&known).filter(|(_, known)| is_unknown(known));
+        let keys: Vec<Key> = unknown.map(|(counter, _)| counter.key(counter.first)).collect();
+        if !keys.is_empty() {
+            let mut found = self.table.get_all(&keys).await?;
+            for (counter, known) in counters.iter().zip(&mut known) {
+                let state = found.remove(&counter.key(counter.first)).map(|item| counter.state(&item));
+                let place = usize::try_from(counter.first).unwrap_or_default();
+                if let (Some(state), Some(known)) = (state, known.get_mut(place)) {
+                    let state = Arc::new(state);
+                    self.full_counters.put(counter.key(counter.first), state.clone());
+                    *known = Some(state);
+                }
             }
         }
         let mut standings: HashMap<usize, Standing> = HashMap::new();
         let mut blocked: Option<(usize, DateTime<Utc>)> = None;
-        for counter in counters {
-            let mut opens: Option<(usize, DateTime<Utc>)> = None;
-            let mut free = false;
-            for shard in 0..counter.shards {
-                let state = self.full_counters.get(&counter.key(shard)).unwrap_or_default();
-                for (place, limit) in &counter.holding {
-                    let one = standing(&state, limit, shard, now);
-                    let all = standings.entry(*place).or_insert(Standing { remaining: 0, ..one });
-                    all.remaining += one.remaining;
-                    all.more_at = all.more_at.min(one.more_at);
-                }
-                match counter.full(&state, shard, now) {
-                    Some(full) if opens.is_none_or(|(_, at)| full.1 < at) => opens = Some(full),
-                    Some(_) => {}
-                    None => free = true,
-                }
+        for (counter, known) in counters.iter().zip(&known) {
+            for (place, limit) in &counter.holding {
+                standings.insert(*place, standing(limit, known, now));
             }
-            if let Some(full) = opens.filter(|_| !free) {
-                blocked = blocked.filter(|(place, _)| *place < full.0).or(Some(full));
+            if free_shard(counter, known, now).is_some() {
+                continue;
             }
+            let full =
+                (0..).zip(known).filter_map(|(shard, state)| counter.full(state.as_ref()?, shard, now));
+            let opens = full.min_by_key(|(_, at)| *at);
+            blocked = blocked.into_iter().chain(opens).min_by_key(|(place, _)| *place);
         }
         let limits = statuses(holding, &standings, now);
         let blocked = blocked.and_then(|(place, until)| {
             let rule = holding.get(place)?.name();
             Some(Blocked { rule, place, retry_after: seconds_until(until, now) })
         });
-        Ok(blocked.map(|blocked| Admission { limits, blocked: Some(blocked) }))
+        match blocked {
+            Some(blocked) => Ok(Admission { limits, blocked: Some(blocked) }),
+            None => Err(Error::Internal("no rule refuses a request that was not counted".into())),
+        }
     }
 
     /// Removes what a counter does not need any more, once there is much of it: the windows from before a pause, which a
-    /// later request does not know of, and rules that are gone. If it fails, a later request does it.
+    /// later request does not know of, and rules that are gone. If it fails, or others were counted meanwhile, a later request
+    /// does it.
     async fn tidy(&self, counter: &Counter<'_>, shard: i64, item: &Item, now: DateTime<Utc>) {
         let stale = counter.stale(item, now);
         if stale.iter().map(|name| name.len() + 4).sum::<usize>() < MOST_STALE {
             return;
         }
+        let Some(nonce) = item.get("r").cloned() else { return };
         let mut names = Names::default();
         let removed: Vec<String> = stale.into_iter().map(|name| names.alias(name)).collect();
         let sent = self
@@ -297,11 +390,46 @@ impl Store {
             .table_name(self.table.name())
             .set_key(Some(counter.key(shard).attributes()))
             .update_expression(format!("REMOVE {}", removed.join(",")))
+            .condition_expression("r=:r")
             .set_expression_attribute_names(Some(names.into_map()))
+            .expression_attribute_values(":r", nonce)
             .send()
             .await;
         drop(sent);
     }
+}
+
+/// The reasons for which DynamoDB cancels a transaction that meets others in an item, or comes when an item has taken all that
+/// it can take.
+const PASSING: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
+
+/// Whether DynamoDB throttles since one item is asked for too much, and not the table.
+fn is_by_key(reasons: &[ThrottlingReason]) -> bool {
+    let mut reasons = reasons.iter().filter_map(ThrottlingReason::reason);
+    reasons.any(|reason| reason.ends_with("KeyRangeThroughputExceeded"))
+}
+
+/// A shard of this counter that is not known to be full.
+fn free_shard(counter: &Counter<'_>, known: &Known, now: DateTime<Utc>) -> Option<i64> {
+    (0..counter.shards).map(|step| (counter.first + step) % counter.shards).find(|shard| {
+        let known = usize::try_from(*shard).ok().and_then(|place| known.get(place)?.as_ref());
+        known.is_none_or(|state| counter.full(state, *shard, now).is_none())
+    })
+}
+
+/// How a rule stands by what is known of its shards: those of which nothing is known are taken for like the others.
+fn standing(limit: &Limit, known: &Known, now: DateTime<Utc>) -> Standing {
+    let of_shard = |(shard, state): (i64, &Option<Arc<CounterState>>)| {
+        state.as_ref().map(|state| state.standing(limit, shard, now))
+    };
+    let standings: Vec<Standing> = (0..).zip(known).filter_map(of_shard).collect();
+    let Some(more_at) = standings.iter().map(|standing| standing.more_at).min() else {
+        return CounterState::default().standing(limit, 0, now);
+    };
+    let remaining: i64 = standings.iter().map(|standing| standing.remaining).sum();
+    let (all, some) = (known.len(), standings.len());
+    let all_to_some = i64::try_from(all).unwrap_or(1) / i64::try_from(some).unwrap_or(1).max(1);
+    Standing { remaining: remaining.saturating_mul(all_to_some).min(limit.max()), more_at }
 }
 
 fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) -> Result<Counted, Error> {
@@ -321,7 +449,7 @@ fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) ->
         .collect();
     if !refused.is_empty() {
         Ok(Counted::No(refused))
-    } else if reasons.iter().any(|reason| reason.code() == Some("TransactionConflict")) {
+    } else if reasons.iter().any(|reason| reason.code().is_some_and(|code| PASSING.contains(&code))) {
         Ok(Counted::Collided)
     } else {
         Err(Error::Unavailable(DisplayErrorContext(&error).to_string()))
