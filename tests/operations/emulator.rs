@@ -16,9 +16,9 @@ fn another_ministack_than_the_emulator_is_written_for_is_told_in_a_sentence() {
     assert_eq!(started.status.code(), Some(1));
     let written_for = run("sed -n s/^ministack==//p infra/local/requirements.txt");
     assert_eq!(
-        String::from_utf8_lossy(&started.stderr),
+        String::from_utf8_lossy(&started.stderr).trim_end(),
         format!(
-            "infra/local/emulator.py is written for MiniStack {written_for}, and 0.0.1 is installed: pip install -r infra/local/requirements.txt\n"
+            "infra/local/emulator.py is written for MiniStack {written_for}, and 0.0.1 is installed: pip install -r infra/local/requirements.txt"
         )
     );
 }
