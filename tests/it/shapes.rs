@@ -32,12 +32,15 @@ fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
     });
     let rule = json!({
         "unit": "day", "duration": 1, "max_requests": 1, "mode": "per_key", "endpoints": ["/a"], "priority": 1,
+        "window": "sliding",
     });
     let scheme = json!({"slug": "new", "name": "New", "description": "d", "rules": [rule]});
     let mut check = check_body(key);
     check["client_ip"] = "192.0.2.1".into();
     check["user_agent"] = "test".into();
     check["required_permissions"] = json!(["a"]);
+    check["apps"] = json!(["acme"]);
+    check["deployment_id"] = "1".into();
     let by_id = json!({"key_id": id, "api_key_id": id, "reason": "r"});
     let ticket = json!({
         "ticket_type": "api_auth_access", "api_auth_app_slug": "acme", "user_id": "u",

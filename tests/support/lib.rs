@@ -98,6 +98,15 @@ impl Answer {
         self
     }
 
+    /// The body of an error but for the id of the request, which no two have.
+    #[track_caller]
+    pub fn without_id(&self) -> Value {
+        let mut body = self.body.clone();
+        let id = body.as_object_mut().and_then(|members| members.remove("request_id"));
+        assert!(id.is_some_and(|id| id.is_string()), "{}", self.body);
+        body
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("text"))
     }
