@@ -97,7 +97,7 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     let log = fs::read(dir.join("stderr")).unwrap();
     let stored = fs::read(dir.join("dynamodb.sqlite")).unwrap();
     let lines = String::from_utf8_lossy(&log);
-    assert!(lines.contains(" INFO keyward::request:"), "{lines}");
+    assert!(lines.contains(": keyward::request:"), "{lines}");
     for line in lines.lines().filter(|line| line.contains(" TRACE ") || line.contains(" DEBUG ")) {
         assert!(line.contains(" keyward"), "what is received and sent may be in this: {line}");
     }
