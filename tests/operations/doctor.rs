@@ -194,6 +194,50 @@ async fn a_parameter_changed_by_hand() {
 }
 
 #[tokio::test]
+async fn code_that_cannot_start() {
+    let _alone = alone().await;
+    is_well();
+    let name = format!("{STACK}-audit-query");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (built, sources) = (folder.path().join("built.zip"), folder.path().join("sources.zip"));
+    let (built, sources) = (built.display(), sources.display());
+    let location =
+        run(&format!("aws lambda get-function --function-name {name} --query Code.Location --output text"));
+    run(&format!("curl -sf -o {built} '{location}'"));
+    run(&format!("python3 -m zipfile -c {sources} README.md"));
+    let architecture = run(&format!(
+        "aws lambda get-function-configuration --function-name {name} --query 'Architectures[0]' --output text"
+    ));
+    let other = if architecture == "arm64" { "x86_64" } else { "arm64" };
+    let update = |package: &dyn std::fmt::Display, architecture: &str| {
+        run(&format!(
+            "aws lambda update-function-code --function-name {name} --zip-file fileb://{package} --architectures {architecture}"
+        ));
+    };
+    let told = || {
+        let faults = of_stack();
+        faults.into_iter().filter(|fault| fault.starts_with("code: ")).collect::<Vec<_>>()
+    };
+
+    update(&built, other);
+    assert_eq!(
+        told(),
+        [format!(
+            "code: audit-query runs on {other}, and its code was built for {architecture}: build it with 'sam build --parameter-overrides Architecture={other}', or give it the Architecture {architecture}, and deploy it"
+        )]
+    );
+    update(&sources, &architecture);
+    assert_eq!(
+        told(),
+        [
+            "code: the code of audit-query holds no program 'bootstrap': run 'sam build' before 'sam deploy', or deploy the template of a release"
+        ]
+    );
+    update(&built, &architecture);
+    is_well();
+}
+
+#[tokio::test]
 async fn what_the_stack_was_given() {
     let _alone = alone().await;
     is_well();

@@ -56,8 +56,8 @@ enum Command {
     /// Say what is missing or wrong with an installation, and how to mend it
     ///
     /// Examines the installation that runs on this machine or, with --stack, a deployed one: what was changed by hand,
-    /// the roles' permissions, the table, the KMS key, the peppers, and whether each function answers. Changes nothing.
-    /// Ends with 1 if something is wrong.
+    /// the roles' permissions, the functions' code, the table, the KMS key, the peppers, and whether each function answers.
+    /// Changes nothing. Ends with 1 if something is wrong.
     Doctor(DoctorArgs),
     /// Make, list and revoke root keys of a deployed stack
     #[command(subcommand)]

@@ -70,6 +70,11 @@ fn probes() -> [Probe; 7] {
     ]
 }
 
+/// The names of the functions.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    probes().into_iter().map(|probe| probe.function)
+}
+
 /// What came of a request to each function, or that there is no Keyward where it should be reached.
 pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<String, String>)> {
     let http = match Client::builder().timeout(PATIENCE).build() {

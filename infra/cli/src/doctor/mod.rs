@@ -1,6 +1,7 @@
 //! `keyward doctor`: what is missing or wrong with an installation, in a sentence each that says how to mend it. It
 //! changes nothing.
 
+mod code;
 mod drift;
 mod functions;
 mod permissions;
@@ -99,6 +100,8 @@ impl<'a> Examination<'a> {
         self.find_all("permissions", permissions, || {
             "the roles may do what their functions do, and no more".to_owned()
         });
+        let code = code::faults(&stack).await;
+        self.find_all("code", code, || "each function has the code of its processor".to_owned());
         let (table, key) = (self.table(&stack).await, self.key(&stack).await);
         if table && key {
             let first = first_deployment(stack.table(), stack.key_provider(), name).await;
