@@ -3,8 +3,14 @@
 use keyward_core::deployment::Mode;
 use keyward_core::id::RootKeyId;
 use keyward_core::text::Name;
+use keyward_http::VerifyAuth;
 use keyward_store::{Error, Scope};
-use keyward_tests::Keyward;
+use keyward_tests::{Answer, Keyward};
+
+use crate::tenancy::routes;
+
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20261125/us-east-1/lambda/aws4_request, \
+                         SignedHeaders=host;x-amz-date, Signature=fe5f80f77d5fa3beca038a248ff027d0445342fe";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_root_key_is_refused_by_the_next_request() {
@@ -46,4 +52,41 @@ async fn a_table_has_one_first_deployment() {
     assert_eq!(store.root_keys(keyward.deployment()).await.unwrap().len(), 1, "and no root key more");
     let nowhere = store.create_root_key("42".parse().unwrap(), name("Lost"), &Scope::ALL).await;
     assert!(matches!(nowhere, Err(Error::NotFound(_))));
+}
+
+/// As behind a function URL with `AWS_IAM`, on every route that takes a root key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_key_comes_in_a_header_of_its_own_beside_a_signature() {
+    let keyward = Keyward::start_with(VerifyAuth::Required).await;
+    let backend = keyward.backend();
+    let other = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
+    let mut tried = 0;
+    for route in routes().into_iter().filter(|route| route.function != "hosted-page") {
+        let path = route.path.replace("{slug}", "nowhere").replace("{id}", "1");
+        let send = async |headers: &[(&str, &str)]| {
+            let request = keyward.http.request(route.method.clone(), format!("{}{path}", keyward.url));
+            let request = request.header("content-type", "application/json").body("{}");
+            let request =
+                headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            Answer::of(request.send().await.unwrap()).await
+        };
+        if send(&[]).await.body["code"] != "missing_root_key" {
+            continue;
+        }
+        tried += 1;
+        let signed = ("authorization", SIGNATURE);
+        send(&[signed]).await.is_error(401, "missing_root_key");
+        let own = ("x-keyward-root-key", backend.root_key.as_str());
+        let bearer = format!("Bearer {}", backend.root_key);
+        for headers in [[signed, own].as_slice(), &[own], &[("authorization", &bearer), own]] {
+            let answer = send(headers).await;
+            assert!(answer.status != 401, "{} {path}: {}", route.method, answer.body);
+        }
+        let others = ("x-keyward-root-key", other.root_key.as_str());
+        for headers in [[own, others].as_slice(), &[own, own], &[("authorization", &bearer), others]] {
+            send(headers).await.is_error(400, "invalid_field");
+        }
+        send(&[signed, ("x-keyward-root-key", "nonsense")]).await.is_error(401, "invalid_root_key");
+    }
+    assert!(tried > 20, "{tried}");
 }

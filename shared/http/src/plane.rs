@@ -104,7 +104,7 @@ pub(crate) fn answer(response: Response, json: String) -> Response {
     Response::from_parts(parts, json.into())
 }
 
-/// A service of these routes: unknown paths get an error in JSON, and each request what [`crate::edge`] gives it.
+/// A service of these routes: unknown paths get an error in JSON, and each request an id, its path in one form and CORS headers.
 ///
 /// A path with more slashes around it than it needs is served as without them. Where that is no path of these routes,
 /// another function may have it, which was not asked because of those slashes: the client is sent there.
