@@ -270,9 +270,9 @@ async fn installation() -> Installation {
     made.expect("an installation")
 }
 
-/// Whether the engine counts what a transaction writes twice, as DynamoDB and the embedded one do. DynamoDB Local, which
-/// LocalStack runs, does not.
-pub fn counts_transactions_twice() -> bool {
+/// Whether the engine counts units as DynamoDB and the embedded one do: what a transaction writes twice, and what is asked for
+/// and not there as if it were. DynamoDB Local, which LocalStack runs, does neither.
+pub fn counts_as_dynamodb() -> bool {
     env::var_os("AWS_ENDPOINT_URL_DYNAMODB").is_none()
 }
 
