@@ -52,7 +52,7 @@ from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import error_response_json, get_account_id, get_region
 from ministack.services import dynamodb, iam
 from ministack.services.cloudformation import handlers as cloudformation
-from ministack.services.cloudformation import provisioners, stacks
+from ministack.services.cloudformation import changesets, engine, provisioners, stacks
 
 # The partition key of Keyward's table.
 PARTITION_KEY = "pk"
@@ -283,6 +283,13 @@ def require(resource_type, operations, name):
         if denied is not None:
             raise PermissionError(f"not authorized to perform: {action} on resource: {resource}")
 
+
+# Conditions may ask for the partition.
+evaluate_conditions = engine._evaluate_conditions
+for module in (engine, changesets, cloudformation, stacks):
+    module._evaluate_conditions = lambda template, params: evaluate_conditions(
+        template, {"AWS::Partition": {"Value": "aws"}, **params}
+    )
 
 provision_resource = stacks._provision_resource
 
