@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, TimeToLiveStatus};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
+use chrono::Utc;
 use keyward_cli::dev::TABLE;
+use keyward_cli::table_shape;
 use keyward_core::Clock;
 use keyward_http::{Services, Settings, SettingsError, answer, application, function};
 use keyward_pepper::PepperError;
@@ -184,6 +186,30 @@ async fn an_operator_is_told_whether_the_key_the_table_or_the_role_fails_at_each
     }
 }
 
+#[tokio::test]
+async fn a_table_whose_making_is_interrupted_or_unanswered_is_made_whole() {
+    let keyward = Keyward::start().await;
+    let config = keyward.sdk_config();
+    let faults = Faults::before(config.http_client().unwrap());
+    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let shape = table_shape().unwrap();
+    for operation in ["CreateTable", "UpdateTimeToLive"] {
+        for (kind, fault) in [("unanswered", Fault::AnswerLost), ("interrupted", Fault::Denied)] {
+            let name = format!("{operation}-{kind}");
+            let table = Table::new(client.clone(), &name, Clock::new(Utc::now));
+            faults.plan(operation, 0, fault, 1);
+            let made = table.create(&shape).await;
+            assert_eq!(made.is_err(), fault == Fault::Denied, "{name}: {made:?}");
+            table.create(&shape).await.unwrap();
+            let described =
+                Client::new(config).describe_time_to_live().table_name(&name).send().await.unwrap();
+            let ttl = described.time_to_live_description.unwrap();
+            assert_eq!(ttl.time_to_live_status, Some(TimeToLiveStatus::Enabled), "{name}");
+            assert_eq!(ttl.attribute_name.as_deref(), Some("purge_at"), "{name}");
+        }
+    }
+}
+
 type Failure = fn() -> SettingsError;
 
 #[tokio::test]
@@ -194,7 +220,7 @@ async fn every_start_that_fails_is_counted() {
     let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
     let (provider, settings) = (keyward.provider(), Settings::clone(&keyward.services.settings));
     let start = move |table: &'static str| {
-        let table = Table::new(client.clone(), table, Clock::new(chrono::Utc::now));
+        let table = Table::new(client.clone(), table, Clock::new(Utc::now));
         Services::start(table, provider.clone(), settings.clone())
     };
     let metrics = Metrics::watch();

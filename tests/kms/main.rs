@@ -8,14 +8,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_kms::Client;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use chrono::{TimeDelta, Utc};
 use keyward_cli::set_up::first_deployment;
-use keyward_cli::table_shape;
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
@@ -24,7 +22,7 @@ use keyward_http::{
 };
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
-use keyward_tests::{Fault, Faults, check_body, conforms};
+use keyward_tests::{Fault, Faults, check_body, conforms, create_table};
 use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -68,9 +66,6 @@ impl Write for Lines {
     }
 }
 
-/// How long an engine may take over making a table.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 async fn new_key(config: &SdkConfig) -> String {
     let created = Client::new(config).create_key().send().await.expect("a key");
     created.key_metadata.expect("metadata").key_id
@@ -105,12 +100,7 @@ impl Installed {
         let ahead = shift.clone();
         let clock = Clock::new(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::SeqCst)));
         let table = Table::new(dynamodb_client(&config), &name, clock);
-        // Some engines take longer over a table than Keyward waits for an answer.
-        let timeouts =
-            TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE);
-        let patient = config.to_builder().timeout_config(timeouts.build()).build();
-        let patient = Table::new(dynamodb_client(&patient), &name, Clock::new(Utc::now));
-        patient.create(&table_shape().unwrap()).await.unwrap();
+        create_table(&config, &name).await;
         let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
         table.rotate_pepper(&*provider).await.unwrap();
         let store = Store::open(table.clone(), provider).await.unwrap();
@@ -297,8 +287,7 @@ async fn a_verifier_is_built_on_kms() {
     verifier.close().await;
     assert!(matches!(builder(&installed.name, "elsewhere").await, Err(BuildError::Peppers(..))));
     let empty = format!("{}-empty", installed.name);
-    let table = Table::new(dynamodb_client(&installed.config), &empty, Clock::new(Utc::now));
-    table.create(&table_shape().unwrap()).await.unwrap();
+    create_table(&installed.config, &empty).await;
     assert!(matches!(builder(&empty, "here").await, Err(BuildError::Empty(_))));
     assert!(matches!(builder("none", "here").await, Err(BuildError::Table(..))));
 }

@@ -22,8 +22,8 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use axum::Router;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_audit::Recorder;
-use keyward_cli::FUNCTIONS;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
+use keyward_cli::{FUNCTIONS, table_shape};
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
@@ -264,10 +264,22 @@ async fn installation() -> Installation {
                 .endpoint_url(url)
                 .region(Region::from_static("us-east-1"))
                 .credentials_provider(credentials);
-            Installation::elsewhere(config.load().await).await
+            let config = config.load().await;
+            create_table(&config, TABLE).await;
+            Installation::elsewhere(config).await
         }
     };
     made.expect("an installation")
+}
+
+/// Creates a table of this name. Some engines take longer over that than Keyward waits for an answer.
+pub async fn create_table(config: &SdkConfig, name: &str) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE);
+    let patient = config.to_builder().timeout_config(timeouts.build()).build();
+    let table = Table::new(dynamodb_client(&patient), name, Clock::new(Utc::now));
+    let shape = table_shape().expect("the shape of the table");
+    table.create(&shape).await.expect("a table");
 }
 
 /// Whether the engine counts units as DynamoDB and the embedded one do: what a transaction writes twice, and what is asked for

@@ -1,7 +1,7 @@
 //! What is wrong with a table, said to whoever operates it. No function calls this: `keyward doctor` does.
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TableStatus, TimeToLiveStatus};
+use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TableStatus};
 
 use crate::{Error, Table, TableShape};
 
@@ -68,15 +68,7 @@ impl Table {
             faults.push(TableFault::Keys(name()));
             return Ok(faults);
         }
-        let ttl = self.client().describe_time_to_live().table_name(self.name()).send().await?;
-        let expires = ttl.time_to_live_description().is_some_and(|ttl| {
-            ttl.attribute_name() == Some(shape.ttl_attribute())
-                && matches!(
-                    ttl.time_to_live_status(),
-                    Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
-                )
-        });
-        if !expires {
+        if !self.expires_by(shape.ttl_attribute()).await? {
             faults.push(TableFault::TimeToLive(name(), shape.ttl_attribute().to_owned()));
         }
         let backups = self.client().describe_continuous_backups().table_name(self.name()).send().await?;

@@ -1,9 +1,11 @@
 //! The table as such: where it is, and how a local one is made.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TimeToLiveSpecification,
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+    TimeToLiveSpecification, TimeToLiveStatus,
 };
 use keyward_core::Clock;
 use serde::Deserialize;
@@ -36,16 +38,21 @@ impl Table {
         &self.clock
     }
 
-    /// Creates the table in this shape unless it is there. Without its stream: nothing reads one locally, and an emulator
-    /// may keep what nobody reads for ever.
+    /// Creates the table in this shape, or what of it is not there yet: an attempt whose answer was lost, or that was
+    /// interrupted, is made up for. Without its stream: nothing reads one locally, and an emulator may keep what nobody reads
+    /// for ever.
     ///
     /// # Errors
     /// The store refuses, or a value of `shape` is not one of DynamoDB's.
     pub async fn create(&self, shape: &TableShape) -> Result<(), Error> {
         let tables = self.client.list_tables().send().await?;
-        if tables.table_names().contains(&self.name) {
-            return Ok(());
+        if !tables.table_names().contains(&self.name) {
+            self.create_keys(shape).await?;
         }
+        self.enable_ttl(&shape.ttl).await
+    }
+
+    async fn create_keys(&self, shape: &TableShape) -> Result<(), Error> {
         let mut request = self
             .client
             .create_table()
@@ -67,22 +74,44 @@ impl Table {
                     .build()?,
             );
         }
-        if let Err(error) = request.send().await {
-            return Err(Error::Internal(DisplayErrorContext(error).to_string()));
+        match request.send().await {
+            Err(error) if !is_there_already(&error) => {
+                Err(Error::Internal(DisplayErrorContext(error).to_string()))
+            }
+            _ => Ok(()),
         }
-        self.client
-            .update_time_to_live()
-            .table_name(&self.name)
-            .time_to_live_specification(
-                TimeToLiveSpecification::builder()
-                    .enabled(shape.ttl.enabled)
-                    .attribute_name(&shape.ttl.attribute)
-                    .build()?,
-            )
-            .send()
-            .await?;
-        Ok(())
     }
+
+    async fn enable_ttl(&self, ttl: &TimeToLive) -> Result<(), Error> {
+        if !ttl.enabled || self.expires_by(&ttl.attribute).await? {
+            return Ok(());
+        }
+        let wanted =
+            TimeToLiveSpecification::builder().enabled(true).attribute_name(&ttl.attribute).build()?;
+        let request = self.client.update_time_to_live().table_name(&self.name);
+        match request.time_to_live_specification(wanted).send().await {
+            // DynamoDB refuses to enable it twice, as a second attempt asks for.
+            Err(_) if self.expires_by(&ttl.attribute).await? => Ok(()),
+            enabled => enabled.map(drop).map_err(Error::from),
+        }
+    }
+
+    /// Whether items are deleted at the time that this attribute of theirs names.
+    pub(crate) async fn expires_by(&self, attribute: &str) -> Result<bool, Error> {
+        let described = self.client.describe_time_to_live().table_name(&self.name).send().await?;
+        Ok(described.time_to_live_description().is_some_and(|ttl| {
+            ttl.attribute_name() == Some(attribute)
+                && matches!(
+                    ttl.time_to_live_status(),
+                    Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling)
+                )
+        }))
+    }
+}
+
+/// Whether a table of this name is there, as when an attempt before this one made it.
+fn is_there_already(error: &SdkError<CreateTableError>) -> bool {
+    error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception)
 }
 
 /// The shape of the table, as the properties of an `AWS::DynamoDB::Table` in CloudFormation give it.
