@@ -8,7 +8,7 @@ use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_http::{
-    ApiError, Data, Json, LooseId, Path, Query, Root, Services, app_slug, invalid_body, page_limit,
+    ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
 };
 use keyward_store::{AppChanges, ListApps, NewApp};
 use serde::Deserialize;
@@ -23,7 +23,7 @@ const DEFAULT_PREFIX: &str = "wk_live";
 pub(crate) struct ListQuery {
     #[serde(default)]
     include_inactive: bool,
-    limit: Option<u32>,
+    limit: Option<PageLimit>,
     #[serde(default)]
     offset: u32,
     search: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) async fn list(
     let which = ListApps {
         include_inactive: query.include_inactive,
         search: search.map(|text| Slug::parse("search", text.trim())).transpose()?,
-        limit: page_limit(query.limit)?,
+        limit: query.limit.map(PageLimit::get),
         offset: query.offset as usize,
     };
     let page = services.store.apps(&access, &which).await?;

@@ -9,8 +9,8 @@ use keyward_core::key::Owner;
 use keyward_core::metadata::Metadata;
 use keyward_core::text::{Name, Reason};
 use keyward_http::{
-    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, Path, Query, Root, Services, app_slug,
-    key_id, page_limit,
+    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, Services,
+    app_slug, key_id,
 };
 use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use crate::body::{KeyBody, KeyWithSecret};
 pub(crate) struct ListQuery {
     #[serde(default)]
     include_inactive: bool,
-    limit: Option<u32>,
+    limit: Option<PageLimit>,
     cursor: Option<String>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) async fn list(
     Path(app): Path<String>,
     Query(query): Query<ListQuery>,
 ) -> Result<Data<KeyList>, ApiError> {
-    let limit = page_limit(query.limit)?;
+    let limit = query.limit.map(PageLimit::get);
     let status = if query.include_inactive { KeyStatus::All } else { KeyStatus::Active };
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     let list = cursors(&access, query.include_inactive);

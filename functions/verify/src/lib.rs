@@ -13,7 +13,7 @@ use keyward_core::requirement::Requirement;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, InvalidField};
 use keyward_http::{
-    ApiError, Data, Json, RequestId, Services, VerifyAuth, backend, invalid_root_key, origin, root_key,
+    ApiError, Data, Item, Json, RequestId, Services, VerifyAuth, backend, invalid_root_key, origin, root_key,
 };
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
@@ -32,7 +32,7 @@ const LONGEST_BATCH: usize = 100;
 
 #[derive(Debug, Deserialize)]
 struct Batch {
-    checks: Vec<Request>,
+    checks: Vec<Item<Request>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,7 +102,8 @@ async fn check_batch(
         return Err(InvalidField::new("checks", format!("must be 1 to {LONGEST_BATCH}")).into());
     }
     let peer = Peer::of(&services, &parts);
-    let asked: Vec<Result<Asked, ApiError>> = batch.checks.into_iter().map(Asked::parse).collect();
+    let asked: Vec<Result<Asked, ApiError>> =
+        batch.checks.into_iter().map(|Item(check)| Asked::parse(check?)).collect();
     let checks: Vec<Check<'_>> = asked.iter().flatten().map(|asked| asked.check(&peer)).collect();
     let decided = verifier(&services).check_all(&checks, caller.as_ref()).await;
     let mut decided = decided.map_err(|error| refused(error.into()))?.into_iter();

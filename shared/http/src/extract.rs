@@ -6,11 +6,10 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-use keyward_core::InvalidField;
 use keyward_core::id::KeyId;
 use keyward_core::text::Slug;
 use keyward_store::Error;
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::ApiError;
@@ -149,19 +148,38 @@ impl Visitor<'_> for LooseIdVisitor {
     }
 }
 
-/// The most items that a page holds where its size is asked for.
-const LONGEST_PAGE: u32 = 1_000;
+/// How many items a page of a list holds, where its `limit` says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit(usize);
 
-/// Parses the `limit` of a list.
-///
-/// # Errors
-/// 400 for anything but 1 to 1,000.
-pub fn page_limit(limit: Option<u32>) -> Result<Option<usize>, InvalidField> {
-    match limit {
-        Some(limit) if !(1..=LONGEST_PAGE).contains(&limit) => {
-            Err(InvalidField::new("limit", format!("must be 1 to {LONGEST_PAGE}")))
-        }
-        limit => Ok(limit.map(|limit| limit as usize)),
+impl PageLimit {
+    const MOST: usize = 1_000;
+
+    /// 1 to 1,000.
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for PageLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limit = <&str>::deserialize(deserializer)?.parse().ok();
+        let limit = limit.filter(|limit| (1..=Self::MOST).contains(limit));
+        let wrong = || de::Error::custom(format!("must be a whole number from 1 to {}", Self::MOST));
+        limit.map(Self).ok_or_else(wrong)
+    }
+}
+
+/// One item of a list in a body, of which what is wrong concerns no other.
+#[derive(Debug)]
+pub struct Item<T>(
+    /// The item, or the error that the whole request would have had if it had been this alone: 422.
+    pub Result<T, ApiError>,
+);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(T::deserialize(deserializer).map_err(|mismatch| invalid_body(&mismatch.to_string()))))
     }
 }
 

@@ -25,8 +25,8 @@ pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use edge::{REQUEST_ID, RequestId};
 pub use error::ApiError;
 pub use extract::{
-    FormOrJson, Json, JsonAsWritten, LooseId, OptionalJson, Path, Query, app_slug, invalid_body, key_id,
-    page_limit,
+    FormOrJson, Item, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, app_slug,
+    invalid_body, key_id,
 };
 pub use frontend::{Browser, NewSession, frontend};
 pub use initiator::Initiator;
