@@ -204,7 +204,7 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
     let again = job.map(str::to_owned);
     let again = tokio::task::spawn_blocking(move || {
         let mut command = keyward(&[]);
-        command.args(again).arg("1000000").output().unwrap()
+        command.args(again).arg("5000").output().unwrap()
     });
     let told = done(&again.await.unwrap());
     assert!(told.contains("were put under the current version"), "{told}");

@@ -50,6 +50,7 @@ fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
         ("/api-auth/apps".to_owned(), app),
         ("/api-auth/apps/acme/keys".to_owned(), new_key),
         (format!("/api-auth/apps/acme/keys/{id}/revoke"), json!({"reason": "r"})),
+        (format!("/api-auth/apps/acme/keys/{id}/rotate"), json!({})),
         ("/api-auth/keys/rotate".to_owned(), by_id.clone()),
         ("/api-auth/keys/revoke".to_owned(), by_id),
         ("/api-auth/rate-limit-schemes".to_owned(), scheme.clone()),
@@ -58,6 +59,7 @@ fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
         ("/v1/authz/check/batch".to_owned(), json!({"checks": [check]})),
         ("/api-auth/keys".to_owned(), json!({"name": "New", "expires_at": "2999-01-01T00:00:00Z"})),
         (format!("/api-auth/keys/{id}/revoke"), json!({"reason": "r"})),
+        (format!("/api-auth/keys/{id}/rotate"), json!({})),
     ];
     let patches =
         [("/api-auth/apps/acme".to_owned(), patch), ("/api-auth/rate-limit-schemes/s".to_owned(), scheme)];

@@ -125,10 +125,15 @@ fn metadata(body: &[u8]) -> Result<Metadata, InvalidField> {
     attached.metadata.map_or_else(|| Ok(Metadata::default()), |value| Metadata::parse("metadata", value))
 }
 
+/// An object of which no member is read.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct RotateRequest {}
+
 pub(crate) async fn rotate(
     State(services): State<Services>,
     Root(access): Root,
     Path((app, id)): Path<(String, String)>,
+    OptionalJson(RotateRequest {}): OptionalJson<RotateRequest>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let id = key_id(&id)?;
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;

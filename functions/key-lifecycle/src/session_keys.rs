@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::body::{KeyBody, KeyWithSecret};
-use crate::keys::{RevokeRequest, created, parse_reason, rotated};
+use crate::keys::{RevokeRequest, RotateRequest, created, parse_reason, rotated};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -84,6 +84,7 @@ pub(crate) async fn rotate(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,
     Path(id): Path<String>,
+    FormOrJson(RotateRequest {}): FormOrJson<RotateRequest>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let id = key_id(&id)?;
     let access = services.store.session_app(&session).await?;

@@ -99,7 +99,7 @@ async fn check_batch(
     let caller = caller(&services, &parts)?;
     let Json(batch) = batch?;
     if !(1..=LONGEST_BATCH).contains(&batch.checks.len()) {
-        return Err(InvalidField::new("checks", format!("must be 1 to {LONGEST_BATCH}")).into());
+        return Err(InvalidField::new("checks", format!("must hold 1 to {LONGEST_BATCH} checks")).into());
     }
     let peer = Peer::of(&services, &parts);
     let asked: Vec<Result<Asked, ApiError>> =

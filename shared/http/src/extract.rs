@@ -221,9 +221,13 @@ impl Kind {
 
 fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     input::json(body).map_err(|error| match error {
+        BodyError::Malformed { .. } if body.trim_ascii().is_empty() => {
+            ApiError::bad_request("malformed_json", "The body is empty: a JSON object is wanted")
+        }
         BodyError::Malformed { line, column } => {
-            let place = format!("it breaks off or goes wrong at line {line}, column {column}");
-            ApiError::bad_request("malformed_json", format!("The body is not JSON: {place}"))
+            let place = format!("line {line}, column {column}");
+            let problem = "it breaks off, goes wrong or has a number beyond 1.7e308 at";
+            ApiError::bad_request("malformed_json", format!("The body is not JSON: {problem} {place}"))
         }
         BodyError::Mismatch(mismatch) => invalid_body(&mismatch.to_string()),
     })

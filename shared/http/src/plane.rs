@@ -58,9 +58,11 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
     let error = match response.extensions_mut().remove::<ApiError>() {
         Some(error) => error,
         // What the router itself answers carries no error of ours.
-        None if bare && status == StatusCode::METHOD_NOT_ALLOWED => {
-            ApiError::new(status, "method_not_allowed", "This path does not take this method")
-        }
+        None if bare && status == StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
+            status,
+            "method_not_allowed",
+            "This path does not take this method: the Allow header has those that it takes",
+        ),
         None if bare && (status.is_client_error() || status.is_server_error()) => {
             ApiError::new(status, "request_failed", status.canonical_reason().unwrap_or("Request failed"))
         }
