@@ -277,6 +277,15 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_kept_as_they_are_shown_and_spread_by_their_lowest_bits() {
+        let id = EventId::mint(DateTime::UNIX_EPOCH, 0x1_2345_6789);
+        assert_eq!(serde_json::to_value(id).unwrap(), id.to_string());
+        assert_eq!(id.spread(), 0x2345_6789);
+        assert_eq!(serde_json::to_value(Outcome::Allowed).unwrap(), Outcome::Allowed.as_str());
+        assert_eq!(serde_json::to_value(Outcome::Blocked).unwrap(), Outcome::Blocked.as_str());
+    }
+
+    #[test]
     fn what_is_no_id() {
         let id = EventId::mint(DateTime::UNIX_EPOCH, 0xABCDEF).to_string();
         for bad in

@@ -156,7 +156,101 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn app(other: Value) -> App {
+        let app = json!({
+            "number": "000001", "deployment_id": "1", "app_slug": "acme", "name": "Acme", "key_prefix": "sk", "is_active": true,
+            "created_at": NOW, "updated_at": NOW, "revision": 1,
+        });
+        read(app, other)
+    }
+
+    fn key(other: Value) -> ApiKey {
+        let key = json!({
+            "id": "1", "deployment_id": "1", "app": "000001", "app_slug": "acme", "name": "Key", "key_prefix": "sk",
+            "key_suffix": "x", "metadata": "{}", "created_at": NOW, "updated_at": NOW, "revision": 1,
+        });
+        read(key, other)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(mut entity: Value, mut other: Value) -> T {
+        entity.as_object_mut().unwrap().append(other.as_object_mut().unwrap());
+        serde_json::from_value(entity).unwrap()
+    }
+
+    fn decided(app: &App, key: &ApiKey, required: &[&str]) -> Result<bool, &'static str> {
+        let target = Target::parse("GET", "/users/1").unwrap();
+        let required: Vec<String> = required.iter().copied().map(str::to_owned).collect();
+        let required = Requirement::parse_all("required_permissions", &required).unwrap();
+        let verdict = decide(app, key, &target, &required, NOW);
+        verdict.map(|verdict| verdict.permitted).map_err(Refusal::code)
+    }
+
+    #[test]
+    fn a_key_is_refused_for_the_first_reason_that_there_is() {
+        let dead = [
+            (json!({"revoked_at": NOW}), json!({}), "key_revoked"),
+            (json!({}), json!({"deleted_at": NOW}), "app_deleted"),
+            (json!({}), json!({"is_active": false}), "app_disabled"),
+            (json!({"expires_at": NOW}), json!({}), "key_expired"),
+        ];
+        for (n, (of_key, of_app, code)) in dead.iter().enumerate() {
+            // With all later reasons too.
+            let (mut of_key, mut of_app) = (of_key.clone(), of_app.clone());
+            for (also_key, also_app, _) in &dead[n..] {
+                of_key.as_object_mut().unwrap().append(also_key.clone().as_object_mut().unwrap());
+                of_app.as_object_mut().unwrap().append(also_app.clone().as_object_mut().unwrap());
+                assert_eq!(decided(&app(of_app.clone()), &key(of_key.clone()), &[]), Err(*code));
+            }
+        }
+        let in_time = key(json!({"expires_at": NOW + TimeDelta::milliseconds(1)}));
+        assert_eq!(decided(&app(json!({})), &in_time, &[]), Ok(true));
+    }
+
+    #[test]
+    fn a_request_is_permitted_by_path_and_by_each_permission_that_it_needs() {
+        let reader = key(json!({"permissions": ["read"], "org_role_permissions": ["write"]}));
+        let routes = json!([{"method": "GET", "path": "/users/*", "permissions": ["write"]}]);
+        for (of_app, required, permitted) in [
+            (json!({}), &[][..], true),
+            (json!({}), &["read", "write"], true),
+            (json!({}), &["read", "admin"], false),
+            (json!({"permissions": ["read"]}), &["read"], true),
+            (json!({"permissions": ["read"]}), &["write"], false),
+            (json!({"resources": ["/users/*"]}), &["read"], true),
+            (json!({"resources": ["/other"]}), &["read"], false),
+            (json!({"resources": ["/other"]}), &[], false),
+            (json!({"route_permissions": routes}), &["read"], true),
+            (json!({"route_permissions": routes, "permissions": ["read"]}), &["read"], false),
+        ] {
+            assert_eq!(
+                decided(&app(of_app.clone()), &reader, required),
+                Ok(permitted),
+                "{of_app} {required:?}"
+            );
+        }
+        let target = Target::parse("GET", "/").unwrap();
+        let verdict = decide(&app(json!({})), &reader, &target, &[], NOW).unwrap();
+        let names: Vec<&str> = verdict.permissions.iter().map(Permission::as_str).collect();
+        assert_eq!(names, ["read", "write"]);
+    }
+
+    #[test]
+    fn a_denial_names_its_code_and_what_blocked_the_request() {
+        let blocked = Blocked { rule: "2/60s".into(), place: 0, retry_after: 3 };
+        for (denial, code, rule) in [
+            (Denial::PermissionDenied, "permission_denied", "permission_denied"),
+            (Denial::RateLimited(blocked), "rate_limited", "2/60s"),
+        ] {
+            assert_eq!((denial.code(), denial.blocked_rule()), (code, rule));
+        }
+    }
 
     #[test]
     fn a_target_is_a_method_and_a_path() {

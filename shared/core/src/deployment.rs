@@ -51,3 +51,28 @@ impl Deployment {
         self.allowed_origins.iter().any(|allowed| allowed.parse().as_ref() == Ok(origin))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_allowed_however_it_is_spelled_and_no_other_is() {
+        let deployment = Deployment {
+            id: DeploymentId::new(1).unwrap(),
+            name: Name::parse("name", "Local").unwrap(),
+            mode: Mode::Production,
+            allowed_origins: vec![
+                "https://a.example".into(),
+                "no origin".into(),
+                "https://b.example:443".into(),
+            ],
+            public_key: PublicKey { x: String::new(), y: String::new() },
+            created_at: DateTime::UNIX_EPOCH,
+            updated_at: DateTime::UNIX_EPOCH,
+        };
+        let allows = |origin: &str| deployment.allows_origin(&origin.parse().unwrap());
+        assert!(allows("https://a.example") && allows("https://b.example"));
+        assert!(!allows("http://a.example") && !allows("https://c.example"));
+    }
+}

@@ -221,6 +221,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_id_holds_its_milliseconds_and_its_random_bits() {
+        let at = |ms| DateTime::from_timestamp_millis(EPOCH_MS + ms).unwrap();
+        for (ms, random, number) in
+            [(5, 0, 5 << 22), (5, 3, (5 << 22) + 3), (5, 1 << 22, 5 << 22), (5, u32::MAX, (6 << 22) - 1)]
+        {
+            assert_eq!(KeyId::mint(at(ms), random).get(), number, "{ms} {random}");
+        }
+        assert_eq!(KeyId::mint(at(1 << 50), u32::MAX).get(), i64::MAX, "the last there is");
+        assert_eq!(AppNumber::mint(62_u64.pow(6) + 63).base62(), "000011");
+    }
+
+    #[test]
+    fn other_formats_than_json_may_hold_ids_too() {
+        use serde::de::value::{Error, I64Deserializer};
+        let read = |number| KeyId::deserialize(I64Deserializer::<Error>::new(number));
+        assert_eq!(read(42), Ok(KeyId(42)));
+        let told = read(-42).unwrap_err().to_string();
+        assert!(told.ends_with("expected an id: a whole number from 1 to 9223372036854775807"), "{told}");
+    }
+
     proptest! {
         #[test]
         fn base62_reads_back(number in 1..=i64::MAX, random: u64) {
