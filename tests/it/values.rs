@@ -8,7 +8,7 @@ use keyward_cli::dev::TABLE;
 use keyward_core::id::KeyId;
 use keyward_core::text::Name;
 use keyward_store::Scope;
-use keyward_tests::{Backend, Keyward, check_body, text};
+use keyward_tests::{Backend, Keyward, Metrics, check_body, text};
 use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -158,7 +158,10 @@ async fn a_row_that_cannot_be_read_is_missing_from_its_list_and_decides_nothing(
     assert_eq!(actions.iter().filter(|action| *action == "verification").count(), 1, "{actions:?}");
     let figures = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
     assert_eq!(figures["total_requests"], 1);
+    let metrics = Metrics::watch();
     assert_eq!(keyward.services.store.root_keys(keyward.deployment()).await.unwrap().len(), root_keys.len());
+    assert_eq!(metrics.take(), ["InternalErrors"], "an operator is told");
+    drop(metrics);
     for key in [&bad, &limited] {
         assert_ne!(
             keyward.check(&text(&key["secret"])).await.status,

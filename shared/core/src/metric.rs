@@ -14,7 +14,7 @@ pub enum Metric {
     /// A request that was answered with 503, or a start that failed, because the table failed, throttled or was slow.
     StoreFailures,
     /// A request that was answered with 500, or a start that failed, for another reason: a setting, a permission, an item
-    /// that is not as it was written; also a start that took too long.
+    /// that is not as it was written, also where a list only leaves that out; and a start that took too long.
     InternalErrors,
 }
 

@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use keyward_core::InvalidField;
 use keyward_core::hashing::{PepperVersion, Tag};
+use keyward_core::metric::Metric;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -65,15 +66,18 @@ pub(crate) fn body<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
     Ok(serde_dynamo::from_item(item)?)
 }
 
-/// The bodies of the items of a list. One that cannot be read is left out, and in the log.
+/// The bodies of the items of a list. One that cannot be read is left out, and an operator is told of it.
 pub(crate) fn readable<T: DeserializeOwned>(
     items: impl IntoIterator<Item = Item>,
 ) -> impl Iterator<Item = T> {
     items.into_iter().filter_map(|item| {
         let key = key_of(&item);
         let read = body(item);
-        read.inspect_err(|error| tracing::error!(?key, %error, "an item cannot be read: lists leave it out"))
-            .ok()
+        let metric = Metric::InternalErrors.name();
+        read.inspect_err(|error| {
+            tracing::error!(metric, ?key, %error, "an item cannot be read: lists leave it out");
+        })
+        .ok()
     })
 }
 
