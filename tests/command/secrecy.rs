@@ -9,7 +9,7 @@ use crate::process::Dev;
 
 /// All lines of all crates, those that are named too.
 const EVERYTHING: &str = "trace,hyper=trace,hyper_util=trace,aws_smithy_runtime=trace,aws_sigv4=trace,axum::rejection=trace,\
-                          dynoxide::server=trace,[{method}]=trace";
+                          dynoxide=trace,[{method}]=trace";
 
 /// The whole text, and its 43 digits alone.
 fn forms(secret: &str) -> [String; 2] {
