@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_cli::dev::TABLE;
 use keyward_core::audit::{Event, EventId, Outcome};
-use keyward_store::{LONGEST_ANALYSIS, dynamodb_client};
+use keyward_store::LONGEST_ANALYSIS;
 use serde_json::{Value, json};
 
 use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text};
@@ -70,9 +70,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
     checks(&keyward, &secret, "", "/a", 1).await;
     let [first] = &verifications(&keyward).await[..] else { panic!("one check") };
     let template: Event = serde_dynamo::from_item(first.clone()).unwrap();
-    let config = keyward.sdk_config();
-    let faults = Faults::before(config.http_client().unwrap());
-    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
     for (fault, times, written) in
         [(Fault::Denied, 1, 49), (Fault::AnswerLost, 2, 50), (Fault::Throttled, 2, 50)]

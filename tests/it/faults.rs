@@ -14,7 +14,7 @@ use keyward_cli::table_shape;
 use keyward_core::Clock;
 use keyward_http::{Services, Settings, SettingsError, answer, application, function};
 use keyward_pepper::PepperError;
-use keyward_store::{Table, dynamodb_client};
+use keyward_store::Table;
 use keyward_tests::{Fault, Faults, Keyward, Metrics, check_body, text};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -44,9 +44,7 @@ impl Process {
             backend.post("/api-auth/apps", app).await.ok();
             keys.push(text(&backend.create_key(slug, json!({})).await["secret"]));
         }
-        let config = keyward.sdk_config();
-        let faults = Faults::before(config.http_client().unwrap());
-        let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+        let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
         let services = keyward.process(keyward.services.store.clock().clone(), client).await;
         let routes = application(verify::routes(&services), services);
         let [one_mode, two_modes] = keys.try_into().unwrap();
@@ -189,9 +187,7 @@ async fn an_operator_is_told_whether_the_key_the_table_or_the_role_fails_at_each
 #[tokio::test]
 async fn a_table_whose_making_is_interrupted_or_unanswered_is_made_whole() {
     let keyward = Keyward::start().await;
-    let config = keyward.sdk_config();
-    let faults = Faults::before(config.http_client().unwrap());
-    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let shape = table_shape().unwrap();
     for operation in ["CreateTable", "UpdateTimeToLive"] {
         for (kind, fault) in [("unanswered", Fault::AnswerLost), ("interrupted", Fault::Denied)] {
@@ -201,8 +197,12 @@ async fn a_table_whose_making_is_interrupted_or_unanswered_is_made_whole() {
             let made = table.create(&shape).await;
             assert_eq!(made.is_err(), fault == Fault::Denied, "{name}: {made:?}");
             table.create(&shape).await.unwrap();
-            let described =
-                Client::new(config).describe_time_to_live().table_name(&name).send().await.unwrap();
+            let described = Client::new(keyward.sdk_config())
+                .describe_time_to_live()
+                .table_name(&name)
+                .send()
+                .await
+                .unwrap();
             let ttl = described.time_to_live_description.unwrap();
             assert_eq!(ttl.time_to_live_status, Some(TimeToLiveStatus::Enabled), "{name}");
             assert_eq!(ttl.attribute_name.as_deref(), Some("purge_at"), "{name}");
@@ -215,9 +215,7 @@ type Failure = fn() -> SettingsError;
 #[tokio::test]
 async fn every_start_that_fails_is_counted() {
     let keyward = Keyward::start().await;
-    let config = keyward.sdk_config();
-    let faults = Faults::before(config.http_client().unwrap());
-    let client = dynamodb_client(&config.to_builder().http_client(faults.clone()).build());
+    let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let (provider, settings) = (keyward.provider(), Settings::clone(&keyward.services.settings));
     let start = move |table: &'static str| {
         let table = Table::new(client.clone(), table, Clock::new(Utc::now));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector,
@@ -12,6 +13,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use keyward_store::dynamodb_client;
 use serde_json::{Value, json};
 
 /// What becomes of an attempt.
@@ -73,6 +75,15 @@ impl Faults {
     /// Faults before this client; none yet.
     pub fn before(inner: SharedHttpClient) -> Self {
         Self { inner, plan: Arc::default(), operations: Arc::default() }
+    }
+
+    /// A client of DynamoDB as this configuration has it, with the time limits of production, and the faults before it; none
+    /// yet.
+    pub fn before_dynamodb(config: &SdkConfig) -> (Self, aws_sdk_dynamodb::Client) {
+        let faults = Self::before(config.http_client().expect("an HTTP client"));
+        let mut failing = config.to_builder().http_client(faults.clone());
+        failing.set_timeout_config(None);
+        (faults, dynamodb_client(&failing.build()))
     }
 
     /// The operations that were asked for since the last time this was asked, one for each attempt.

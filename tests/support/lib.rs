@@ -132,15 +132,9 @@ impl Keyward {
             origin + TimeDelta::milliseconds(shift.load(Ordering::SeqCst))
         });
         let calls = Calls::default();
-        let plain = dynamodb_client(installation.sdk_config());
+        let plain = dynamodb_client(&patient(installation.sdk_config()));
         let start = async |calls: Calls, settings: Settings| {
-            // A machine that is busy with other tests is no store that fails.
-            let patience = Duration::from_secs(30);
-            let patient = TimeoutConfig::builder()
-                .operation_timeout(patience)
-                .operation_attempt_timeout(patience)
-                .build();
-            let config = plain.config().to_builder().timeout_config(patient).interceptor(calls).build();
+            let config = plain.config().to_builder().interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
             let table = Table::new(client, TABLE, clock.clone());
             Services::start(table, installation.provider(), settings).await.expect("services")
@@ -264,20 +258,23 @@ async fn installation() -> Installation {
                 .endpoint_url(url)
                 .region(Region::from_static("us-east-1"))
                 .credentials_provider(credentials);
-            let config = config.load().await;
-            create_table(&config, TABLE).await;
-            Installation::elsewhere(config).await
+            Installation::elsewhere(patient(&config.load().await)).await
         }
     };
     made.expect("an installation")
 }
 
-/// Creates a table of this name. Some engines take longer over that than Keyward waits for an answer.
+/// This configuration, with which a call is given up after half a minute: a machine that is busy with other tests, or an
+/// engine that takes long over a table, is no store that fails.
+fn patient(config: &SdkConfig) -> SdkConfig {
+    let patience = Duration::from_secs(30);
+    let timeouts = TimeoutConfig::builder().operation_timeout(patience).operation_attempt_timeout(patience);
+    config.to_builder().timeout_config(timeouts.build()).build()
+}
+
+/// Creates a table of this name.
 pub async fn create_table(config: &SdkConfig, name: &str) {
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let timeouts = TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE);
-    let patient = config.to_builder().timeout_config(timeouts.build()).build();
-    let table = Table::new(dynamodb_client(&patient), name, Clock::new(Utc::now));
+    let table = Table::new(dynamodb_client(&patient(config)), name, Clock::new(Utc::now));
     let shape = table_shape().expect("the shape of the table");
     table.create(&shape).await.expect("a table");
 }

@@ -231,6 +231,15 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_equal_to_what_is_written_alike() {
+        let stored = |json: &str| Metadata::try_from(json.to_owned()).unwrap();
+        assert_eq!(stored(r#"{"n":1.0}"#), stored(r#"{"n":1.0}"#));
+        assert_ne!(stored(r#"{"n":1.0}"#), stored(r#"{"n":1}"#));
+        let told = serde_json::from_str::<Pairs<'_>>("5").map(|_| ()).unwrap_err().to_string();
+        assert!(told.contains("expected an object"), "{told}");
+    }
+
+    #[test]
     fn what_would_not_come_back_is_refused_by_name() {
         for number in [
             "1E-131",

@@ -153,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn a_permission_is_shown_and_kept_as_it_is() {
+        let permission = Permission::stored("users:*").unwrap();
+        assert_eq!(permission.to_string(), "users:*");
+        assert_eq!(serde_json::to_value(&permission).unwrap(), "users:*");
+    }
+
+    #[test]
     fn wildcards_cover_what_is_below_them() {
         assert!(check(&["*"], &[], &["anything:at:all"]));
         assert!(check(&["users:*"], &[], &["users:read"]));

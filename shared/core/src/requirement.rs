@@ -43,7 +43,7 @@ impl Requirement {
     /// Says which entry is wrong, at which character, counted from 1, and what was expected there.
     pub fn parse_all<S: AsRef<str>>(field: &str, entries: &[S]) -> Result<Vec<Self>, InvalidField> {
         if entries.len() > WIDEST {
-            return Err(InvalidField::new(field, format!("must be at most {WIDEST}")));
+            return Err(InvalidField::new(field, format!("must hold at most {WIDEST} expressions")));
         }
         let entries = entries.iter().map(AsRef::as_ref).enumerate();
         let entries = entries.filter(|(_, entry)| !entry.trim().is_empty());

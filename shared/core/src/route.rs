@@ -47,7 +47,7 @@ impl RoutePermission {
     /// permissions is none.
     pub fn parse_all(field: &str, routes: &[WrittenRoute]) -> Result<Vec<Self>, InvalidField> {
         if routes.len() > MOST {
-            return Err(InvalidField::new(field, format!("must be at most {MOST}")));
+            return Err(InvalidField::new(field, format!("must hold at most {MOST} routes")));
         }
         let routes = routes.iter().enumerate();
         routes.map(|(index, route)| Self::parse(&format!("{field}[{index}]"), route)).collect()
@@ -151,6 +151,6 @@ mod tests {
             "route_permissions[0].permissions[1] is wrong at character 5: expected a permission or '('"
         );
         assert!(refused(&[written("*", "/a", &[" "])]).contains("permissions[0] is wrong at character"));
-        assert_eq!(refused(&vec![good; MOST + 1]), "route_permissions must be at most 32");
+        assert_eq!(refused(&vec![good; MOST + 1]), "route_permissions must hold at most 32 routes");
     }
 }

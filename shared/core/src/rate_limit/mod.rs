@@ -23,6 +23,8 @@ const COUNTER_RATE: i64 = 500;
 pub const MOST_SHARDS: i64 = 16;
 /// How many rules a scheme has at most.
 const MOST_RULES: usize = 20;
+/// How many endpoints a rule has at most.
+const MOST_ENDPOINTS: usize = 20;
 
 /// The unit of a rule's window. Calendar units follow UTC days and months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,8 +141,8 @@ impl Limit {
             return Err(("max_requests".into(), "must be positive".into()));
         }
         let written = rule.endpoints.as_deref().unwrap_or_default();
-        if written.len() > 20 {
-            return Err(("endpoints".into(), "must be at most 20".into()));
+        if written.len() > MOST_ENDPOINTS {
+            return Err(("endpoints".into(), format!("must hold at most {MOST_ENDPOINTS} endpoints")));
         }
         let mut endpoints = Vec::with_capacity(written.len());
         for (index, text) in written.iter().enumerate() {
@@ -275,7 +277,7 @@ impl TryFrom<Vec<Rule>> for Rules {
             return Err(InvalidField::new("rules", "must include at least one rule"));
         }
         if rules.len() > MOST_RULES {
-            return Err(InvalidField::new("rules", format!("must be at most {MOST_RULES}")));
+            return Err(InvalidField::new("rules", format!("must hold at most {MOST_RULES} rules")));
         }
         let mut limits: Vec<Limit> = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
@@ -364,6 +366,23 @@ mod tests {
                 {"unit":"calendar_month","duration":1,"max_requests":5}]"#,
         );
         assert!(differing.is_ok(), "{differing:?}");
+    }
+
+    #[test]
+    fn a_scheme_has_20_rules_and_a_rule_20_endpoints_at_most() {
+        let endpoints = |count: usize| {
+            let endpoints: Vec<String> = (0..count).map(|n| format!("\"/{n}\"")).collect();
+            let endpoints = endpoints.join(",");
+            rules(&format!(r#"[{{"unit":"day","duration":1,"max_requests":1,"endpoints":[{endpoints}]}}]"#))
+        };
+        assert!(endpoints(20).is_ok());
+        assert_eq!(endpoints(21).unwrap_err(), "rules[0].endpoints must hold at most 20 endpoints");
+        let of_seconds = |count: usize| {
+            let rule = |n: usize| format!(r#"{{"unit":"second","duration":{n},"max_requests":1}}"#);
+            rules(&format!("[{}]", (1..=count).map(rule).collect::<Vec<_>>().join(",")))
+        };
+        assert!(of_seconds(20).is_ok());
+        assert_eq!(of_seconds(21).unwrap_err(), "rules must hold at most 20 rules");
     }
 
     #[test]
