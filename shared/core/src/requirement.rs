@@ -265,7 +265,9 @@ mod tests {
         let wide = |width: usize| vec!["a"; width].join(" OR ");
         assert!(holds(&wide(WIDEST), &["a"]));
         assert!(refused(&wide(WIDEST + 1)).ends_with("expected at most 64 permissions"));
-        assert_eq!(refused(&" ".repeat(LONGEST + 1)), "required must be at most 2048 bytes");
+        let long = |bytes: usize| format!("a{}", " ".repeat(bytes - 1));
+        assert!(holds(&long(LONGEST), &["a"]));
+        assert_eq!(refused(&long(LONGEST + 1)), "required must be at most 2048 bytes");
         // Parentheses beside each other are not in each other.
         assert!(holds(&vec!["(a)"; 40].join(" AND "), &["a"]));
     }
@@ -277,7 +279,11 @@ mod tests {
         assert_eq!(all(&["a", " ", "b OR c"]).unwrap().len(), 2);
         let refused = all(&["a", "b OR"]).unwrap_err().to_string();
         assert_eq!(refused, "required_permissions[1] is wrong at character 5: expected a permission or '('");
-        assert!(all(&["a"; WIDEST + 1]).is_err());
+        assert_eq!(all(&["a"; WIDEST]).unwrap().len(), WIDEST);
+        let refused = all(&["a"; WIDEST + 1]).unwrap_err().to_string();
+        assert_eq!(refused, "required_permissions must hold at most 64 expressions");
+        let kept = all(&["b OR c"]).unwrap().remove(0);
+        assert_eq!((kept.as_str(), String::from(kept.clone())), ("b OR c", "b OR c".to_owned()));
     }
 
     /// A tree, written down with more or less white space and parentheses than it needs.
