@@ -46,7 +46,7 @@ impl Counts {
         let count = |number: i64| self.by_window.get(&number).copied().unwrap_or(0);
         let last = current + window.further();
         let below = if count(current) >= max { max } else { count(current) };
-        let more = (current + 1..=last).find(|number| count(*number) < below).unwrap_or(last + 1);
+        let more = (current..=last).find(|number| count(*number) < below).unwrap_or(last + 1);
         Standing { remaining: (max - count(current)).max(0), more_at: window.start(more) }
     }
 }
