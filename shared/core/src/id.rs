@@ -23,7 +23,7 @@ pub struct InvalidId;
 
 fn mint(now: DateTime<Utc>, random: u32) -> i64 {
     let elapsed = (now.timestamp_millis() - EPOCH_MS).clamp(0, (1 << 41) - 1);
-    let id = (elapsed << RANDOM_BITS) | i64::from(random & ((1 << RANDOM_BITS) - 1));
+    let id = (elapsed << RANDOM_BITS) + i64::from(random & ((1 << RANDOM_BITS) - 1));
     id.max(1)
 }
 

@@ -60,7 +60,7 @@ fn canonical(limit: &Limit) -> String {
 fn id(canonical: &str, attempt: u32) -> String {
     let text = if attempt == 0 { canonical.to_owned() } else { format!("{canonical}\n{attempt}") };
     let hash = digest(&SHA256, text.as_bytes());
-    let first = hash.as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let first = hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     base62::encode(first, 3)
 }
 

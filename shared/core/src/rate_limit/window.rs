@@ -153,6 +153,7 @@ mod tests {
         }
         assert_eq!(month.end(month.number(at("2028-02-10T00:00:00Z"))), at("2028-03-01T00:00:00Z"));
         assert_eq!(month.number(at("2026-01-01T00:00:00Z")) + 11, month.number(last));
+        assert_eq!((day.ms(), month.ms()), (86_400_000, 2_592_000_000));
     }
 
     #[test]
