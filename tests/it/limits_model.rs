@@ -4,11 +4,12 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use keyward_cli::dev::TABLE;
 use keyward_core::Clock;
 use keyward_core::decision::Target;
@@ -377,6 +378,53 @@ fn counts_go_on_over_changes_of_limits_and_schemes_purges_and_restarts() {
             runtime.block_on(live(&mut processes.borrow_mut(), &rule, first, &happenings))
         })
         .unwrap();
+}
+
+/// Processes that know different limits of the same rule, as while a change of it spreads: each lays the counts out for its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
+    const GREATEST: usize = 300;
+    let processes = Processes::start().await;
+    let now = midnight_to_come();
+    processes.now_ms.store(now, Ordering::SeqCst);
+    let schemes = [9, 49, 70, 120, GREATEST].map(|max| {
+        let rule = json!({"unit": "millisecond", "duration": 100, "max_requests": max, "window": "fixed"});
+        Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
+    });
+    let shards: Vec<i64> = schemes.iter().map(|rules| rules.limits()[0].shards()).collect();
+    assert_eq!(shards, [1, 1, 2, 3, 7]);
+    for _ in 0..4 {
+        let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
+        let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
+        let admit = async |process: usize, rules: &Rules| {
+            let requester = Requester { app, key, client_ip: None };
+            let store = &processes.stores[process];
+            store.admit(&requester, rules, &rules.holding(&target(0)), store.deadline()).await
+        };
+        let (admitted, undecided) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let callers = (0..8).map(async |caller: usize| {
+            for sent in 0..60 {
+                match admit(caller % 2, &schemes[(caller + sent / 4) % schemes.len()]).await {
+                    Ok(admission) => {
+                        admitted.fetch_add(usize::from(admission.blocked.is_none()), Ordering::SeqCst)
+                    }
+                    // It may have been counted.
+                    Err(error) => {
+                        assert!(error.is_unavailable(), "{error}");
+                        undecided.fetch_add(1, Ordering::SeqCst)
+                    }
+                };
+            }
+        });
+        join_all(callers).await;
+        while admit(0, &schemes[4]).await.unwrap().blocked.is_none() {
+            admitted.fetch_add(1, Ordering::SeqCst);
+        }
+        let (admitted, undecided) = (admitted.into_inner(), undecided.into_inner());
+        assert!(admitted <= GREATEST, "{admitted} let through");
+        assert!(admitted + undecided >= GREATEST, "{admitted} let through, {undecided} undecided");
+        assert!(undecided < 240, "most were decided on: {undecided}");
+    }
 }
 
 /// The share of the requests that go through of a client that sends `max` a second at even intervals.
