@@ -427,6 +427,39 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
     }
 }
 
+/// The same at the beginning of a window, when shards are opened one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none() {
+    const LEAST: usize = 9;
+    let processes = Processes::start().await;
+    let now = midnight_to_come();
+    processes.now_ms.store(now, Ordering::SeqCst);
+    let [in_one_item, in_shards] = [LEAST, LEAST + 1].map(|max| {
+        let rule = json!({"unit": "millisecond", "duration": 20, "max_requests": max, "window": "fixed"});
+        Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
+    });
+    assert_eq!([&in_one_item, &in_shards].map(|rules| rules.limits()[0].shards()), [1, 2]);
+    for _ in 0..60 {
+        let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
+        let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
+        let admit = async |process: usize, rules: &Rules| {
+            let requester = Requester { app, key, client_ip: None };
+            let store = &processes.stores[process];
+            let admission =
+                store.admit(&requester, rules, &rules.holding(&target(0)), store.deadline()).await;
+            admission.unwrap().blocked.is_none()
+        };
+        let first = [&in_shards, &in_one_item, &in_shards, &in_one_item, &in_shards];
+        let first = join_all(first.iter().enumerate().map(|(caller, rules)| admit(caller % 2, rules))).await;
+        assert_eq!(first, [true; 5]);
+        let mut admitted = first.len();
+        while admit(0, &in_one_item).await {
+            admitted += 1;
+        }
+        assert_eq!(admitted, LEAST);
+    }
+}
+
 /// The share of the requests that go through of a client that sends `max` a second at even intervals.
 async fn let_through_of_a_paced_client(processes: &Processes, kind: &str, max: i64) -> f64 {
     const SENT: i64 = 100;
