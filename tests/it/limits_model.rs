@@ -393,7 +393,7 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
     });
     let shards: Vec<i64> = schemes.iter().map(|rules| rules.limits()[0].shards()).collect();
     assert_eq!(shards, [1, 1, 2, 3, 7]);
-    for _ in 0..4 {
+    for _ in 0..2 {
         let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
         let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
         let admit = async |process: usize, rules: &Rules| {
@@ -417,8 +417,12 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
             }
         });
         join_all(callers).await;
-        while admit(0, &schemes[4]).await.unwrap().blocked.is_none() {
-            admitted.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..2 * GREATEST {
+            match admit(0, &schemes[4]).await {
+                Ok(admission) if admission.blocked.is_some() => break,
+                Ok(_) => admitted.fetch_add(1, Ordering::SeqCst),
+                Err(_) => undecided.fetch_add(1, Ordering::SeqCst),
+            };
         }
         let (admitted, undecided) = (admitted.into_inner(), undecided.into_inner());
         assert!(admitted <= GREATEST, "{admitted} let through");
@@ -439,7 +443,7 @@ async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none(
         Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
     });
     assert_eq!([&in_one_item, &in_shards].map(|rules| rules.limits()[0].shards()), [1, 2]);
-    for _ in 0..60 {
+    for _ in 0..30 {
         let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
         let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
         let admit = async |process: usize, rules: &Rules| {
@@ -447,16 +451,19 @@ async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none(
             let store = &processes.stores[process];
             let admission =
                 store.admit(&requester, rules, &rules.holding(&target(0)), store.deadline()).await;
-            admission.unwrap().blocked.is_none()
+            admission.map(|admission| admission.blocked.is_none())
         };
         let first = [&in_shards, &in_one_item, &in_shards, &in_one_item, &in_shards];
-        let first = join_all(first.iter().enumerate().map(|(caller, rules)| admit(caller % 2, rules))).await;
-        assert_eq!(first, [true; 5]);
-        let mut admitted = first.len();
-        while admit(0, &in_one_item).await {
-            admitted += 1;
+        let mut answers =
+            join_all(first.iter().enumerate().map(|(caller, rules)| admit(caller % 2, rules))).await;
+        while !matches!(answers.last(), Some(Ok(false))) && answers.len() < 3 * LEAST {
+            answers.push(admit(0, &in_one_item).await);
         }
-        assert_eq!(admitted, LEAST);
+        let admitted = answers.iter().filter(|one| matches!(one, Ok(true))).count();
+        // Those that met too many others may have been counted.
+        let undecided = answers.iter().filter(|one| one.is_err()).count();
+        assert!(admitted <= LEAST && LEAST <= admitted + undecided, "{answers:?}");
+        assert!(undecided < LEAST, "{answers:?}");
     }
 }
 
