@@ -327,6 +327,13 @@ async fn a_flood_on_a_caller_s_own_counters_is_not_a_store_that_fails() {
     let (status, body, retry_after) = process.check(&process.one_mode).await;
     assert_eq!((status, &body["allowed"]), (503, &json!(false)), "its item is hot: {body}");
     assert_eq!(retry_after.as_deref(), Some("1"));
+    process.faults.plan("UpdateItem", 0, Fault::Contended(Duration::from_millis(300)), usize::MAX);
+    let (status, body, _) = process.check(&process.one_mode).await;
+    assert_eq!(
+        (status, &body["allowed"]),
+        (503, &json!(false)),
+        "it meets others until its time is over: {body}"
+    );
     process.faults.clear();
     process.keyward.calls.collide(usize::MAX);
     let answer = process.keyward.check(&process.two_modes).await;

@@ -29,6 +29,8 @@ pub enum Fault {
     Throttled,
     /// One item is asked for more than it can take.
     Hot,
+    /// After so long, the request met another one's transaction.
+    Contended(Duration),
     /// The service fails.
     Failed,
     /// What answers is not the service.
@@ -170,6 +172,16 @@ impl HttpConnector for Connector {
                 r#"{"__type": "com.amazonaws.dynamodb.v20120810#ThrottlingException", "message": "no more",
                     "throttlingReasons": [{"reason": "TableWriteKeyRangeThroughputExceeded", "resource": "arn"}]}"#,
             ),
+            Fault::Contended(time) => {
+                let conflict = answer(
+                    400,
+                    r#"{"__type": "com.amazonaws.dynamodb.v20120810#TransactionConflictException", "message": "met another"}"#,
+                );
+                HttpConnectorFuture::new(async move {
+                    tokio::time::sleep(time).await;
+                    conflict.await
+                })
+            }
             Fault::Failed => answer(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
             Fault::Denied => {
                 answer(400, r#"{"__type": "AccessDeniedException", "message": "not permitted"}"#)
