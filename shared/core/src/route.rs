@@ -151,6 +151,16 @@ mod tests {
             "route_permissions[0].permissions[1] is wrong at character 5: expected a permission or '('"
         );
         assert!(refused(&[written("*", "/a", &[" "])]).contains("permissions[0] is wrong at character"));
-        assert_eq!(refused(&vec![good; MOST + 1]), "route_permissions must hold at most 32 routes");
+        assert_eq!(refused(&vec![good.clone(); MOST + 1]), "route_permissions must hold at most 32 routes");
+        assert_eq!(RoutePermission::parse_all("routes", &vec![good; MOST]).unwrap().len(), MOST);
+    }
+
+    #[test]
+    fn a_route_without_a_method_is_one_of_all_and_tells_all_its_texts() {
+        let read = |json: &str| serde_json::from_str::<RoutePermission>(json).unwrap();
+        let all = read(r#"{"path":"/a","permissions":["a","b OR c"]}"#);
+        assert_eq!(all, read(r#"{"method":"*","path":"/a","permissions":["a","b OR c"]}"#));
+        let texts: Vec<&str> = all.texts().collect();
+        assert_eq!(texts, ["method", "*", "path", "/a", "permissions", "a", "b OR c"]);
     }
 }
