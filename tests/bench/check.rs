@@ -13,7 +13,7 @@ use futures::future::join_all;
 use hdrhistogram::Histogram;
 use keyward_audit::Recorder;
 use keyward_cli::dev::{Dev, Options, TABLE};
-use keyward_core::decision::Target;
+use keyward_core::target::Target;
 use keyward_core::token::ApiKeyToken;
 use keyward_store::{Error, dynamodb_client};
 use keyward_tests::{Backend, check_body, text};

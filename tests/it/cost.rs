@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{TimeDelta, Utc};
-use keyward_core::decision::Target;
 use keyward_core::id::{AppNumber, KeyId};
+use keyward_core::target::Target;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_http::{Services, VerifyAuth};
 use keyward_store::dynamodb_client;

@@ -2,9 +2,9 @@
 //! Amazon DynamoDB", expression parameters, in the developer guide.
 
 use chrono::Utc;
-use keyward_core::decision::Target;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::target::Target;
 use keyward_store::{Requester, random};
 use keyward_tests::{Call, Keyward};
 use proptest::prelude::*;

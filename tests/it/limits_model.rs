@@ -12,10 +12,10 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use keyward_cli::dev::TABLE;
 use keyward_core::Clock;
-use keyward_core::decision::Target;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Limit, Mode, Rule, Rules, Unit, Window};
-use keyward_store::{Requester, Store, dynamodb_client, random};
+use keyward_core::target::Target;
+use keyward_store::{Error, Requester, Store, dynamodb_client, random};
 use keyward_tests::Keyward;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -88,6 +88,24 @@ impl Processes {
             [process(&keyward, &now_ms, &no_lead).await, process(&keyward, &now_ms, &ahead_ms).await];
         Self { stores, now_ms, ahead_ms, keyward }
     }
+
+    /// What a process decides of a request for the first target.
+    async fn admit(&self, process: usize, requester: &Requester, rules: &Rules) -> Result<Admission, Error> {
+        let store = &self.stores[process];
+        store.admit(requester, rules, &rules.holding(&target(0)), store.deadline()).await
+    }
+}
+
+/// A scheme of this rule.
+fn of_one(rule: Value) -> Rules {
+    Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
+}
+
+/// A key that no request has come with yet.
+fn newcomer(now: i64) -> Requester {
+    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
+    let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
+    Requester { app, key, client_ip: None }
 }
 
 async fn process(keyward: &Keyward, now_ms: &Arc<AtomicI64>, ahead_ms: &Arc<AtomicI64>) -> Store {
@@ -389,18 +407,13 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
     processes.now_ms.store(now, Ordering::SeqCst);
     let schemes = [9, 49, 70, 120, GREATEST].map(|max| {
         let rule = json!({"unit": "millisecond", "duration": 100, "max_requests": max, "window": "fixed"});
-        Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
+        of_one(rule)
     });
     let shards: Vec<i64> = schemes.iter().map(|rules| rules.limits()[0].shards()).collect();
     assert_eq!(shards, [1, 1, 2, 3, 7]);
     for _ in 0..2 {
-        let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-        let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
-        let admit = async |process: usize, rules: &Rules| {
-            let requester = Requester { app, key, client_ip: None };
-            let store = &processes.stores[process];
-            store.admit(&requester, rules, &rules.holding(&target(0)), store.deadline()).await
-        };
+        let requester = newcomer(now);
+        let admit = async |process: usize, rules: &Rules| processes.admit(process, &requester, rules).await;
         let (admitted, undecided) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let callers = (0..8).map(async |caller: usize| {
             for sent in 0..60 {
@@ -440,17 +453,13 @@ async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none(
     processes.now_ms.store(now, Ordering::SeqCst);
     let [in_one_item, in_shards] = [LEAST, LEAST + 1].map(|max| {
         let rule = json!({"unit": "millisecond", "duration": 20, "max_requests": max, "window": "fixed"});
-        Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap()
+        of_one(rule)
     });
     assert_eq!([&in_one_item, &in_shards].map(|rules| rules.limits()[0].shards()), [1, 2]);
     for _ in 0..30 {
-        let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-        let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
+        let requester = newcomer(now);
         let admit = async |process: usize, rules: &Rules| {
-            let requester = Requester { app, key, client_ip: None };
-            let store = &processes.stores[process];
-            let admission =
-                store.admit(&requester, rules, &rules.holding(&target(0)), store.deadline()).await;
+            let admission = processes.admit(process, &requester, rules).await;
             admission.map(|admission| admission.blocked.is_none())
         };
         let first = [&in_shards, &in_one_item, &in_shards, &in_one_item, &in_shards];
@@ -471,16 +480,13 @@ async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none(
 async fn let_through_of_a_paced_client(processes: &Processes, kind: &str, max: i64) -> f64 {
     const SENT: i64 = 100;
     let rule = json!({"unit": "second", "duration": 1, "max_requests": max, "window": kind});
-    let rules = Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap();
-    let (app, start) = (AppNumber::mint(u64::from_be_bytes(random().unwrap())), midnight_to_come() + 137);
-    let key = KeyId::mint(at(start), u32::from_be_bytes(random().unwrap()));
-    let holding = rules.holding(&target(0));
+    let rules = of_one(rule);
+    let start = midnight_to_come() + 137;
+    let requester = newcomer(start);
     let mut through = 0;
     for sent in 0..SENT {
         processes.now_ms.store(start + sent * 1_000 / max, Ordering::SeqCst);
-        let requester = Requester { app, key, client_ip: None };
-        let store = &processes.stores[0];
-        let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+        let admission = processes.admit(0, &requester, &rules).await.unwrap();
         through += i64::from(admission.blocked.is_none());
     }
     through as f64 / SENT as f64
@@ -504,19 +510,16 @@ async fn a_client_that_paces_itself_at_the_limit_passes_a_fixed_window() {
 async fn around_the_edge_of_a_fixed_window_twice_the_limit_passes_and_never_more_in_a_window() {
     let processes = Processes::start().await;
     let rule = json!({"unit": "minute", "duration": 1, "max_requests": 5, "window": "fixed"});
-    let rules = Rules::try_from(vec![serde_json::from_value::<Rule>(rule).unwrap()]).unwrap();
-    let (app, edge) = (AppNumber::mint(u64::from_be_bytes(random().unwrap())), midnight_to_come());
-    let key = KeyId::mint(at(edge), u32::from_be_bytes(random().unwrap()));
-    let holding = rules.holding(&target(0));
+    let rules = of_one(rule);
+    let edge = midnight_to_come();
+    let requester = newcomer(edge);
     for (ms, allowed) in
         [(edge - 60_000, 5), (edge - 1, 0), (edge, 5), (edge + 59_999, 0), (edge + 60_000, 5)]
     {
         processes.now_ms.store(ms, Ordering::SeqCst);
-        let requester = Requester { app, key, client_ip: None };
-        let store = &processes.stores[0];
         let mut through = 0;
         for _ in 0..8 {
-            let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+            let admission = processes.admit(0, &requester, &rules).await.unwrap();
             through += i64::from(admission.blocked.is_none());
             if let Some(blocked) = admission.blocked {
                 let left = (60_000 - ms.rem_euclid(60_000) + 999) / 1_000;

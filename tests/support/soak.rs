@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keyward_core::decision::Target;
+use keyward_core::target::Target;
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use keyward_core::authorization::bearer;
-use keyward_core::decision::Target;
 use keyward_core::path::NormalPath;
+use keyward_core::target::Target;
 use keyward_core::{ClientAddress, InvalidField};
 use keyward_http::TrustedProxies;
 use keyward_verifier::{presented, presented_in};

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::routing::post;
 use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
-use keyward_core::decision::Target;
 use keyward_core::id::DeploymentId;
 use keyward_core::requirement::Requirement;
+use keyward_core::target::Target;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, InvalidField};
 use keyward_http::{

@@ -4,7 +4,6 @@
 //! file instead of KMS. What was answered is kept: a clean stop finishes running requests and writes the audit events
 //! that are still queued.
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
+use keyward_core::Clock;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
@@ -20,10 +20,7 @@ use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
 use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
-use keyward_core::{Clock, InvalidField};
-use keyward_http::{
-    Services, Settings, SettingsError, TrustedProxies, VerifyAuth, application, publishable_key,
-};
+use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
 use keyward_pepper::{LocalKeyProvider, PepperError};
 use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
 use secrecy::{ExposeSecret, SecretString};
@@ -31,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub use crate::dev_error::DevError;
 use crate::embedded::{EmbeddedDynamoDb, REGION};
 use crate::files::DataDir;
 pub use crate::files::DevJson;
@@ -56,58 +54,6 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Keep nothing: data lives in memory.
     pub ephemeral: bool,
-}
-
-/// Why a local run cannot start: a sentence that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum DevError {
-    /// Something else listens there.
-    #[error(
-        "port {0} cannot be used ({1}): stop what listens there, or choose another with --port (0 picks a free one)"
-    )]
-    Port(u16, io::Error),
-    /// The data folder cannot be made or written.
-    #[error("the folder {} cannot be written ({error}): choose another with --data-dir", .0.display(), error = .1)]
-    Folder(PathBuf, io::Error),
-    /// Another process uses the data folder.
-    #[error("the folder {} is in use by another keyward dev: stop that, or choose another with --data-dir", .0.display())]
-    InUse(PathBuf),
-    /// The data file cannot be read.
-    #[error("the data file {} is damaged ({cause}): restore it from a copy, or move it away to start afresh", .0.display(), cause = .1)]
-    Damaged(PathBuf, String),
-    /// `--ephemeral` was asked for in a folder that holds kept data.
-    #[error("the folder {} holds kept data: leave --ephemeral out, or choose another with --data-dir", .0.display())]
-    Kept(PathBuf),
-    /// The peppers in the table were not wrapped by the key in the file.
-    #[error("the key file {} does not open the peppers of the data beside it ({error}): restore the key file", .0.display(), error = .1)]
-    KeyFile(PathBuf, PepperError),
-    /// Anything else that should not happen.
-    #[error("the installation cannot start: {0}")]
-    Start(String),
-}
-
-impl From<Error> for DevError {
-    fn from(error: Error) -> Self {
-        Self::Start(error.to_string())
-    }
-}
-
-impl From<InvalidField> for DevError {
-    fn from(error: InvalidField) -> Self {
-        Self::Start(error.to_string())
-    }
-}
-
-impl From<SetUpError> for DevError {
-    fn from(error: SetUpError) -> Self {
-        Self::Start(error.to_string())
-    }
-}
-
-impl From<SettingsError> for DevError {
-    fn from(error: SettingsError) -> Self {
-        Self::Start(error.to_string())
-    }
 }
 
 /// A DynamoDB that holds an installation: the table, a pepper, a deployment, a root key and a demo app.

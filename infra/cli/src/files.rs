@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dev::DevError;
+use crate::dev_error::DevError;
 
 /// `dev.json`: what a program needs to use a local run.
 #[derive(Clone, Serialize, Deserialize)]

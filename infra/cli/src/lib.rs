@@ -1,6 +1,7 @@
 //! The `keyward` command: running an installation locally, and operating a deployed one.
 
 pub mod dev;
+mod dev_error;
 pub mod doctor;
 pub mod embedded;
 mod files;

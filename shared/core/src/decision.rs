@@ -1,57 +1,13 @@
 //! The decision on a request whose key was found and whose secret matched.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 
-use crate::method::Method;
-use crate::path::{NormalPath, path_of};
 use crate::permission::{self, Permission};
 use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
 use crate::route::RoutePermission;
-use crate::text::InvalidField;
+use crate::target::Target;
 use crate::{ApiKey, App};
-
-/// What a request asks for: its method and its path, without query and fragment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    method: Method,
-    /// As it was asked for, which people recognise.
-    asked: String,
-    /// As it is compared.
-    path: NormalPath,
-}
-
-impl Target {
-    /// Parses the `method` and `resource` of a check.
-    ///
-    /// # Errors
-    /// An unknown method; a path that [`NormalPath::parse`] refuses.
-    pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
-        let method = Method::parse("method", method)?;
-        let path = NormalPath::parse("resource", resource)?;
-        let asked = path_of(resource).and_then(|path| path.split('#').next()).unwrap_or_default();
-        let slash = if asked.starts_with('/') { "" } else { "/" };
-        Ok(Self { method, asked: format!("{slash}{asked}"), path })
-    }
-
-    /// The method.
-    pub fn method(&self) -> Method {
-        self.method
-    }
-
-    /// The path in the forms in which it is compared.
-    pub fn path(&self) -> &NormalPath {
-        &self.path
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method.as_str(), self.asked)
-    }
-}
 
 /// Why a key whose secret matched is refused whatever it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -144,7 +100,7 @@ pub fn decide(
     if key.is_expired(now) {
         return Err(Refusal::KeyExpired);
     }
-    let reaches = app.resources.is_empty() || target.path.is_within(&app.resources);
+    let reaches = app.resources.is_empty() || target.path().is_within(&app.resources);
     let effective = permission::effective(key.granted(), &app.permissions);
     let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
     let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
@@ -250,20 +206,5 @@ mod tests {
         ] {
             assert_eq!((denial.code(), denial.blocked_rule()), (code, rule));
         }
-    }
-
-    #[test]
-    fn a_target_is_a_method_and_a_path() {
-        let target = |method, resource| Target::parse(method, resource).map(|t| t.to_string());
-        assert_eq!(target(" get ", " users/1?x=1#y ").unwrap(), "GET /users/1");
-        assert_eq!(target("POST", "/a#b?c").unwrap(), "POST /a");
-        for (method, resource) in [("TRACE", "/"), ("", "/"), ("GET", " "), ("GET", "?a"), ("GET", "/a\u{0}")]
-        {
-            assert!(target(method, resource).is_err(), "{method} {resource:?}");
-        }
-        assert!(Target::parse("GET", &"a".repeat(2_049)).is_err());
-        assert_eq!(target("GET", "HTTPS://api.example.com/Users?x").unwrap(), "GET /Users");
-        assert_eq!(target("GET", "/Users//%31").unwrap(), "GET /Users//%31", "as it was asked for");
-        assert_eq!(Target::parse("GET", "/Users//%31").unwrap().path().as_str(), "/users/1");
     }
 }

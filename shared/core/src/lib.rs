@@ -27,6 +27,7 @@ pub mod rate_limit;
 pub mod requirement;
 pub mod route;
 pub mod session;
+pub mod target;
 pub mod text;
 pub mod token;
 pub mod web_origin;

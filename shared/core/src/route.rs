@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::Target;
 use crate::method::Method;
 use crate::path::PathPattern;
 use crate::requirement::Requirement;
+use crate::target::Target;
 use crate::text::InvalidField;
 
 /// How many routes an app may list.

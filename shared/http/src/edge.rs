@@ -5,15 +5,17 @@
 
 use std::time::Instant;
 
+use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use keyward_core::audit::EventId;
 use tracing::{Instrument, Span};
 
+use crate::body::receive;
 use crate::frontend::{allow_origin, expose};
 use crate::initiator::sole;
 use crate::plane::render;
@@ -46,7 +48,7 @@ impl RequestId {
 
 /// The path that a client asked for, where that is not the one that is looked for.
 #[derive(Debug, Clone)]
-pub(crate) struct Rewritten;
+struct Rewritten;
 
 /// A preflight (Fetch, "CORS-preflight request"): the method that it asks for.
 fn preflight(request: &Request) -> Option<HeaderValue> {
@@ -55,7 +57,7 @@ fn preflight(request: &Request) -> Option<HeaderValue> {
 }
 
 /// Surrounds the routes of an application.
-pub(crate) async fn surround(State(services): State<Services>, mut request: Request, next: Next) -> Response {
+async fn surround(State(services): State<Services>, mut request: Request, next: Next) -> Response {
     let id = RequestId::mint(services.store.clock().now());
     let preflight = preflight(&request).map(|method| (method, asked_headers(request.headers())));
     let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
@@ -124,7 +126,7 @@ async fn answered(
 }
 
 /// Tells the edge which route answered.
-pub(crate) async fn tell_route(request: Request, next: Next) -> Response {
+async fn tell_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     if let Some(route) = route {
@@ -173,6 +175,33 @@ fn without_outer_slashes(uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// A service of these routes: unknown paths get an error in JSON, and each request an id, its path in one form and CORS headers.
+///
+/// A path with more slashes around it than it needs is served as without them. Where that is no path of these routes,
+/// another function may have it, which was not asked because of those slashes: the client is sent there.
+pub fn application(routes: Router<Services>, services: Services) -> Router {
+    let unknown = async |request: Request| {
+        let id = RequestId::of(request.extensions());
+        let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
+        let Some(other) = other else {
+            let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "There is no such path");
+            return render(error.into_response(), id);
+        };
+        let message =
+            "This path has no slash at its end and one at its beginning: ask for the one in Location";
+        let error = ApiError::new(StatusCode::PERMANENT_REDIRECT, "redirected", message);
+        let mut response = render(error.into_response(), id);
+        response
+            .headers_mut()
+            .extend(HeaderValue::try_from(other.as_str()).ok().map(|to| (header::LOCATION, to)));
+        response
+    };
+    let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(tell_route));
+    // Around all of it, since the router looks at the path before it asks a layer of its own.
+    let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
+    surrounded.layer(from_fn_with_state(services, surround))
 }
 
 #[cfg(test)]

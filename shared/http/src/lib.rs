@@ -22,7 +22,7 @@ mod services;
 
 pub use body::MAX_BODY;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
-pub use edge::{REQUEST_ID, RequestId};
+pub use edge::{REQUEST_ID, RequestId, application};
 pub use error::ApiError;
 pub use extract::{
     FormOrJson, Item, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, app_slug,
@@ -33,6 +33,6 @@ pub use initiator::Initiator;
 pub use lambda::{Starting, answer, function, run, start_log};
 pub use log::log_filter;
 pub use origin::origin;
-pub use plane::{Data, application, backend};
+pub use plane::{Data, backend};
 pub use proxies::TrustedProxies;
 pub use services::{Services, Settings, SettingsError, VerifyAuth, publishable_key, sdk_config};

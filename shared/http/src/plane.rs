@@ -1,16 +1,14 @@
-//! All routes together: how values and errors of the backend plane look, and what answers unknown paths.
+//! The plane of backends: bare values, and how values and errors of either plane come to be an answer.
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::body::receive;
-use crate::edge::{Rewritten, surround, tell_route};
 use crate::{ApiError, RequestId, Services};
 
 /// A value for the caller; the plane decides what surrounds it.
@@ -104,31 +102,4 @@ pub(crate) fn answer(response: Response, json: String) -> Response {
     parts.headers.insert(header::CACHE_CONTROL, private);
     parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(parts, json.into())
-}
-
-/// A service of these routes: unknown paths get an error in JSON, and each request an id, its path in one form and CORS headers.
-///
-/// A path with more slashes around it than it needs is served as without them. Where that is no path of these routes,
-/// another function may have it, which was not asked because of those slashes: the client is sent there.
-pub fn application(routes: Router<Services>, services: Services) -> Router {
-    let unknown = async |request: Request| {
-        let id = RequestId::of(request.extensions());
-        let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
-        let Some(other) = other else {
-            let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "There is no such path");
-            return render(error.into_response(), id);
-        };
-        let message =
-            "This path has no slash at its end and one at its beginning: ask for the one in Location";
-        let error = ApiError::new(StatusCode::PERMANENT_REDIRECT, "redirected", message);
-        let mut response = render(error.into_response(), id);
-        response
-            .headers_mut()
-            .extend(HeaderValue::try_from(other.as_str()).ok().map(|to| (header::LOCATION, to)));
-        response
-    };
-    let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(tell_route));
-    // Around all of it, since the router looks at the path before it asks a layer of its own.
-    let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
-    surrounded.layer(from_fn_with_state(services, surround))
 }

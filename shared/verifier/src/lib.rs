@@ -107,9 +107,10 @@ pub use builder::{BuildError, Builder};
 pub use credentials::{presented, presented_in};
 pub use decision::{CheckError, Decision, PRINCIPAL_TYPE};
 pub use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
-pub use keyward_core::decision::{Denial, Refusal, Target};
+pub use keyward_core::decision::{Denial, Refusal};
 pub use keyward_core::id::DeploymentId;
 pub use keyward_core::requirement::Requirement;
+pub use keyward_core::target::Target;
 pub use keyward_core::{ClientAddress, InvalidField};
 pub use layer::{ApiKeyLayer, ApiKeyService};
 

@@ -1,8 +1,8 @@
 //! Which requests a rule holds for.
 
-use crate::decision::Target;
 use crate::method::Method;
 use crate::path::PathPattern;
+use crate::target::Target;
 use crate::text::InvalidField;
 
 /// A pattern of paths, after a method where the rule holds for that method alone: `*`, `/v1/users/*`, `POST /v1/*`.

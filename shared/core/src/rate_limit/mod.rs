@@ -12,7 +12,7 @@ pub use counter::{Counts, Standing};
 pub use endpoint::Endpoint;
 pub use window::{LONGEST_WINDOW, Window, seconds_until};
 
-use crate::decision::Target;
+use crate::target::Target;
 use crate::text::InvalidField;
 
 /// How many requests a second one counter is to take at most: an item of DynamoDB takes about 1,000 writes a second, and
