@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use chrono::Utc;
+use keyward_core::Clock;
 use keyward_core::id::KeyId;
-use keyward_core::pepper::PepperRecord;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{LocalKeyProvider, unlock};
+use keyward_store::Table;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -114,10 +116,9 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
         client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send()
     };
     let row = get(format!("KEY#{}", token.id.base62()), "KEY").await.unwrap().item.unwrap();
-    let record = get("PEPPERS".to_owned(), "0000000001").await.unwrap().item.unwrap();
-    let record: PepperRecord = serde_dynamo::from_item(record).unwrap();
+    let peppers = Table::new(client.clone(), table, Clock::new(Utc::now)).peppers().await.unwrap();
     let provider = LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"]).unwrap();
-    let ring = unlock(&provider, &[record], None).await.unwrap();
+    let ring = unlock(&provider, &peppers, None).await.unwrap();
     let deployment = dev.json.deployment_id.parse().unwrap();
 
     let mut secrets = vec![first];

@@ -6,7 +6,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_cli::dev::TABLE;
-use keyward_core::audit::{Event, EventId, Outcome};
+use keyward_core::audit::{Event, EventId, Origin, Outcome};
+use keyward_core::text::Slug;
+use keyward_core::token::{RootKey, Token};
 use keyward_store::LONGEST_ANALYSIS;
 use serde_json::{Value, json};
 
@@ -44,6 +46,16 @@ async fn verifications(keyward: &Keyward) -> Vec<HashMap<String, AttributeValue>
     events.send().await.unwrap().items.unwrap()
 }
 
+/// The event that an item of the app `acme` holds.
+async fn logged(keyward: &Keyward, item: &HashMap<String, AttributeValue>) -> Event {
+    let store = &keyward.services.store;
+    let token = Token::<RootKey>::parse(&keyward.described.root_key).unwrap();
+    let root = store.authenticate_root_key(&token, Origin::default()).await.unwrap();
+    let access = store.app_access(&root, &Slug::parse("slug", "acme").unwrap()).await.unwrap();
+    let id = item["id"].as_s().unwrap().parse().unwrap();
+    store.logged_event(&access, id).await.unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_put_once_and_replaces_none() {
     let keyward = Keyward::start().await;
@@ -56,7 +68,7 @@ async fn an_event_is_put_once_and_replaces_none() {
     assert!(puts.len() == 1 && puts[0].sent["ConditionExpression"] == "attribute_not_exists(pk)", "{puts:?}");
 
     let [written] = &verifications(&keyward).await[..] else { panic!("one check") };
-    let mut event: Event = serde_dynamo::from_item(written.clone()).unwrap();
+    let mut event = logged(&keyward, written).await;
     event.outcome = Outcome::Blocked;
     keyward.services.store.write_event(&event).await.unwrap();
     assert_eq!(verifications(&keyward).await, std::slice::from_ref(written));
@@ -69,7 +81,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
     checks(&keyward, &secret, "", "/a", 1).await;
     let [first] = &verifications(&keyward).await[..] else { panic!("one check") };
-    let template: Event = serde_dynamo::from_item(first.clone()).unwrap();
+    let template = logged(&keyward, first).await;
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
     for (fault, times, written) in

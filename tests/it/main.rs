@@ -6,6 +6,7 @@ mod audit_log;
 mod authorizer;
 mod bad_input;
 mod check;
+mod coexistence;
 mod contract;
 mod cost;
 mod documentation;
@@ -25,6 +26,7 @@ mod price;
 mod processes;
 mod races;
 mod rate_limits;
+mod records;
 mod root_keys;
 mod route_permissions;
 

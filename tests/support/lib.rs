@@ -4,6 +4,7 @@ mod access;
 mod backend;
 mod browser;
 mod calls;
+pub mod coexistence;
 mod faults;
 mod metrics;
 mod provider;
@@ -53,7 +54,8 @@ pub struct Keyward {
     pub authorizer: Services,
     /// What is sent to DynamoDB.
     pub calls: Calls,
-    installation: Installation,
+    config: SdkConfig,
+    provider: Arc<LocalKeyProvider>,
     pub described: DevJson,
     pub http: reqwest::Client,
     shift_ms: Arc<AtomicI64>,
@@ -124,6 +126,19 @@ impl Keyward {
     /// Starts an installation with settings that `set` has changed.
     pub async fn start_set(set: impl FnOnce(&mut Settings)) -> Self {
         let installation = installation().await;
+        let (config, provider) = (installation.sdk_config().clone(), installation.provider());
+        let describe =
+            async |services: &Services| installation.describe(services).await.expect("a description");
+        Self::start_over(config, provider, describe, set).await
+    }
+
+    /// Starts what serves the installation in this DynamoDB.
+    pub async fn start_over(
+        config: SdkConfig,
+        provider: Arc<LocalKeyProvider>,
+        describe: impl AsyncFnOnce(&Services) -> DevJson,
+        set: impl FnOnce(&mut Settings),
+    ) -> Self {
         let shift_ms = Arc::new(AtomicI64::new(0));
         let frozen = Arc::new(AtomicBool::new(false));
         let (shift, standing) = (shift_ms.clone(), frozen.clone());
@@ -132,12 +147,12 @@ impl Keyward {
             origin + TimeDelta::milliseconds(shift.load(Ordering::SeqCst))
         });
         let calls = Calls::default();
-        let plain = dynamodb_client(&patient(installation.sdk_config()));
+        let plain = dynamodb_client(&patient(&config));
         let start = async |calls: Calls, settings: Settings| {
             let config = plain.config().to_builder().interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
             let table = Table::new(client, TABLE, clock.clone());
-            Services::start(table, installation.provider(), settings).await.expect("services")
+            Services::start(table, provider.clone(), settings).await.expect("services")
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -162,9 +177,21 @@ impl Keyward {
         let application = application(routes, services.clone());
         let service = application.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async { axum::serve(listener, service).await });
-        let described = installation.describe(&services).await.expect("a description");
+        let described = describe(&services).await;
         let http = reqwest::Client::new();
-        Self { url, services, calls, installation, described, http, shift_ms, frozen, recorders, authorizer }
+        Self {
+            url,
+            services,
+            calls,
+            config,
+            provider,
+            described,
+            http,
+            shift_ms,
+            frozen,
+            recorders,
+            authorizer,
+        }
     }
 
     /// Moves the installation's clock on.
@@ -215,19 +242,19 @@ impl Keyward {
 
     /// The configuration with which the AWS SDK reaches its DynamoDB.
     pub fn sdk_config(&self) -> &SdkConfig {
-        self.installation.sdk_config()
+        &self.config
     }
 
     /// What wraps its peppers.
     pub fn provider(&self) -> Arc<LocalKeyProvider> {
-        self.installation.provider()
+        self.provider.clone()
     }
 
     /// What another process of the same installation has, with a clock and a DynamoDB client of its own.
     pub async fn process(&self, clock: Clock, client: aws_sdk_dynamodb::Client) -> Services {
         let settings = Settings::clone(&self.services.settings);
         let table = Table::new(client, TABLE, clock);
-        Services::start(table, self.installation.provider(), settings).await.expect("services")
+        Services::start(table, self.provider(), settings).await.expect("services")
     }
 
     /// Waits until what was decided is in the log.
@@ -238,8 +265,8 @@ impl Keyward {
     }
 }
 
-/// On an embedded DynamoDB or, if `AWS_ENDPOINT_URL_DYNAMODB` names an emulator, there, in an account of its own.
-async fn installation() -> Installation {
+/// An installation on an embedded DynamoDB or, if `AWS_ENDPOINT_URL_DYNAMODB` names an emulator, there, in an account of its own.
+pub async fn installation() -> Installation {
     let made = match env::var("AWS_ENDPOINT_URL_DYNAMODB") {
         Err(_) => {
             let options = Options { port: 0, data_dir: None, ephemeral: true };

@@ -1,12 +1,12 @@
 //! `/api-auth/apps`: apps, for backends.
 
 use axum::extract::State;
-use keyward_core::InvalidField;
 use keyward_core::app::OnStoreError;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
+use keyward_core::{Bounds, InvalidField};
 use keyward_http::{
     ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
 };
@@ -81,7 +81,7 @@ pub(crate) async fn create(
         name: Name::parse("name", &request.name)?,
         key_prefix: KeyPrefix::parse("key_prefix", request.key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
         description: description(request.description)?,
-        permissions: permissions("permissions", request.permissions)?,
+        permissions: Bounds::from_list(permissions("permissions", request.permissions)?),
         resources: resources(request.resources)?,
         route_permissions: route_permissions(request.route_permissions)?,
         rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
@@ -139,7 +139,10 @@ pub(crate) async fn update(
         name: name.map(|text| Name::parse("name", &text)).transpose()?,
         key_prefix: key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?,
         is_active: kept("is_active", request.is_active)?,
-        permissions: request.permissions.map(|texts| permissions("permissions", texts)).transpose()?,
+        permissions: request
+            .permissions
+            .map(|texts| permissions("permissions", texts).map(Bounds::from_list))
+            .transpose()?,
         resources: request.resources.map(resources).transpose()?,
         route_permissions: request.route_permissions.map(route_permissions).transpose()?,
         description: request.description.map(description).transpose()?,
@@ -188,8 +191,8 @@ pub(crate) fn permissions(field: &str, texts: Option<Vec<String>>) -> Result<Vec
     distinct(texts, |text| Permission::parse(field, text))
 }
 
-fn resources(texts: Option<Vec<String>>) -> Result<Vec<PathPattern>, InvalidField> {
-    distinct(texts, |text| PathPattern::parse("resources", text))
+fn resources(texts: Option<Vec<String>>) -> Result<Bounds<PathPattern>, InvalidField> {
+    distinct(texts, |text| PathPattern::parse("resources", text)).map(Bounds::from_list)
 }
 
 fn route_permissions(routes: Option<Vec<WrittenRoute>>) -> Result<Vec<RoutePermission>, InvalidField> {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
-use keyward_core::Clock;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
@@ -20,6 +19,7 @@ use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
 use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
+use keyward_core::{Bounds, Clock};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
 use keyward_pepper::{LocalKeyProvider, PepperError};
 use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
@@ -185,8 +185,8 @@ impl Installation {
             name: Name::parse("name", "Demo")?,
             key_prefix: KeyPrefix::parse("key_prefix", "demo")?,
             description: None,
-            permissions: vec![],
-            resources: vec![],
+            permissions: Bounds::Unbounded,
+            resources: Bounds::Unbounded,
             route_permissions: vec![],
             rate_limit_scheme_slug: None,
             on_store_error: OnStoreError::default(),

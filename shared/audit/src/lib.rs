@@ -128,7 +128,7 @@ async fn note_use(store: &Store, key: KeyId, at: DateTime<Utc>) {
 }
 
 fn log_unwritten(event: &Event, cause: &dyn std::fmt::Display) {
-    let json = serde_json::to_string(event).unwrap_or_default();
+    let json = Store::event_json(event);
     let metric = Metric::RefusedWrites.name();
     tracing::error!(target: "keyward::audit", metric, %cause, event = json, "an audit event was not written");
 }

@@ -71,39 +71,16 @@ impl AcceptedApps {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-
     use super::*;
-    use crate::app::OnStoreError;
-    use crate::id::AppNumber;
-    use crate::text::{KeyPrefix, Name};
+    use crate::examples;
 
     fn id(number: i64) -> DeploymentId {
         DeploymentId::new(number).unwrap()
     }
 
     fn app(deployment: i64, slug: &str) -> App {
-        App {
-            number: AppNumber::mint(1),
-            deployment_id: id(deployment),
-            app_slug: Slug::parse("slug", slug).unwrap(),
-            name: Name::parse("name", "App").unwrap(),
-            description: None,
-            key_prefix: KeyPrefix::parse("key_prefix", "sk").unwrap(),
-            is_active: true,
-            permissions: vec![],
-            resources: vec![],
-            route_permissions: vec![],
-            rate_limit_scheme_slug: None,
-            on_store_error: OnStoreError::Deny,
-            user_id: None,
-            organization_id: None,
-            workspace_id: None,
-            created_at: DateTime::UNIX_EPOCH,
-            updated_at: DateTime::UNIX_EPOCH,
-            deleted_at: None,
-            revision: 1,
-        }
+        let app_slug = Slug::parse("slug", slug).unwrap();
+        App { deployment_id: id(deployment), app_slug, ..examples::app() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Bounds;
 use crate::id::{AppNumber, DeploymentId};
 use crate::path::PathPattern;
 use crate::permission::Permission;
@@ -10,7 +11,7 @@ use crate::route::RoutePermission;
 use crate::text::{Description, InvalidField, KeyPrefix, Name, OwnerId, Slug};
 
 /// An API auth app.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
     /// The number that its keys carry.
     pub number: AppNumber,
@@ -21,42 +22,32 @@ pub struct App {
     /// What people call it.
     pub name: Name,
     /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
     /// What its keys begin with.
     pub key_prefix: KeyPrefix,
     /// Whether its keys work.
     pub is_active: bool,
-    /// What its keys may be granted; anything where it is empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub permissions: Vec<Permission>,
-    /// Which paths its keys may reach; any where it is empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub resources: Vec<PathPattern>,
+    /// What its keys may be granted.
+    pub permissions: Bounds<Permission>,
+    /// Which paths its keys may reach.
+    pub resources: Bounds<PathPattern>,
     /// What requests to its routes need, whoever checks them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub route_permissions: Vec<RoutePermission>,
     /// The scheme that limits its keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_scheme_slug: Option<Slug>,
     /// What becomes of a request whose rate limits cannot be counted, because the store fails.
-    #[serde(default, skip_serializing_if = "OnStoreError::is_default")]
     pub on_store_error: OnStoreError,
     /// The SaaS's user it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<OwnerId>,
     /// The SaaS's organization it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<OwnerId>,
     /// The SaaS's workspace it belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<OwnerId>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
     /// When it was deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
     /// Counts the changes; a change is made on the condition that this has not moved.
     pub revision: u64,
@@ -84,9 +75,5 @@ impl OnStoreError {
             "allow" => Ok(Self::Allow),
             _ => Err(InvalidField::new(field, "must be 'deny' or 'allow'")),
         }
-    }
-
-    fn is_default(&self) -> bool {
-        *self == Self::default()
     }
 }

@@ -100,7 +100,7 @@ pub fn decide(
     if key.is_expired(now) {
         return Err(Refusal::KeyExpired);
     }
-    let reaches = app.resources.is_empty() || target.path().is_within(&app.resources);
+    let reaches = target.path().is_within(&app.resources);
     let effective = permission::effective(key.granted(), &app.permissions);
     let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
     let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
@@ -113,31 +113,15 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use serde_json::{Value, json};
 
     use super::*;
+    use crate::bounds::Bounds;
+    use crate::examples::{self, NOW};
+    use crate::path::PathPattern;
+    use crate::route::WrittenRoute;
 
-    const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
-
-    fn app(other: Value) -> App {
-        let app = json!({
-            "number": "000001", "deployment_id": "1", "app_slug": "acme", "name": "Acme", "key_prefix": "sk", "is_active": true,
-            "created_at": NOW, "updated_at": NOW, "revision": 1,
-        });
-        read(app, other)
-    }
-
-    fn key(other: Value) -> ApiKey {
-        let key = json!({
-            "id": "1", "deployment_id": "1", "app": "000001", "app_slug": "acme", "name": "Key", "key_prefix": "sk",
-            "key_suffix": "x", "metadata": "{}", "created_at": NOW, "updated_at": NOW, "revision": 1,
-        });
-        read(key, other)
-    }
-
-    fn read<T: serde::de::DeserializeOwned>(mut entity: Value, mut other: Value) -> T {
-        entity.as_object_mut().unwrap().append(other.as_object_mut().unwrap());
-        serde_json::from_value(entity).unwrap()
+    fn permissions(texts: &[&str]) -> Vec<Permission> {
+        texts.iter().map(|text| Permission::parse("permissions", text).unwrap()).collect()
     }
 
     fn decided(app: &App, key: &ApiKey, required: &[&str]) -> Result<bool, &'static str> {
@@ -150,49 +134,58 @@ mod tests {
 
     #[test]
     fn a_key_is_refused_for_the_first_reason_that_there_is() {
-        let dead = [
-            (json!({"revoked_at": NOW}), json!({}), "key_revoked"),
-            (json!({}), json!({"deleted_at": NOW}), "app_deleted"),
-            (json!({}), json!({"is_active": false}), "app_disabled"),
-            (json!({"expires_at": NOW}), json!({}), "key_expired"),
+        type Change = fn(&mut App, &mut ApiKey);
+        let dead: [(Change, &str); 4] = [
+            (|_, key| key.revoked_at = Some(NOW), "key_revoked"),
+            (|app, _| app.deleted_at = Some(NOW), "app_deleted"),
+            (|app, _| app.is_active = false, "app_disabled"),
+            (|_, key| key.expires_at = Some(NOW), "key_expired"),
         ];
-        for (n, (of_key, of_app, code)) in dead.iter().enumerate() {
+        for (n, (change, code)) in dead.iter().enumerate() {
             // With all later reasons too.
-            let (mut of_key, mut of_app) = (of_key.clone(), of_app.clone());
-            for (also_key, also_app, _) in &dead[n..] {
-                of_key.as_object_mut().unwrap().append(also_key.clone().as_object_mut().unwrap());
-                of_app.as_object_mut().unwrap().append(also_app.clone().as_object_mut().unwrap());
-                assert_eq!(decided(&app(of_app.clone()), &key(of_key.clone()), &[]), Err(*code));
+            let (mut app, mut key) = (examples::app(), examples::key());
+            change(&mut app, &mut key);
+            assert_eq!(decided(&app, &key, &[]), Err(*code));
+            for (also, _) in &dead[n..] {
+                also(&mut app, &mut key);
+                assert_eq!(decided(&app, &key, &[]), Err(*code));
             }
         }
-        let in_time = key(json!({"expires_at": NOW + TimeDelta::milliseconds(1)}));
-        assert_eq!(decided(&app(json!({})), &in_time, &[]), Ok(true));
+        let in_time = ApiKey { expires_at: Some(NOW + TimeDelta::milliseconds(1)), ..examples::key() };
+        assert_eq!(decided(&examples::app(), &in_time, &[]), Ok(true));
     }
 
     #[test]
     fn a_request_is_permitted_by_path_and_by_each_permission_that_it_needs() {
-        let reader = key(json!({"permissions": ["read"], "org_role_permissions": ["write"]}));
-        let routes = json!([{"method": "GET", "path": "/users/*", "permissions": ["write"]}]);
-        for (of_app, required, permitted) in [
-            (json!({}), &[][..], true),
-            (json!({}), &["read", "write"], true),
-            (json!({}), &["read", "admin"], false),
-            (json!({"permissions": ["read"]}), &["read"], true),
-            (json!({"permissions": ["read"]}), &["write"], false),
-            (json!({"resources": ["/users/*"]}), &["read"], true),
-            (json!({"resources": ["/other"]}), &["read"], false),
-            (json!({"resources": ["/other"]}), &[], false),
-            (json!({"route_permissions": routes}), &["read"], true),
-            (json!({"route_permissions": routes, "permissions": ["read"]}), &["read"], false),
+        let reader = ApiKey {
+            permissions: permissions(&["read"]),
+            org_role_permissions: permissions(&["write"]),
+            ..examples::key()
+        };
+        let within = |bounds: &[&str]| Bounds::Within(permissions(bounds));
+        let reaching = |path: &str| Bounds::Within(vec![PathPattern::parse("resources", path).unwrap()]);
+        let route =
+            WrittenRoute { method: "GET".into(), path: "/users/*".into(), permissions: vec!["write".into()] };
+        let routes = RoutePermission::parse_all("route_permissions", &[route]).unwrap();
+        let plain = examples::app;
+        for (app, required, permitted) in [
+            (plain(), &[][..], true),
+            (plain(), &["read", "write"], true),
+            (plain(), &["read", "admin"], false),
+            (App { permissions: within(&["read"]), ..plain() }, &["read"], true),
+            (App { permissions: within(&["read"]), ..plain() }, &["write"], false),
+            (App { permissions: within(&[]), ..plain() }, &["read"], false),
+            (App { resources: reaching("/users/*"), ..plain() }, &["read"], true),
+            (App { resources: reaching("/other"), ..plain() }, &["read"], false),
+            (App { resources: reaching("/other"), ..plain() }, &[], false),
+            (App { resources: Bounds::Within(vec![]), ..plain() }, &[], false),
+            (App { route_permissions: routes.clone(), ..plain() }, &["read"], true),
+            (App { route_permissions: routes, permissions: within(&["read"]), ..plain() }, &["read"], false),
         ] {
-            assert_eq!(
-                decided(&app(of_app.clone()), &reader, required),
-                Ok(permitted),
-                "{of_app} {required:?}"
-            );
+            assert_eq!(decided(&app, &reader, required), Ok(permitted), "{app:?} {required:?}");
         }
         let target = Target::parse("GET", "/").unwrap();
-        let verdict = decide(&app(json!({})), &reader, &target, &[], NOW).unwrap();
+        let verdict = decide(&plain(), &reader, &target, &[], NOW).unwrap();
         let names: Vec<&str> = verdict.permissions.iter().map(Permission::as_str).collect();
         assert_eq!(names, ["read", "write"]);
     }

@@ -18,7 +18,7 @@ pub enum Mode {
 }
 
 /// The public half of a deployment's ES256 key (RFC 7518, 6.2.1): the coordinates, base64url without padding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     /// The x coordinate.
     pub x: String,
@@ -27,7 +27,7 @@ pub struct PublicKey {
 }
 
 /// A tenant: all apps, keys, tickets, sessions and events belong to exactly one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// Its id.
     pub id: DeploymentId,

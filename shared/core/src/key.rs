@@ -1,7 +1,7 @@
 //! API keys: all that is known of one but its secret.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::id::{AppNumber, DeploymentId, KeyId};
 use crate::metadata::Metadata;
@@ -9,7 +9,7 @@ use crate::permission::Permission;
 use crate::text::{KeyPrefix, Name, OwnerId, Reason, Slug};
 
 /// An API key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiKey {
     /// Its id; rotation keeps it.
     pub id: KeyId,
@@ -26,33 +26,24 @@ pub struct ApiKey {
     /// What it ends with.
     pub key_suffix: String,
     /// What it may do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub permissions: Vec<Permission>,
     /// What the role of its owner in the organization lets it do beside that.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub org_role_permissions: Vec<Permission>,
     /// What the role of its owner in the workspace lets it do beside that.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workspace_role_permissions: Vec<Permission>,
     /// The scheme that limits it, in place of the app's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_scheme_slug: Option<Slug>,
     /// What the SaaS attached to it.
     pub metadata: Metadata,
     /// Whom it belongs to, in the SaaS's own ids.
-    #[serde(flatten)]
     pub owner: Owner,
     /// When it stops working.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
     /// When it last verified, to the minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was revoked. Revocation is final.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<DateTime<Utc>>,
     /// Why it was revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_reason: Option<Reason>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -80,21 +71,21 @@ impl ApiKey {
 }
 
 /// The SaaS's own ids of whom a key belongs to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Owner {
     /// A user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_user_id: Option<OwnerId>,
     /// An organization.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<OwnerId>,
     /// A workspace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<OwnerId>,
     /// A user's membership in the organization.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_membership_id: Option<OwnerId>,
     /// A user's membership in the workspace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace_membership_id: Option<OwnerId>,
 }

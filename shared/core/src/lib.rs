@@ -9,6 +9,7 @@ pub mod app;
 pub mod audit;
 pub mod authorization;
 pub mod base62;
+pub mod bounds;
 pub mod clock;
 pub mod cursor;
 pub mod decision;
@@ -32,8 +33,12 @@ pub mod text;
 pub mod token;
 pub mod web_origin;
 
+#[cfg(test)]
+mod examples;
+
 pub use address::ClientAddress;
 pub use app::App;
+pub use bounds::Bounds;
 pub use clock::Clock;
 pub use deployment::Deployment;
 pub use key::ApiKey;

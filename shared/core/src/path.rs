@@ -11,6 +11,7 @@ mod readers;
 
 pub use pattern::PathPattern;
 
+use crate::bounds::Bounds;
 use crate::text::InvalidField;
 
 /// The longest path, in bytes, before it is normalised.
@@ -70,9 +71,9 @@ impl NormalPath {
         self.readings.first().map_or("/", String::as_str)
     }
 
-    /// Whether it is one of these, however it is read.
-    pub fn is_within(&self, bounds: &[PathPattern]) -> bool {
-        self.readings.iter().all(|reading| bounds.iter().any(|bound| bound.matches(reading)))
+    /// Whether it lies within these bounds, however it is read.
+    pub fn is_within(&self, bounds: &Bounds<PathPattern>) -> bool {
+        self.readings.iter().all(|reading| bounds.admit(|bound| bound.matches(reading)))
     }
 
     /// Whether it can be read as one of these.
@@ -378,7 +379,7 @@ mod tests {
         assert!(!path("/admin").may_be(&pattern("/admin/*")) && !path("/other").may_be(&pattern("/admin/*")));
         assert!(path("/x//y").may_be(&pattern("/x/*/y")) && path("/x//y").may_be(&pattern("/x/y")));
         let is_within = |target: &str, bounds: &[&str]| {
-            path(target).is_within(&bounds.iter().copied().map(pattern).collect::<Vec<_>>())
+            path(target).is_within(&Bounds::Within(bounds.iter().copied().map(pattern).collect()))
         };
         for target in ["/admin/x", "/Admin//x/", "/admin/a;b", "/admin/x%2fy", "http://h/admin/x"] {
             assert!(is_within(target, &["/admin/*"]), "{target}");

@@ -1,8 +1,6 @@
 //! Peppers as they are stored: wrapped by a key provider.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
 use crate::hashing::PepperVersion;
 
@@ -18,30 +16,26 @@ pub struct WrappedPepper {
 }
 
 /// A version of the pepper and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PepperRecord {
     /// Which one.
     pub version: PepperVersion,
     /// Which provider wrapped it.
     pub provider: String,
     /// The wrapped bytes, until it is retired.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wrapped: Option<ByteBuf>,
+    pub wrapped: Option<Vec<u8>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it began to make new tags.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<DateTime<Utc>>,
     /// When its wrapped bytes were erased.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<DateTime<Utc>>,
     /// How many rows needed it when they were last counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<RowCount>,
 }
 
 /// The rows that need a version of the pepper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowCount {
     /// When they were counted.
     pub at: DateTime<Utc>,
@@ -57,7 +51,7 @@ impl PepperRecord {
         Self {
             version: wrapped.version,
             provider: wrapped.provider,
-            wrapped: Some(ByteBuf::from(wrapped.wrapped)),
+            wrapped: Some(wrapped.wrapped),
             created_at,
             activated_at: None,
             retired_at: None,
@@ -70,7 +64,7 @@ impl PepperRecord {
         Some(WrappedPepper {
             version: self.version,
             provider: self.provider.clone(),
-            wrapped: self.wrapped.as_ref()?.to_vec(),
+            wrapped: self.wrapped.clone()?,
         })
     }
 

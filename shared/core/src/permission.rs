@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Bounds;
 use crate::text::InvalidField;
 
 /// What may stand before the `*` of a wildcard.
@@ -84,18 +85,18 @@ impl TryFrom<String> for Permission {
     }
 }
 
-/// What remains of `granted` inside the bounds of the app. An app that sets no bounds leaves everything.
+/// What remains of `granted` within the bounds of the app.
 pub fn effective<'a>(
     granted: impl IntoIterator<Item = &'a Permission>,
-    bounds: &'a [Permission],
+    bounds: &'a Bounds<Permission>,
 ) -> BTreeSet<&'a Permission> {
     granted
         .into_iter()
         .flat_map(|permission| -> Vec<&Permission> {
-            if bounds.is_empty() || bounds.iter().any(|bound| bound.covers(&permission.0)) {
+            if bounds.admit(|bound| bound.covers(&permission.0)) {
                 return vec![permission];
             }
-            bounds.iter().filter(|bound| permission.covers(&bound.0)).collect()
+            bounds.entries().iter().filter(|bound| permission.covers(&bound.0)).collect()
         })
         .collect()
 }
@@ -112,7 +113,7 @@ mod tests {
     }
 
     fn check(granted: &[&str], bounds: &[&str], required: &[&str]) -> bool {
-        let (granted, bounds) = (permissions(granted), permissions(bounds));
+        let (granted, bounds) = (permissions(granted), Bounds::from_list(permissions(bounds)));
         let effective = effective(&granted, &bounds);
         required.iter().all(|required| effective.iter().any(|permission| permission.covers(required)))
     }
@@ -173,6 +174,8 @@ mod tests {
         assert!(check(&["*"], &["users:read"], &["users:read"]));
         assert!(!check(&["*"], &["users:read"], &["users:write"]));
         assert!(check(&["users:read"], &["users:*"], &["users:read"]));
+        let all = permissions(&["*"]);
+        assert!(effective(&all, &Bounds::Within(vec![])).is_empty(), "bounds without entries admit nothing");
     }
 
     #[test]

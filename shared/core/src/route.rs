@@ -26,13 +26,16 @@ pub struct RoutePermission {
     permissions: Vec<Requirement>,
 }
 
-/// A route as it is written in requests and kept in the table.
+/// A route as it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WrittenRoute {
+    /// A method, or `*` for any, which it is where none is given.
     #[serde(default = "any_method")]
-    method: String,
-    path: String,
-    permissions: Vec<String>,
+    pub method: String,
+    /// A [`PathPattern`].
+    pub path: String,
+    /// [`Requirement`]s, at least one.
+    pub permissions: Vec<String>,
 }
 
 fn any_method() -> String {

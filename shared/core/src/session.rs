@@ -62,7 +62,7 @@ impl Capability {
 }
 
 /// A ticket, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// Its id.
     pub id: TicketId,
@@ -71,7 +71,6 @@ pub struct Ticket {
     /// The app that it leads to.
     pub app: AppNumber,
     /// On whose behalf it was issued.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<OwnerId>,
     /// What the session may do.
     pub capabilities: Vec<Capability>,
@@ -80,12 +79,11 @@ pub struct Ticket {
     /// When it can no longer be exchanged.
     pub expires_at: DateTime<Utc>,
     /// The session it was exchanged for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
 }
 
 /// A session, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -94,7 +92,6 @@ pub struct Session {
     /// The app whose keys it leads to.
     pub app: AppNumber,
     /// On whose behalf it acts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<OwnerId>,
     /// What it may do.
     pub capabilities: Vec<Capability>,

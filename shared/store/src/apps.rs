@@ -1,9 +1,12 @@
 //! Apps: `APP#<number>` / `APP`, found by slug through `DEPLOYMENT#<id>#SLUG#<slug>` / `APP`, and listed through
 //! `DEPLOYMENT#<id>#APPS#ACTIVE|INACTIVE` / `<created ms>#<number>`, an entry in exactly one of the two.
 
+use crate::access::{about_app, capabilities};
+use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, check_size, entry};
+use crate::record::{self, AppBySlug, readable};
+use crate::schemes::{User, count_use};
+use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
 use chrono::{DateTime, Utc};
-use keyward_core::App;
-use keyward_core::InvalidField;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
@@ -12,14 +15,7 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
 use keyward_core::route::RoutePermission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
-use serde::{Deserialize, Serialize};
-
-use crate::access::{about_app, capabilities};
-use crate::item::{
-    CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, item, readable,
-};
-use crate::schemes::{User, count_use};
-use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
+use keyward_core::{App, Bounds, InvalidField};
 
 /// An app to be made.
 #[derive(Debug, Clone)]
@@ -33,9 +29,9 @@ pub struct NewApp {
     /// See [`App::description`].
     pub description: Option<Description>,
     /// See [`App::permissions`].
-    pub permissions: Vec<Permission>,
+    pub permissions: Bounds<Permission>,
     /// See [`App::resources`].
-    pub resources: Vec<PathPattern>,
+    pub resources: Bounds<PathPattern>,
     /// See [`App::route_permissions`].
     pub route_permissions: Vec<RoutePermission>,
     /// See [`App::rate_limit_scheme_slug`].
@@ -60,9 +56,9 @@ pub struct AppChanges {
     /// See [`App::is_active`].
     pub is_active: Option<bool>,
     /// See [`App::permissions`].
-    pub permissions: Option<Vec<Permission>>,
+    pub permissions: Option<Bounds<Permission>>,
     /// See [`App::resources`].
-    pub resources: Option<Vec<PathPattern>>,
+    pub resources: Option<Bounds<PathPattern>>,
     /// See [`App::route_permissions`].
     pub route_permissions: Option<Vec<RoutePermission>>,
     /// See [`App::description`].
@@ -121,17 +117,12 @@ fn list_key(app: &App) -> Key {
     Key::new(list(app.deployment_id, app.is_active), format!("{created:015}#{}", app.number.base62()))
 }
 
-#[derive(Serialize, Deserialize)]
-struct SlugBody {
-    number: AppNumber,
-}
-
 fn size_checked(app: &App) -> Result<(), Error> {
     let texts = [app.name.as_str(), app.app_slug.as_str(), app.key_prefix.as_str()]
         .into_iter()
         .chain(app.description.as_ref().map(Description::as_str))
-        .chain(app.permissions.iter().map(Permission::as_str))
-        .chain(app.resources.iter().map(PathPattern::as_str))
+        .chain(app.permissions.entries().iter().map(Permission::as_str))
+        .chain(app.resources.entries().iter().map(PathPattern::as_str))
         .chain(app.route_permissions.iter().flat_map(RoutePermission::texts))
         .chain(
             [&app.user_id, &app.organization_id, &app.workspace_id]
@@ -176,8 +167,8 @@ impl Store {
         let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);
         let mut transaction = Transaction::new(&self.table)
-            .create(item(&slug, "app_slug", &SlugBody { number: app.number })?)?
-            .create(item(&key(app.number), "app", &app)?)?
+            .create(record::item(&slug, &AppBySlug { number: app.number })?)?
+            .create(record::item(&key(app.number), &app)?)?
             .write(entry(&list_key(&app)))?
             .write(self.app_change(access, &app, Action::AppCreated)?)?;
         if let Some(scheme) = &app.rate_limit_scheme_slug {
@@ -271,11 +262,11 @@ impl Store {
         changes: AppChanges,
     ) -> Result<(App, Option<Rules>), Error> {
         access.require(Scope::Manage)?;
-        let before = self.app_by_slug(access.deployment_id, slug).await?;
+        let (before, stored) = self.stored_app(access.deployment_id, slug).await?;
         let after = changed(before.clone(), changes, self.clock().now());
         size_checked(&after)?;
         let rules = self.rules_of(&after).await?;
-        let mut transaction = self.replace_app(access, &before, &after, Action::AppUpdated)?;
+        let mut transaction = self.change_app(access, &stored, &before, &after, Action::AppUpdated)?;
         if before.is_active != after.is_active {
             transaction = transaction
                 .delete(&list_key(&before), Expression::default())?
@@ -304,12 +295,12 @@ impl Store {
     /// [`Error::NotFound`]; [`Error::Conflict`] if it was changed at the same time.
     pub async fn delete_app(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
         access.require(Scope::Manage)?;
-        let before = self.app_by_slug(access.deployment_id, slug).await?;
+        let (before, stored) = self.stored_app(access.deployment_id, slug).await?;
         let now = self.clock().now();
         let after =
             App { deleted_at: Some(now), updated_at: now, revision: before.revision + 1, ..before.clone() };
         let mut transaction = self
-            .replace_app(access, &before, &after, Action::AppDeleted)?
+            .change_app(access, &stored, &before, &after, Action::AppDeleted)?
             .delete(&list_key(&before), Expression::default())?;
         if let Some(scheme) = &before.rate_limit_scheme_slug {
             transaction = count_use(transaction, before.deployment_id, scheme, User::App, -1)?;
@@ -373,18 +364,20 @@ impl Store {
     }
 
     pub(crate) async fn app_by_slug(&self, deployment: DeploymentId, slug: &Slug) -> Result<App, Error> {
-        let Some(found) = self.table.get(&slug_key(deployment, slug)).await? else {
-            return Err(UNKNOWN);
-        };
-        let SlugBody { number } = body(found)?;
-        match self.app_by_number(number).await? {
-            Some(app) if app.deleted_at.is_none() => Ok(app),
-            _ => Err(UNKNOWN),
-        }
+        self.stored_app(deployment, slug).await.map(|(app, _)| app)
+    }
+
+    /// An app that is not deleted, and its item.
+    async fn stored_app(&self, deployment: DeploymentId, slug: &Slug) -> Result<(App, Item), Error> {
+        let found = self.table.get(&slug_key(deployment, slug)).await?.ok_or(UNKNOWN)?;
+        let AppBySlug { number } = record::entity(found)?;
+        let stored = self.table.get(&key(number)).await?.ok_or(UNKNOWN)?;
+        let app: App = record::entity(stored.clone())?;
+        if app.deleted_at.is_none() { Ok((app, stored)) } else { Err(UNKNOWN) }
     }
 
     pub(crate) async fn app_by_number(&self, number: AppNumber) -> Result<Option<App>, Error> {
-        self.table.get(&key(number)).await?.map(body).transpose()
+        Ok(self.table.get(&key(number)).await?.map(record::entity).transpose()?)
     }
 
     pub(crate) async fn rules_of(&self, app: &App) -> Result<Option<Rules>, Error> {
@@ -392,15 +385,17 @@ impl Store {
         Ok(app.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.remove(slug)))
     }
 
-    fn replace_app(
+    fn change_app(
         &self,
         access: &RootAccess,
+        stored: &Item,
         before: &App,
         after: &App,
         action: Action,
     ) -> Result<Transaction<'_>, Error> {
+        let change = record::update(stored, after, Expression::unchanged(before.revision))?;
         Transaction::new(&self.table)
-            .put(item(&key(after.number), "app", after)?, Expression::unchanged(before.revision))?
+            .update(&key(after.number), change)?
             .write(self.app_change(access, after, action)?)
     }
 

@@ -15,11 +15,11 @@ use keyward_core::rate_limit::Rules;
 use keyward_core::text::Slug;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::{ApiKey, App};
-use serde::Deserialize;
 
-use crate::item::{Item, Key, body, tag_of};
+use crate::item::{Item, Key};
 use crate::keys::{key, scheme_of};
-use crate::{Deadline, Error, Scope, Store, apps, root_keys, schemes};
+use crate::record::{self, tag_of};
+use crate::{Deadline, Error, Scheme, Scope, Store, apps, root_keys, schemes};
 
 /// How often a key is read again whose scheme is gone, before that is no change at the same time.
 const READS: u32 = 4;
@@ -56,11 +56,7 @@ struct Row {
 
 impl Row {
     fn of(item: Item) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Bound {
-            deployment_id: DeploymentId,
-        }
-        let Bound { deployment_id } = body(item.clone())?;
+        let deployment_id = record::attribute(&item, "deployment_id")?;
         Ok(Self { tag: tag_of(&item)?, item, deployment_id })
     }
 }
@@ -87,11 +83,7 @@ fn scheme_key(app: &App, key: &ApiKey) -> Option<Key> {
 }
 
 fn rules_in(scheme: &Item) -> Result<Rules, Error> {
-    #[derive(Deserialize)]
-    struct Limited {
-        rules: Rules,
-    }
-    Ok(body::<Limited>(scheme.clone())?.rules)
+    Ok(record::entity::<Scheme>(scheme.clone())?.rules)
 }
 
 impl Store {
@@ -182,9 +174,9 @@ impl Store {
         if !ring.matches_api_key(deployment_id, token.id, &token.secret, &tag)? {
             return Ok(None);
         }
-        let key: ApiKey = body(item)?;
+        let key: ApiKey = record::entity(item)?;
         let Some(app) = app? else { return Ok(None) };
-        let app: App = body(app)?;
+        let app: App = record::entity(app)?;
         // A row under another key's id is not that key, whatever its tag.
         let together = key.id == token.id
             && app.number == token.app
@@ -240,7 +232,9 @@ impl Store {
         for _ in 0..READS {
             let mut rows = self.table.get_all(&[of_key.clone(), of_app.clone()]).await?;
             let (Some(key), Some(app)) = (rows.remove(&of_key), rows.remove(&of_app)) else { break };
-            let Some(place) = scheme_key(&body(app)?, &body(key)?) else { return Ok(None) };
+            let Some(place) = scheme_key(&record::entity(app)?, &record::entity(key)?) else {
+                return Ok(None);
+            };
             if let Some(scheme) = self.table.get_all(std::slice::from_ref(&place)).await?.get(&place) {
                 return rules_in(scheme).map(Some);
             }

@@ -10,9 +10,9 @@ use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Token};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use serde::{Deserialize, Serialize};
 
-use crate::item::{Commit, Key, Transaction, body, item};
+use crate::item::{Commit, Key, Transaction};
+use crate::record::{self, FirstDeployment};
 use crate::{Error, Scope, Store, Table, random};
 
 fn key(id: DeploymentId) -> Key {
@@ -21,11 +21,6 @@ fn key(id: DeploymentId) -> Key {
 
 fn first_key() -> Key {
     Key::new("INSTALLATION".to_owned(), "INSTALLATION")
-}
-
-#[derive(Serialize, Deserialize)]
-struct FirstBody {
-    deployment_id: DeploymentId,
 }
 
 impl Store {
@@ -41,10 +36,10 @@ impl Store {
         root_key: Name,
     ) -> Result<Option<(Deployment, Token<RootKey>)>, Error> {
         let deployment = self.new_deployment(name, mode, vec![])?;
-        let first = FirstBody { deployment_id: deployment.id };
+        let first = FirstDeployment { deployment_id: deployment.id };
         let transaction = Transaction::new(&self.table)
-            .create(item(&first_key(), "installation", &first)?)?
-            .create(item(&key(deployment.id), "deployment", &deployment)?)?;
+            .create(record::item(&first_key(), &first)?)?
+            .create(record::item(&key(deployment.id), &deployment)?)?;
         let (transaction, token) =
             self.add_root_key(transaction, deployment.id, root_key, &Scope::ALL).await?;
         match transaction.commit().await? {
@@ -65,7 +60,7 @@ impl Store {
         allowed_origins: Vec<String>,
     ) -> Result<Deployment, Error> {
         let deployment = self.new_deployment(name, mode, allowed_origins)?;
-        let made = item(&key(deployment.id), "deployment", &deployment)?;
+        let made = record::item(&key(deployment.id), &deployment)?;
         match Transaction::new(&self.table).create(made)?.commit().await? {
             Commit::Done => Ok(deployment),
             Commit::Refused(_) => Err(id_taken()),
@@ -110,8 +105,8 @@ impl Table {
     /// # Errors
     /// As all calls of the store.
     pub async fn first_deployment_id(&self) -> Result<Option<DeploymentId>, Error> {
-        let first = self.get(&first_key()).await?.map(body::<FirstBody>).transpose()?;
-        Ok(first.map(|first| first.deployment_id))
+        let first = self.get(&first_key()).await?.map(record::entity).transpose()?;
+        Ok(first.map(|FirstDeployment { deployment_id }| deployment_id))
     }
 
     /// The deployment with this id.
@@ -119,7 +114,7 @@ impl Table {
     /// # Errors
     /// As all calls of the store.
     pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, Error> {
-        self.get(&key(id)).await?.map(body).transpose()
+        Ok(self.get(&key(id)).await?.map(record::entity).transpose()?)
     }
 }
 

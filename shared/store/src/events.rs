@@ -16,7 +16,8 @@ use keyward_core::audit::{Action, Event, EventId, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::session::Capability;
 
-use crate::item::{Item, Key, item, purged_at, readable};
+use crate::item::{Item, Key, purged_at};
+use crate::record::{self, readable};
 use crate::{AppAccess, Error, Store, Table};
 
 const SHARDS: u32 = 4;
@@ -93,7 +94,12 @@ impl Store {
         };
         let at = event.id.timestamp();
         let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
-        Ok(purged_at(item(&key, "event", event)?, at + RETENTION))
+        Ok(purged_at(record::item(&key, event)?, at + RETENTION))
+    }
+
+    /// The attributes of an event as JSON: what a log keeps of one that was not written.
+    pub fn event_json(event: &Event) -> String {
+        record::event_json(event)
     }
 
     /// Writes the event of a verification. It replaces none: the same event again changes nothing.

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
-use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
     TransactWriteItem, Update,
@@ -15,10 +14,6 @@ use aws_sdk_dynamodb::types::{
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use keyward_core::InvalidField;
-use keyward_core::hashing::{PepperVersion, Tag};
-use keyward_core::metric::Metric;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::{Deadline, Error, Table, random};
 
@@ -49,72 +44,9 @@ impl Key {
     }
 }
 
-/// The item with this key, type and body.
-pub(crate) fn item(key: &Key, kind: &str, body: &impl Serialize) -> Result<Item, Error> {
-    let mut item: Item = serde_dynamo::to_item(body)?;
-    item.extend(key.attributes());
-    item.insert("type".to_owned(), AttributeValue::S(kind.to_owned()));
-    Ok(item)
-}
-
 /// An item that says only that there is something with its sort key.
 pub(crate) fn entry(key: &Key) -> Item {
     key.attributes()
-}
-
-pub(crate) fn body<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
-    Ok(serde_dynamo::from_item(item)?)
-}
-
-/// The bodies of the items of a list. One that cannot be read is left out, and an operator is told of it.
-pub(crate) fn readable<T: DeserializeOwned>(
-    items: impl IntoIterator<Item = Item>,
-) -> impl Iterator<Item = T> {
-    items.into_iter().filter_map(|item| {
-        let key = key_of(&item);
-        let read = body(item);
-        let metric = Metric::InternalErrors.name();
-        read.inspect_err(|error| {
-            tracing::error!(metric, ?key, %error, "an item cannot be read: lists leave it out");
-        })
-        .ok()
-    })
-}
-
-pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
-    item.insert("tag".to_owned(), tag_value(tag));
-    item.insert("pepper".to_owned(), number(tag.version));
-    item.extend(beneath_value(tag).map(|beneath| ("peppers_beneath".to_owned(), beneath)));
-    item
-}
-
-pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
-    AttributeValue::B(Blob::new(tag.bytes.clone()))
-}
-
-/// The attribute `peppers_beneath`, for the tag of a tag.
-pub(crate) fn beneath_value(tag: &Tag) -> Option<AttributeValue> {
-    let beneath = || AttributeValue::L(tag.beneath.iter().map(number).collect());
-    (!tag.beneath.is_empty()).then(beneath)
-}
-
-pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
-    let bytes = item.get("tag").and_then(|value| value.as_b().ok());
-    let version = item.get("pepper").and_then(version_of);
-    let beneath = match item.get("peppers_beneath") {
-        None => Some(vec![]),
-        Some(list) => list.as_l().ok().and_then(|list| list.iter().map(version_of).collect()),
-    };
-    match (bytes, version, beneath) {
-        (Some(bytes), Some(version), Some(beneath)) => {
-            Ok(Tag { version, beneath, bytes: bytes.as_ref().to_vec() })
-        }
-        _ => Err(Error::Internal("a credential's item has no tag".into())),
-    }
-}
-
-fn version_of(value: &AttributeValue) -> Option<PepperVersion> {
-    value.as_n().ok()?.parse().ok().map(PepperVersion)
 }
 
 pub(crate) fn purged_at(mut item: Item, at: DateTime<Utc>) -> Item {
@@ -155,10 +87,12 @@ pub(crate) fn check_size<'a>(
 /// A condition and an update in DynamoDB's expression language, with their values.
 #[derive(Default)]
 pub(crate) struct Expression {
-    pub(crate) update: Option<String>,
     pub(crate) condition: Option<String>,
-    pub(crate) names: HashMap<String, String>,
-    pub(crate) values: HashMap<String, AttributeValue>,
+    sets: Vec<String>,
+    removes: Vec<String>,
+    adds: Vec<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
 }
 
 impl Expression {
@@ -166,8 +100,38 @@ impl Expression {
         Self { condition: Some(text.to_owned()), ..Self::default() }
     }
 
-    pub(crate) fn update(mut self, text: &str) -> Self {
-        self.update = Some(text.to_owned());
+    /// The row has not changed since it was read at this revision.
+    pub(crate) fn unchanged(revision: u64) -> Self {
+        Self::condition("revision = :read").value(":read", number(revision))
+    }
+
+    /// An attribute is set.
+    pub(crate) fn set(mut self, attribute: &str, value: AttributeValue) -> Self {
+        self.sets.push(format!("#{attribute} = :{attribute}"));
+        self.name(attribute).value(&format!(":{attribute}"), value)
+    }
+
+    /// An attribute is set, unless it is there.
+    pub(crate) fn set_once(mut self, attribute: &str, value: AttributeValue) -> Self {
+        self.sets.push(format!("#{attribute} = if_not_exists(#{attribute}, :{attribute})"));
+        self.name(attribute).value(&format!(":{attribute}"), value)
+    }
+
+    /// An attribute is removed.
+    pub(crate) fn remove(mut self, attribute: &str) -> Self {
+        self.removes.push(format!("#{attribute}"));
+        self.name(attribute)
+    }
+
+    /// A number is added to an attribute, which is 0 where it is absent.
+    pub(crate) fn add(mut self, attribute: &str, by: impl ToString) -> Self {
+        self.adds.push(format!("#{attribute} :{attribute}"));
+        self.name(attribute).value(&format!(":{attribute}"), number(by))
+    }
+
+    /// A name for an attribute, `#` and its own: many are reserved words.
+    pub(crate) fn name(mut self, attribute: &str) -> Self {
+        self.names.insert(format!("#{attribute}"), attribute.to_owned());
         self
     }
 
@@ -176,19 +140,21 @@ impl Expression {
         self
     }
 
-    /// Another name for an attribute whose own is a reserved word.
-    pub(crate) fn name(mut self, name: &str, attribute: &str) -> Self {
-        self.names.insert(name.to_owned(), attribute.to_owned());
-        self
+    /// The update, unless it changes nothing.
+    pub(crate) fn update(&self) -> Option<String> {
+        let clauses = [("SET", &self.sets), ("REMOVE", &self.removes), ("ADD", &self.adds)];
+        let clauses = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
+        let clauses: Vec<String> =
+            clauses.map(|(clause, parts)| format!("{clause} {}", parts.join(", "))).collect();
+        (!clauses.is_empty()).then(|| clauses.join(" "))
     }
 
-    /// The row has not changed since it was read at this revision.
-    pub(crate) fn unchanged(revision: u64) -> Self {
-        Self::condition("revision = :read").value(":read", number(revision))
+    pub(crate) fn names(&self) -> Option<HashMap<String, String>> {
+        (!self.names.is_empty()).then(|| self.names.clone())
     }
 
-    fn given<V>(map: HashMap<String, V>) -> Option<HashMap<String, V>> {
-        (!map.is_empty()).then_some(map)
+    pub(crate) fn values(&self) -> Option<HashMap<String, AttributeValue>> {
+        (!self.values.is_empty()).then(|| self.values.clone())
     }
 }
 
@@ -231,9 +197,9 @@ impl<'t> Transaction<'t> {
         let put = Put::builder()
             .table_name(self.table.name())
             .set_item(Some(item))
+            .set_expression_attribute_names(on.names())
+            .set_expression_attribute_values(on.values())
             .set_condition_expression(on.condition)
-            .set_expression_attribute_names(Expression::given(on.names))
-            .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
         self.writes.push(TransactWriteItem::builder().put(put).build());
         Ok(self)
@@ -243,10 +209,10 @@ impl<'t> Transaction<'t> {
         let update = Update::builder()
             .table_name(self.table.name())
             .set_key(Some(key.attributes()))
-            .set_update_expression(on.update)
+            .set_update_expression(on.update())
+            .set_expression_attribute_names(on.names())
+            .set_expression_attribute_values(on.values())
             .set_condition_expression(on.condition)
-            .set_expression_attribute_names(Expression::given(on.names))
-            .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
         self.writes.push(TransactWriteItem::builder().update(update).build());
         Ok(self)
@@ -256,9 +222,9 @@ impl<'t> Transaction<'t> {
         let delete = Delete::builder()
             .table_name(self.table.name())
             .set_key(Some(key.attributes()))
+            .set_expression_attribute_names(on.names())
+            .set_expression_attribute_values(on.values())
             .set_condition_expression(on.condition)
-            .set_expression_attribute_names(Expression::given(on.names))
-            .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
         self.writes.push(TransactWriteItem::builder().delete(delete).build());
         Ok(self)
@@ -269,9 +235,9 @@ impl<'t> Transaction<'t> {
         let check = ConditionCheck::builder()
             .table_name(self.table.name())
             .set_key(Some(key.attributes()))
+            .set_expression_attribute_names(on.names())
+            .set_expression_attribute_values(on.values())
             .set_condition_expression(on.condition)
-            .set_expression_attribute_names(Expression::given(on.names))
-            .set_expression_attribute_values(Expression::given(on.values))
             .build()?;
         self.writes.push(TransactWriteItem::builder().condition_check(check).build());
         Ok(self)
@@ -330,23 +296,6 @@ pub(crate) async fn pause(attempt: u32) -> Result<(), Error> {
     let draw = u64::from_be_bytes(random()?);
     tokio::time::sleep(Duration::from_millis(draw % longest)).await;
     Ok(())
-}
-
-/// Whether an update was made; not if its condition did not hold.
-pub(crate) fn made<R: std::fmt::Debug>(
-    sent: Result<UpdateItemOutput, SdkError<UpdateItemError, R>>,
-) -> Result<bool, Error> {
-    match sent {
-        Ok(_) => Ok(true),
-        Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 impl Table {
@@ -421,6 +370,32 @@ impl Table {
     pub(crate) async fn get_many(&self, keys: &[Key]) -> Result<Vec<Item>, Error> {
         let mut found = self.get_all(keys).await?;
         Ok(keys.iter().filter_map(|key| found.remove(key)).collect())
+    }
+
+    /// Updates one item. Whether it was: not if the condition did not hold.
+    pub(crate) async fn update(&self, key: &Key, on: Expression) -> Result<bool, Error> {
+        let sent = self
+            .client()
+            .update_item()
+            .table_name(self.name())
+            .set_key(Some(key.attributes()))
+            .set_update_expression(on.update())
+            .set_expression_attribute_names(on.names())
+            .set_expression_attribute_values(on.values())
+            .set_condition_expression(on.condition)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes an item whose key must be free, for keys that nobody else makes: one that is taken was written by an earlier

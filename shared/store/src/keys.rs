@@ -14,13 +14,11 @@ use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
 use keyward_core::text::{Name, OwnerId, Reason, Slug};
 use keyward_core::token::{ApiKeyToken, Secret};
-use keyward_core::{ApiKey, App, InvalidField};
+use keyward_core::{ApiKey, App, Bounds, InvalidField};
 
 use crate::apps::unknown_scheme;
-use crate::item::{
-    CALLER_BYTES, Commit, Expression, Item, Key, Transaction, body, check_size, entry, instant, item, made,
-    number, readable, string, tag_value, with_tag,
-};
+use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, check_size, entry, instant};
+use crate::record::{self, readable, set_tag, with_tag};
 use crate::schemes::{User, count_use, user_key};
 use crate::{AppAccess, Error, Store, apps, random};
 
@@ -152,7 +150,7 @@ impl Store {
         let rules = self.rules_of_key(app, &made).await?;
         let tag = self.peppers.current().await?.tag_api_key(app.deployment_id, &token)?;
         let mut transaction = Transaction::new(&self.table)
-            .create(with_tag(item(&key(made.id), "key", &made)?, &tag))?
+            .create(with_tag(record::item(&key(made.id), &made)?, &tag))?
             .write(entry(&list_key(&made)))?
             .check(&apps::key(app.number), Expression::unchanged(app.revision))?
             .write(self.key_change(access, &made, Action::KeyCreated, None)?)?;
@@ -227,7 +225,7 @@ impl Store {
         id: KeyId,
     ) -> Result<(ApiKey, Option<Rules>, ApiKeyToken), Error> {
         access.require(Capability::KeysRotate)?;
-        let before = self.key_of(access, id).await?;
+        let (before, stored) = self.stored_key(access, id).await?;
         if !before.is_active() {
             return Err(Error::NotFound("API key not found or inactive"));
         }
@@ -245,15 +243,8 @@ impl Store {
             ..before.clone()
         };
         let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;
-        let change = Expression::unchanged(before.revision)
-            .update(
-                "SET tag = :tag, pepper = :pepper, key_suffix = :suffix, updated_at = :now, revision = :revision REMOVE peppers_beneath",
-            )
-            .value(":tag", tag_value(&tag))
-            .value(":pepper", number(tag.version))
-            .value(":suffix", string(&after.key_suffix))
-            .value(":now", instant(after.updated_at)?)
-            .value(":revision", number(after.revision));
+        let change = record::update(&stored, &after, Expression::unchanged(before.revision))?;
+        let change = set_tag(change, &tag);
         let commit = Transaction::new(&self.table)
             .update(&key(id), change)?
             .write(self.key_change(access, &after, Action::KeyRotated, None)?)?
@@ -277,7 +268,7 @@ impl Store {
     ) -> Result<Option<ApiKey>, Error> {
         access.require(Capability::KeysRevoke)?;
         for _ in 0..REVOCATIONS {
-            let before = self.key_of(access, id).await?;
+            let (before, stored) = self.stored_key(access, id).await?;
             if !before.is_active() {
                 return Ok(None);
             }
@@ -289,17 +280,7 @@ impl Store {
                 revision: before.revision + 1,
                 ..before.clone()
             };
-            let mut change = Expression::unchanged(before.revision)
-                .value(":now", instant(now)?)
-                .value(":revision", number(after.revision));
-            change = match &reason {
-                Some(reason) => change
-                    .update(
-                        "SET revoked_at = :now, updated_at = :now, revision = :revision, revoked_reason = :reason",
-                    )
-                    .value(":reason", string(reason)),
-                None => change.update("SET revoked_at = :now, updated_at = :now, revision = :revision"),
-            };
+            let change = record::update(&stored, &after, Expression::unchanged(before.revision))?;
             let mut transaction = Transaction::new(&self.table)
                 .update(&key(id), change)?
                 .delete(&list_key(&before), Expression::default())?
@@ -322,20 +303,10 @@ impl Store {
     /// # Errors
     /// As all calls of the store.
     pub async fn touch_key(&self, id: KeyId, at: DateTime<Utc>) -> Result<(), Error> {
-        let sent = self
-            .table
-            .client()
-            .update_item()
-            .table_name(self.table.name())
-            .set_key(Some(key(id).attributes()))
-            .update_expression("SET last_used_at = :at")
-            .condition_expression(
-                "attribute_exists(pk) AND (attribute_not_exists(last_used_at) OR last_used_at < :at)",
-            )
-            .expression_attribute_values(":at", instant(at)?)
-            .send()
-            .await;
-        made(sent).map(|_| ())
+        let used = Expression::condition(
+            "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at < :last_used_at)",
+        );
+        self.table.update(&key(id), used.set("last_used_at", instant(at)?)).await.map(drop)
     }
 
     async fn rules_of_key(&self, app: &App, key: &ApiKey) -> Result<Option<Rules>, Error> {
@@ -348,15 +319,16 @@ impl Store {
         deployment: DeploymentId,
         id: KeyId,
     ) -> Result<Option<AppNumber>, Error> {
-        let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(body).transpose()?;
+        let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
         Ok(found.filter(|key| key.deployment_id == deployment).map(|key| key.app))
     }
 
-    async fn key_of(&self, access: &AppAccess, id: KeyId) -> Result<ApiKey, Error> {
-        let found: Option<ApiKey> = self.table.get(&key(id)).await?.map(body).transpose()?;
-        found
-            .filter(|key| key.app == access.app.number && key.deployment_id == access.app.deployment_id)
-            .ok_or_else(unknown)
+    /// A key of the app, and its item.
+    async fn stored_key(&self, access: &AppAccess, id: KeyId) -> Result<(ApiKey, Item), Error> {
+        let stored = self.table.get(&key(id)).await?.ok_or_else(unknown)?;
+        let key: ApiKey = record::entity(stored.clone())?;
+        let is_of_app = key.app == access.app.number && key.deployment_id == access.app.deployment_id;
+        if is_of_app { Ok((key, stored)) } else { Err(unknown()) }
     }
 
     fn key_change(
@@ -392,12 +364,12 @@ fn size_checked(key: &ApiKey) -> Result<(), Error> {
     check_size("the key's name, permissions, metadata and owner ids", CALLER_BYTES, texts)
 }
 
-/// Refuses permissions beyond the app's, where that sets any.
-fn within(permissions: &[Permission], bounds: &[Permission]) -> Result<(), Error> {
+/// Refuses permissions beyond the app's.
+fn within(permissions: &[Permission], bounds: &Bounds<Permission>) -> Result<(), Error> {
     let beyond: HashSet<&str> = permissions
         .iter()
         .map(Permission::as_str)
-        .filter(|permission| !bounds.is_empty() && !bounds.iter().any(|bound| bound.covers(permission)))
+        .filter(|permission| !bounds.admit(|bound| bound.covers(permission)))
         .collect();
     match beyond.into_iter().min() {
         None => Ok(()),

@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod memory;
 mod peppers;
+mod record;
 mod root_keys;
 mod schemes;
 mod sessions;

@@ -7,15 +7,13 @@ use keyward_core::audit::{Action, Actor, Origin};
 use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
-use serde::{Deserialize, Serialize};
 
-use crate::item::{
-    Commit, Expression, Item, Key, Transaction, body, entry, item, readable, tag_of, with_tag,
-};
+use crate::item::{Commit, Expression, Item, Key, Transaction, entry};
+use crate::record::{self, readable, tag_of, with_tag};
 use crate::{Error, RootAccess, Scope, Store, random};
 
 /// What is known of a root key beside its secret.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootKeyRecord {
     /// Its id.
     pub id: RootKeyId,
@@ -74,13 +72,13 @@ impl Store {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
-        let record = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
+        let made = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event =
             self.event(deployment_id, Action::RootKeyCreated, Actor::Operator, &Origin::default())?;
-        event.key_name = Some(record.name.clone());
+        event.key_name = Some(made.name.clone());
         let transaction = transaction
-            .create(with_tag(item(&key(id), "root_key", &record)?, &tag))?
+            .create(with_tag(record::item(&key(id), &made)?, &tag))?
             .write(entry(&list_key(deployment_id, id)))?
             .write(self.event_item(&event)?)?;
         Ok((transaction, token))
@@ -103,11 +101,11 @@ impl Store {
     /// [`Error::NotFound`] if the deployment has no such root key.
     pub async fn revoke_root_key(&self, deployment_id: DeploymentId, id: RootKeyId) -> Result<(), Error> {
         const UNKNOWN: Error = Error::NotFound("root key not found");
-        let found: Option<RootKeyRecord> = self.table.get(&key(id)).await?.map(body).transpose()?;
-        let record = found.filter(|record| record.deployment_id == deployment_id).ok_or(UNKNOWN)?;
+        let found: Option<RootKeyRecord> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
+        let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
         let mut event =
             self.event(deployment_id, Action::RootKeyRevoked, Actor::Operator, &Origin::default())?;
-        event.key_name = Some(record.name);
+        event.key_name = Some(found.name);
         let commit = Transaction::new(&self.table)
             .delete(&key(id), Expression::condition("attribute_exists(pk)"))?
             .delete(&list_key(deployment_id, id), Expression::default())?
@@ -146,7 +144,7 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&item)?;
-        let row: RootKeyRecord = body(item)?;
+        let row: RootKeyRecord = record::entity(item)?;
         if !self.peppers.of([&tag]).await?.matches_token(row.deployment_id, token, &tag)?
             || row.id != token.id
         {

@@ -9,15 +9,13 @@ use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Description, Name, Slug};
 use keyward_core::{ApiKey, App};
-use serde::{Deserialize, Serialize};
 
-use crate::item::{
-    Commit, Expression, Key, Transaction, body, check_size, instant, item, number, readable, string,
-};
+use crate::item::{Commit, Expression, Item, Key, Transaction, check_size, number};
+use crate::record::{self, readable};
 use crate::{Error, RootAccess, Scope, Store, apps, keys, random};
 
 /// A rate-limit scheme.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scheme {
     /// Its id.
     pub id: SchemeId,
@@ -28,7 +26,6 @@ pub struct Scheme {
     /// What people call it.
     pub name: Name,
     /// What it is for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
     /// Its rules.
     pub rules: Rules,
@@ -36,13 +33,13 @@ pub struct Scheme {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    revision: u64,
+    /// Counts the changes; a change is made on the condition that this has not moved.
+    pub(crate) revision: u64,
     /// How many apps that are not deleted use it.
-    apps: u64,
+    pub(crate) apps: u64,
     /// How many keys have it for their own that are not revoked. Those that can never work again all the same, since they
     /// have expired or their app was deleted, are taken out when that is all that keeps it.
-    #[serde(default)]
-    api_keys: u64,
+    pub(crate) api_keys: u64,
 }
 
 /// A scheme to be made.
@@ -116,7 +113,9 @@ impl Store {
         };
         size_checked(&scheme)?;
         let key = key(access.deployment_id, &scheme.slug);
-        let transaction = Transaction::new(&self.table).create(item(&key, "scheme", &scheme)?)?;
+        let mut item = record::item(&key, &scheme)?;
+        item.extend(["apps", "api_keys"].map(|count| (count.to_owned(), number(0))));
+        let transaction = Transaction::new(&self.table).create(item)?;
         match self.record_scheme(transaction, access, Action::SchemeCreated).await? {
             Commit::Done => Ok(scheme),
             Commit::Refused(_) => {
@@ -152,8 +151,12 @@ impl Store {
     /// [`Error::NotFound`].
     pub async fn scheme(&self, access: &RootAccess, slug: &Slug) -> Result<Scheme, Error> {
         access.require(Scope::Manage)?;
-        let item = self.table.get(&key(access.deployment_id, slug)).await?;
-        item.map(body).transpose()?.ok_or(UNKNOWN)
+        self.stored_scheme(access, slug).await.map(|(scheme, _)| scheme)
+    }
+
+    async fn stored_scheme(&self, access: &RootAccess, slug: &Slug) -> Result<(Scheme, Item), Error> {
+        let stored = self.table.get(&key(access.deployment_id, slug)).await?.ok_or(UNKNOWN)?;
+        Ok((record::entity(stored.clone())?, stored))
     }
 
     /// The rules of these schemes of a deployment, by slug, to be shown; what does not exist or cannot be read is
@@ -182,7 +185,8 @@ impl Store {
         slug: &Slug,
         changes: SchemeChanges,
     ) -> Result<Scheme, Error> {
-        let before = self.scheme(access, slug).await?;
+        access.require(Scope::Manage)?;
+        let (before, stored) = self.stored_scheme(access, slug).await?;
         let read = before.revision;
         let after = Scheme {
             name: changes.name.unwrap_or(before.name),
@@ -193,21 +197,7 @@ impl Store {
             ..before
         };
         size_checked(&after)?;
-        // The counts of who uses it move on meanwhile, without a new revision.
-        let mut change = Expression::unchanged(read)
-            .name("#name", "name")
-            .name("#rules", "rules")
-            .value(":name", string(&after.name))
-            .value(":rules", serde_dynamo::to_attribute_value(&after.rules)?)
-            .value(":now", instant(after.updated_at)?)
-            .value(":revision", number(after.revision));
-        let mut set =
-            "SET #name = :name, #rules = :rules, updated_at = :now, revision = :revision".to_owned();
-        if let Some(description) = &after.description {
-            set += ", description = :description";
-            change = change.value(":description", string(description));
-        }
-        let change = change.update(&set);
+        let change = record::update(&stored, &after, Expression::unchanged(read))?;
         let key = key(access.deployment_id, slug);
         let transaction = Transaction::new(&self.table).update(&key, change)?;
         match self.record_scheme(transaction, access, Action::SchemeUpdated).await? {
@@ -257,11 +247,11 @@ impl Store {
                 .get_many(&places.collect::<Vec<_>>())
                 .await?
                 .into_iter()
-                .map(body)
+                .map(record::entity)
                 .collect::<Result<_, _>>()?;
             let apps: HashSet<Key> = found.iter().map(|key| apps::key(key.app)).collect();
             let apps = self.table.get_many(&apps.into_iter().collect::<Vec<_>>()).await?;
-            let apps: Vec<App> = apps.into_iter().map(body).collect::<Result<_, _>>()?;
+            let apps: Vec<App> = apps.into_iter().map(record::entity).collect::<Result<_, _>>()?;
             let now = self.clock().now();
             let is_dead = |of: &ApiKey| {
                 let app_is_there = apps.iter().any(|app| app.number == of.app && app.deleted_at.is_none());
@@ -273,15 +263,14 @@ impl Store {
             let mut transaction = Transaction::new(&self.table);
             for of in &found {
                 let released = Expression::unchanged(of.revision)
-                    .update("SET revision = :revision REMOVE rate_limit_scheme_slug")
-                    .value(":revision", number(of.revision + 1));
+                    .set("revision", number(of.revision + 1))
+                    .remove("rate_limit_scheme_slug");
                 transaction = transaction
                     .update(&keys::key(of.id), released)?
                     .delete(&user_key(deployment, slug, of.id), Expression::default())?;
             }
-            let counted = Expression::condition("attribute_exists(pk)")
-                .update("ADD api_keys :by")
-                .value(":by", number(format!("-{}", found.len())));
+            let counted =
+                Expression::condition("attribute_exists(pk)").add("api_keys", format!("-{}", found.len()));
             // If one of them was changed meanwhile, it still counts.
             transaction.update(&key(deployment, slug), counted)?.commit().await?;
             below = listed.into_iter().next_back();
@@ -314,11 +303,11 @@ pub(crate) fn count_use<'t>(
     user: User,
     by: i8,
 ) -> Result<Transaction<'t>, Error> {
-    let update = match user {
-        User::App => "ADD apps :by",
-        User::Key => "ADD api_keys :by",
+    let count = match user {
+        User::App => "apps",
+        User::Key => "api_keys",
     };
-    let counted = Expression::condition("attribute_exists(pk)").update(update).value(":by", number(by));
+    let counted = Expression::condition("attribute_exists(pk)").add(count, by);
     transaction.update(&key(deployment, slug), counted)
 }
 

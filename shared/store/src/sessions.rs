@@ -7,7 +7,8 @@ use keyward_core::id::SessionId;
 use keyward_core::session::Session;
 use keyward_core::token::{self, Token};
 
-use crate::item::{Item, Key, body, instant, item, made, number, purged_at, tag_of, with_tag};
+use crate::item::{Expression, Item, Key, instant, number, purged_at};
+use crate::record::{self, tag_of, with_tag};
 use crate::{Error, SessionAccess, Store};
 
 fn key(id: SessionId) -> Key {
@@ -15,7 +16,7 @@ fn key(id: SessionId) -> Key {
 }
 
 pub(crate) fn row(session: &Session, tag: &Tag) -> Result<Item, Error> {
-    let item = item(&key(session.id), "session", session)?;
+    let item = record::item(&key(session.id), session)?;
     Ok(with_tag(purged_at(item, session.expires_at()), tag))
 }
 
@@ -34,7 +35,7 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
-        let session: Session = body(row)?;
+        let session: Session = record::entity(row)?;
         if !self.peppers.of([&tag]).await?.matches_token(session.deployment_id, token, &tag)?
             || session.id != token.id
         {
@@ -60,18 +61,9 @@ impl Store {
     }
 
     async fn touch_session(&self, session: &Session) -> Result<(), Error> {
-        let sent = self
-            .table
-            .client()
-            .update_item()
-            .table_name(self.table.name())
-            .set_key(Some(key(session.id).attributes()))
-            .update_expression("SET updated_at = :now, purge_at = :purge")
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":now", instant(session.updated_at)?)
-            .expression_attribute_values(":purge", number(session.expires_at().timestamp()))
-            .send()
-            .await;
-        if made(sent)? { Ok(()) } else { Err(Error::Unauthenticated) }
+        let seen = Expression::condition("attribute_exists(pk)")
+            .set("updated_at", instant(session.updated_at)?)
+            .set("purge_at", number(session.expires_at().timestamp()));
+        if self.table.update(&key(session.id), seen).await? { Ok(()) } else { Err(Error::Unauthenticated) }
     }
 }

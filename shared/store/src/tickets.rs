@@ -12,7 +12,8 @@ use keyward_core::token::{self, Secret, Token};
 use keyward_core::{App, Deployment};
 
 use crate::access::about_app;
-use crate::item::{Commit, Expression, Key, Transaction, body, item, purged_at, string, tag_of, with_tag};
+use crate::item::{Commit, Expression, Key, Transaction, purged_at, string};
+use crate::record::{self, tag_of, with_tag};
 use crate::{Error, RootAccess, Scope, SessionAccess, Store, random, sessions};
 
 /// A ticket to be issued.
@@ -102,7 +103,7 @@ impl Store {
             session: None,
         };
         let tag = self.peppers.current().await?.tag_token(ticket.deployment_id, &token)?;
-        let row = purged_at(item(&key(id), "ticket", &ticket)?, ticket.expires_at);
+        let row = purged_at(record::item(&key(id), &ticket)?, ticket.expires_at);
         let event = self.event(access.deployment_id, Action::TicketIssued, access.actor(), &access.origin)?;
         let commit = Transaction::new(&self.table)
             .create(with_tag(row, &tag))?
@@ -143,7 +144,7 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
-        let ticket: Ticket = body(row)?;
+        let ticket: Ticket = record::entity(row)?;
         if !self.peppers.of([&tag]).await?.matches_token(ticket.deployment_id, token, &tag)?
             || ticket.id != token.id
         {
@@ -204,9 +205,7 @@ impl Store {
         let actor = Actor::Session { id: session.id, user_id: session.actor.clone() };
         let event = self.event(session.deployment_id, Action::SessionCreated, actor, origin)?;
         let unused = Expression::condition("attribute_exists(pk) AND attribute_not_exists(#session)")
-            .update("SET #session = :session")
-            .name("#session", "session")
-            .value(":session", string(session.id));
+            .set("session", string(session.id));
         let tag = self.peppers.current().await?.tag_token(session.deployment_id, &token)?;
         let commit = Transaction::new(&self.table)
             .update(&key(ticket.id), unused)?

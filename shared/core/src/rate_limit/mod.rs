@@ -208,7 +208,7 @@ pub fn window_name(ms: i64) -> String {
 }
 
 /// How one rule stood when a request was decided on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// The rule's name: see [`Limit::name`].
     pub rule: String,
@@ -217,10 +217,10 @@ pub struct Status {
     /// How many a window lets through.
     pub limit: i64,
     /// The window's length in milliseconds.
-    #[serde(skip, default)]
+    #[serde(skip)]
     pub window_ms: i64,
     /// In how many seconds more may pass.
-    #[serde(skip, default)]
+    #[serde(skip)]
     pub more_in: u32,
 }
 

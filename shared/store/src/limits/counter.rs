@@ -19,7 +19,7 @@ use keyward_core::rate_limit::{Counts, LONGEST_WINDOW, Limit, Mode, Rules, Stand
 use keyward_core::{ClientAddress, base62};
 
 use super::Requester;
-use crate::item::{Expression, Item, Key, number};
+use crate::item::{Item, Key, number};
 
 /// How long a shard takes requests before it has to be laid out again, which keeps the item that says so alive.
 pub(super) const SHARD_LIFE: TimeDelta = TimeDelta::days(1);
@@ -108,6 +108,14 @@ fn address(client_ip: Option<ClientAddress>) -> String {
     }
 }
 
+/// The condition that a request may be counted and the update that does so, with names and values as short as they can be.
+pub(super) struct CountExpression {
+    pub(super) condition: String,
+    pub(super) update: String,
+    pub(super) names: HashMap<String, String>,
+    pub(super) values: HashMap<String, AttributeValue>,
+}
+
 impl<'l> Counter<'l> {
     /// The item that has the counts of rules which are not in shards, and says of the others that they are.
     pub(super) fn item_key(&self) -> Key {
@@ -174,7 +182,7 @@ impl<'l> Counter<'l> {
     }
 
     /// The condition that there is room, and the update that counts.
-    pub(super) fn counted(&self, shard: i64, now: DateTime<Utc>, nonce: &AttributeValue) -> Expression {
+    pub(super) fn counted(&self, shard: i64, now: DateTime<Utc>, nonce: &AttributeValue) -> CountExpression {
         let mut names = Names::default();
         let mut values = HashMap::from([
             (":i".to_owned(), number(1)),
@@ -215,12 +223,7 @@ impl<'l> Counter<'l> {
         if !removes.is_empty() {
             update += &format!(" REMOVE {}", removes.join(","));
         }
-        Expression {
-            condition: Some(conditions.join(" AND ")),
-            update: Some(update),
-            names: names.into_map(),
-            values,
-        }
+        CountExpression { condition: conditions.join(" AND "), update, names: names.into_map(), values }
     }
 
     /// The attributes that no later request will look at.

@@ -19,7 +19,7 @@ use super::counter::{
     Counter, Names, SHARD_LIFE, attribute, counts, in_shards, in_shards_value, laid_out, purge_at, windows,
 };
 use super::{Counted, cancelled};
-use crate::item::{Expression, Item, Key, number, request_token};
+use crate::item::{Item, Key, number, request_token};
 use crate::{Error, Store, random};
 
 /// What came of laying out the counts of a rule.
@@ -251,19 +251,13 @@ impl Change {
         if !self.removes.is_empty() {
             update += &format!(" REMOVE {}", self.removes.join(","));
         }
-        let change = Expression {
-            condition: Some(self.conditions.join(" AND ")),
-            update: Some(update),
-            names: self.names.into_map(),
-            values: self.values,
-        };
         let update = Update::builder()
             .table_name(table)
             .set_key(Some(key.attributes()))
-            .set_update_expression(change.update)
-            .set_condition_expression(change.condition)
-            .set_expression_attribute_names(Some(change.names))
-            .set_expression_attribute_values(Some(change.values))
+            .update_expression(update)
+            .condition_expression(self.conditions.join(" AND "))
+            .set_expression_attribute_names(Some(self.names.into_map()))
+            .set_expression_attribute_values(Some(self.values))
             .build()?;
         Ok(TransactWriteItem::builder().update(update).build())
     }

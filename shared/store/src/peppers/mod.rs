@@ -12,7 +12,8 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_pepper::KeyProvider;
 
-use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, body, instant, item};
+use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, instant};
+use crate::record::{self, RowCountRecord};
 use crate::{Error, Table};
 
 pub(crate) use held::Peppers;
@@ -48,7 +49,7 @@ impl Table {
         loop {
             let page = self.page(PARTITION, None, below.as_deref(), None).await?;
             for item in page.items {
-                peppers.push(body(item)?);
+                peppers.push(record::entity(item)?);
             }
             match page.next {
                 Some(next) => below = Some(next),
@@ -74,8 +75,8 @@ impl Table {
                     let next = version.checked_add(1).map(PepperVersion);
                     let next = next.ok_or_else(|| Error::Internal("no version is left".into()))?;
                     let made = provider.generate(next).await?;
-                    let record = PepperRecord::new(made.clone(), self.clock().now());
-                    let item = item(&key(next), "pepper", &record)?;
+                    let pending = PepperRecord::new(made.clone(), self.clock().now());
+                    let item = record::item(&key(next), &pending)?;
                     if Transaction::new(self).create(item)?.commit().await? != Commit::Done {
                         // Somebody else made it: that one counts.
                         continue;
@@ -85,8 +86,7 @@ impl Table {
             };
             provider.unwrap(&made).await?;
             let activate = Expression::condition("attribute_exists(pk)")
-                .update("SET activated_at = if_not_exists(activated_at, :now)")
-                .value(":now", instant(self.clock().now())?);
+                .set_once("activated_at", instant(self.clock().now())?);
             Transaction::new(self).update(&key(made.version), activate)?.commit().await?;
             return Ok(made.version);
         }
@@ -105,8 +105,7 @@ impl Table {
             let none = RowCount { at, rows: 0, beneath: 0 };
             let count = counts.get(&pepper.version).copied().unwrap_or(none);
             let note = Expression::condition("attribute_exists(pk)")
-                .update("SET counted = :counted")
-                .value(":counted", serde_dynamo::to_attribute_value(count)?);
+                .set("counted", serde_dynamo::to_attribute_value(RowCountRecord::from(count))?);
             Transaction::new(self).update(&key(pepper.version), note)?.commit().await?;
             pepper.counted = Some(count);
         }
@@ -121,8 +120,8 @@ impl Table {
     pub async fn retire_pepper(&self, version: PepperVersion, sweep: &Sweep<'_>) -> Result<(), Error> {
         const UNKNOWN: Error = Error::NotFound("there is no such version of the pepper, or it is retired");
         let peppers = self.peppers().await?;
-        let record = peppers.iter().find(|pepper| pepper.version == version);
-        if record.is_none_or(|record| record.wrapped.is_none()) {
+        let pepper = peppers.iter().find(|pepper| pepper.version == version);
+        if pepper.is_none_or(|pepper| pepper.wrapped.is_none()) {
             return Err(UNKNOWN);
         }
         let current = pepper::current(&peppers).ok_or(UNKNOWN)?;
@@ -149,9 +148,8 @@ impl Table {
             )));
         }
         let erase = Expression::condition("attribute_exists(#wrapped)")
-            .update("SET retired_at = :now REMOVE #wrapped")
-            .name("#wrapped", "wrapped")
-            .value(":now", instant(now)?);
+            .set("retired_at", instant(now)?)
+            .remove("wrapped");
         match Transaction::new(self).update(&key(version), erase)?.commit().await? {
             Commit::Done => Ok(()),
             Commit::Refused(_) => Err(UNKNOWN),

@@ -1,13 +1,14 @@
 //! Rows move to the current version of the pepper when their credential is next used, after the answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use keyward_core::hashing::{Keyring, Tag, UnknownPepper};
 use keyward_core::metric::Metric;
 use tokio_util::task::TaskTracker;
 
-use crate::item::{Key, beneath_value, made, number, tag_value};
+use crate::item::{Expression, Key};
+use crate::record::{set_tag, tag_value};
 use crate::{Error, Store, Table};
 
 /// How many rows move at the same time. Another one has to be used again.
@@ -88,27 +89,7 @@ impl Store {
 impl Table {
     /// Gives a row another tag, unless its tag is not this one any more. Says whether it did.
     pub(crate) async fn replace_tag(&self, row: &Key, was: &Tag, now: &Tag) -> Result<bool, Error> {
-        let update = if now.beneath.is_empty() {
-            "SET tag = :tag, pepper = :pepper REMOVE peppers_beneath"
-        } else {
-            "SET tag = :tag, pepper = :pepper, peppers_beneath = :beneath"
-        };
-        let mut values = HashMap::from([
-            (":was".to_owned(), tag_value(was)),
-            (":tag".to_owned(), tag_value(now)),
-            (":pepper".to_owned(), number(now.version)),
-        ]);
-        values.extend(beneath_value(now).map(|beneath| (":beneath".to_owned(), beneath)));
-        let sent = self
-            .client()
-            .update_item()
-            .table_name(self.name())
-            .set_key(Some(row.attributes()))
-            .update_expression(update)
-            .condition_expression("tag = :was")
-            .set_expression_attribute_values(Some(values))
-            .send()
-            .await;
-        made(sent)
+        let moved = Expression::condition("#tag = :was").value(":was", tag_value(was));
+        self.update(row, set_tag(moved, now)).await
     }
 }

@@ -13,13 +13,14 @@ use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use keyward_core::hashing::{Keyring, PepperVersion, Tag};
+use keyward_core::hashing::{Keyring, Tag};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Counts, settled_at};
-use crate::item::{ATTEMPTS, Item, Key, body, item, key_of, pause, tag_of, tag_value};
+use crate::item::{ATTEMPTS, Item, Key, key_of, pause};
+use crate::record::{self, RepepperJob, Segment, tag_of, tag_value};
 use crate::{Error, Store, Table};
 
 /// How many parts of the table are read at the same time.
@@ -48,29 +49,12 @@ pub enum Progress {
 
 /// What a re-peppering did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Repeppered {
     /// Rows that were given another tag.
     pub rows: u64,
     /// Tickets and sessions that were ended.
     pub ended: u64,
-}
-
-/// How far a re-peppering got.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Job {
-    version: PepperVersion,
-    /// When the pass that is not finished yet began.
-    pass_began_at: DateTime<Utc>,
-    /// Where each segment goes on.
-    segments: Vec<Segment>,
-    done: Repeppered,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Segment {
-    Start,
-    After { pk: String, sk: String },
-    Done,
 }
 
 fn job_key() -> Key {
@@ -215,8 +199,8 @@ impl Store {
         }
         let settled = settled_at(&peppers);
         let settled = settled.ok_or_else(|| Error::Internal("no version is active".into()))?;
-        let kept = self.table.get(&job_key()).await?.map(body::<Job>).transpose()?;
-        let mut job = kept.filter(|job| job.version == ring.current()).unwrap_or_else(|| Job {
+        let kept = self.table.get(&job_key()).await?.map(record::entity::<RepepperJob>).transpose()?;
+        let mut job = kept.filter(|job| job.version == ring.current()).unwrap_or_else(|| RepepperJob {
             version: ring.current(),
             pass_began_at: self.clock().now(),
             segments: vec![Segment::Start; SEGMENTS as usize],
@@ -240,7 +224,7 @@ impl Store {
     }
 
     /// Goes through what is left of a pass.
-    async fn pass(&self, ring: &Keyring, job: &mut Job, sweep: &Sweep<'_>) -> Result<(), Error> {
+    async fn pass(&self, ring: &Keyring, job: &mut RepepperJob, sweep: &Sweep<'_>) -> Result<(), Error> {
         let (pace, looked_at) = (Pace::new(sweep), AtomicU64::new(0));
         let (segments, job) = (job.segments.clone(), Mutex::new(job));
         let passes = (0..SEGMENTS).zip(segments).map(async |(segment, mut at)| {
@@ -257,7 +241,7 @@ impl Store {
                 if let Some(place) = job.segments.get_mut(segment as usize) {
                     *place = at.clone();
                 }
-                self.table.keep(item(&job_key(), "repepper", &**job)?).await?;
+                self.table.keep(record::item(&job_key(), &**job)?).await?;
                 let before = looked_at.fetch_add(page.looked_at, Ordering::Relaxed);
                 (sweep.progress)(Progress::Items(before + page.looked_at));
             }

@@ -1,0 +1,177 @@
+//! Apps, and the numbers of apps by their slugs.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+use keyward_core::app::OnStoreError;
+use keyward_core::id::{AppNumber, DeploymentId};
+use keyward_core::path::PathPattern;
+use keyward_core::permission::Permission;
+use keyward_core::route::{RoutePermission, WrittenRoute};
+use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
+use keyward_core::{App, Bounds};
+use serde::{Deserialize, Serialize};
+
+use super::{Entity, fill_with_empty_list, fill_with_null, nullable};
+use crate::item::{Item, string};
+
+/// An app. A bound that is absent is written down twice, in `any_…` and as an empty list: the releases before schema 1 read
+/// the list alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AppRecord {
+    number: AppNumber,
+    deployment_id: DeploymentId,
+    app_slug: Slug,
+    name: Name,
+    #[serde(deserialize_with = "nullable")]
+    description: Option<Description>,
+    key_prefix: KeyPrefix,
+    is_active: bool,
+    any_permission: bool,
+    permissions: Vec<Permission>,
+    any_resource: bool,
+    resources: Vec<PathPattern>,
+    route_permissions: Vec<RouteRecord>,
+    #[serde(deserialize_with = "nullable")]
+    rate_limit_scheme_slug: Option<Slug>,
+    on_store_error: OnStoreError,
+    #[serde(deserialize_with = "nullable")]
+    user_id: Option<OwnerId>,
+    #[serde(deserialize_with = "nullable")]
+    organization_id: Option<OwnerId>,
+    #[serde(deserialize_with = "nullable")]
+    workspace_id: Option<OwnerId>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    #[serde(deserialize_with = "nullable")]
+    deleted_at: Option<DateTime<Utc>>,
+    revision: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteRecord {
+    method: String,
+    path: String,
+    permissions: Vec<String>,
+}
+
+impl From<&RoutePermission> for RouteRecord {
+    fn from(route: &RoutePermission) -> Self {
+        let WrittenRoute { method, path, permissions } = route.clone().into();
+        Self { method, path, permissions }
+    }
+}
+
+impl TryFrom<RouteRecord> for RoutePermission {
+    type Error = String;
+
+    fn try_from(RouteRecord { method, path, permissions }: RouteRecord) -> Result<Self, String> {
+        WrittenRoute { method, path, permissions }
+            .try_into()
+            .map_err(|error: keyward_core::InvalidField| error.to_string())
+    }
+}
+
+fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String> {
+    match (any, entries.is_empty()) {
+        (true, true) => Ok(Bounds::Unbounded),
+        (false, _) => Ok(Bounds::Within(entries)),
+        (true, false) => Err(format!("its {name} are bounded and they are not")),
+    }
+}
+
+impl Entity for App {
+    const TYPE: &'static str = "app";
+    type Record = AppRecord;
+
+    fn to_record(&self) -> AppRecord {
+        AppRecord {
+            number: self.number,
+            deployment_id: self.deployment_id,
+            app_slug: self.app_slug.clone(),
+            name: self.name.clone(),
+            description: self.description.clone(),
+            key_prefix: self.key_prefix.clone(),
+            is_active: self.is_active,
+            any_permission: self.permissions == Bounds::Unbounded,
+            permissions: self.permissions.entries().to_vec(),
+            any_resource: self.resources == Bounds::Unbounded,
+            resources: self.resources.entries().to_vec(),
+            route_permissions: self.route_permissions.iter().map(RouteRecord::from).collect(),
+            rate_limit_scheme_slug: self.rate_limit_scheme_slug.clone(),
+            on_store_error: self.on_store_error,
+            user_id: self.user_id.clone(),
+            organization_id: self.organization_id.clone(),
+            workspace_id: self.workspace_id.clone(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            deleted_at: self.deleted_at,
+            revision: self.revision,
+        }
+    }
+
+    fn from_record(record: AppRecord) -> Result<Self, String> {
+        let routes = record.route_permissions.into_iter();
+        Ok(Self {
+            number: record.number,
+            deployment_id: record.deployment_id,
+            app_slug: record.app_slug,
+            name: record.name,
+            description: record.description,
+            key_prefix: record.key_prefix,
+            is_active: record.is_active,
+            permissions: bounds("permissions", record.any_permission, record.permissions)?,
+            resources: bounds("resources", record.any_resource, record.resources)?,
+            route_permissions: routes.map(RoutePermission::try_from).collect::<Result<_, _>>()?,
+            rate_limit_scheme_slug: record.rate_limit_scheme_slug,
+            on_store_error: record.on_store_error,
+            user_id: record.user_id,
+            organization_id: record.organization_id,
+            workspace_id: record.workspace_id,
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            deleted_at: record.deleted_at,
+            revision: record.revision,
+        })
+    }
+
+    /// Schema 0 left out what was empty, not there or the default, and an empty list of bounds was none.
+    fn upgrade(item: &mut Item, _from: u32) {
+        fill_with_empty_list(item, &["permissions", "resources", "route_permissions"]);
+        for (any, list) in [("any_permission", "permissions"), ("any_resource", "resources")] {
+            let is_empty = item.get(list).and_then(|list| list.as_l().ok()).is_some_and(Vec::is_empty);
+            item.insert(any.to_owned(), AttributeValue::Bool(is_empty));
+        }
+        fill_with_null(
+            item,
+            &[
+                "description",
+                "rate_limit_scheme_slug",
+                "user_id",
+                "organization_id",
+                "workspace_id",
+                "deleted_at",
+            ],
+        );
+        item.entry("on_store_error".to_owned()).or_insert_with(|| string("deny"));
+    }
+}
+
+/// Which app has a slug.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppBySlug {
+    pub(crate) number: AppNumber,
+}
+
+impl Entity for AppBySlug {
+    const TYPE: &'static str = "app_slug";
+    type Record = Self;
+
+    fn to_record(&self) -> Self {
+        Self { number: self.number }
+    }
+
+    fn from_record(record: Self) -> Result<Self, String> {
+        Ok(record)
+    }
+}

@@ -1,0 +1,148 @@
+//! Audit events.
+
+use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
+use keyward_core::rate_limit::Status;
+use keyward_core::text::{Name, OwnerId, Reason, Slug};
+use serde::{Deserialize, Serialize};
+
+use super::Entity;
+
+/// An event. Nothing is decided by one, and one is written for each request, so it has no byte too many: what there is none of
+/// is absent, and the schema is 0.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EventRecord {
+    id: EventId,
+    deployment_id: DeploymentId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app: Option<AppNumber>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    app_slug: Option<Slug>,
+    action: Action,
+    outcome: Outcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blocked_by_rule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_name: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<ActorRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rate_limits: Vec<StatusRecord>,
+    /// What earlier releases wrote may be no address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_ip: Option<String>,
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ActorRecord {
+    Operator,
+    RootKey {
+        id: RootKeyId,
+    },
+    Session {
+        id: SessionId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user_id: Option<OwnerId>,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StatusRecord {
+    rule: String,
+    remaining: i64,
+    limit: i64,
+}
+
+impl From<Actor> for ActorRecord {
+    fn from(actor: Actor) -> Self {
+        match actor {
+            Actor::Operator => Self::Operator,
+            Actor::RootKey { id } => Self::RootKey { id },
+            Actor::Session { id, user_id } => Self::Session { id, user_id },
+        }
+    }
+}
+
+impl From<ActorRecord> for Actor {
+    fn from(record: ActorRecord) -> Self {
+        match record {
+            ActorRecord::Operator => Self::Operator,
+            ActorRecord::RootKey { id } => Self::RootKey { id },
+            ActorRecord::Session { id, user_id } => Self::Session { id, user_id },
+        }
+    }
+}
+
+impl From<&Status> for StatusRecord {
+    fn from(status: &Status) -> Self {
+        Self { rule: status.rule.clone(), remaining: status.remaining, limit: status.limit }
+    }
+}
+
+impl From<StatusRecord> for Status {
+    fn from(record: StatusRecord) -> Self {
+        let StatusRecord { rule, remaining, limit } = record;
+        Self { rule, remaining, limit, window_ms: 0, more_in: 0 }
+    }
+}
+
+impl Entity for Event {
+    const TYPE: &'static str = "event";
+    const SCHEMA: u32 = 0;
+    type Record = EventRecord;
+
+    fn to_record(&self) -> EventRecord {
+        EventRecord {
+            id: self.id,
+            deployment_id: self.deployment_id,
+            app: self.app,
+            app_slug: self.app_slug.clone(),
+            action: self.action,
+            outcome: self.outcome,
+            blocked_by_rule: self.blocked_by_rule.clone(),
+            key_id: self.key_id,
+            key_name: self.key_name.clone(),
+            actor: self.actor.clone().map(ActorRecord::from),
+            reason: self.reason.clone(),
+            rate_limits: self.rate_limits.iter().map(StatusRecord::from).collect(),
+            client_ip: self.origin.client_ip.map(|address| address.to_string()),
+            path: self.origin.path.clone(),
+            user_agent: self.origin.user_agent.clone(),
+        }
+    }
+
+    fn from_record(record: EventRecord) -> Result<Self, String> {
+        Ok(Self {
+            id: record.id,
+            deployment_id: record.deployment_id,
+            app: record.app,
+            app_slug: record.app_slug,
+            action: record.action,
+            outcome: record.outcome,
+            blocked_by_rule: record.blocked_by_rule,
+            key_id: record.key_id,
+            key_name: record.key_name,
+            actor: record.actor.map(Actor::from),
+            reason: record.reason,
+            rate_limits: record.rate_limits.into_iter().map(Status::from).collect(),
+            origin: Origin {
+                client_ip: record.client_ip.and_then(|text| text.parse().ok()),
+                path: record.path,
+                user_agent: record.user_agent,
+            },
+        })
+    }
+}
+
+/// The attributes of an event as JSON, for a log that keeps what the table refused.
+pub(crate) fn event_json(event: &Event) -> String {
+    serde_json::to_string(&event.to_record()).unwrap_or_default()
+}

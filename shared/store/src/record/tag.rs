@@ -1,0 +1,53 @@
+//! The tag of a credential, which the items of all four kinds have beside their own attributes.
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use keyward_core::hashing::{PepperVersion, Tag};
+
+use crate::Error;
+use crate::item::{Expression, Item, number};
+
+pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
+    item.insert("tag".to_owned(), tag_value(tag));
+    item.insert("pepper".to_owned(), number(tag.version));
+    item.extend(beneath_value(tag).map(|beneath| ("peppers_beneath".to_owned(), beneath)));
+    item
+}
+
+pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
+    AttributeValue::B(Blob::new(tag.bytes.clone()))
+}
+
+/// The update with which an item gets another tag.
+pub(crate) fn set_tag(update: Expression, tag: &Tag) -> Expression {
+    let update = update.set("tag", tag_value(tag)).set("pepper", number(tag.version));
+    match beneath_value(tag) {
+        Some(beneath) => update.set("peppers_beneath", beneath),
+        None => update.remove("peppers_beneath"),
+    }
+}
+
+/// The attribute `peppers_beneath`, for the tag of a tag.
+fn beneath_value(tag: &Tag) -> Option<AttributeValue> {
+    let beneath = || AttributeValue::L(tag.beneath.iter().map(number).collect());
+    (!tag.beneath.is_empty()).then(beneath)
+}
+
+pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
+    let bytes = item.get("tag").and_then(|value| value.as_b().ok());
+    let version = item.get("pepper").and_then(version_of);
+    let beneath = match item.get("peppers_beneath") {
+        None => Some(vec![]),
+        Some(list) => list.as_l().ok().and_then(|list| list.iter().map(version_of).collect()),
+    };
+    match (bytes, version, beneath) {
+        (Some(bytes), Some(version), Some(beneath)) => {
+            Ok(Tag { version, beneath, bytes: bytes.as_ref().to_vec() })
+        }
+        _ => Err(Error::Internal("a credential's item has no tag".into())),
+    }
+}
+
+fn version_of(value: &AttributeValue) -> Option<PepperVersion> {
+    value.as_n().ok()?.parse().ok().map(PepperVersion)
+}
