@@ -184,7 +184,7 @@ async fn main() {
     let get_item = Call::GetItem(dynamodb_client(dev.installation().sdk_config()));
     let target = Target::parse("GET", "/v1/users").expect("a target");
     let verifier = Call::Verifier(
-        Verifier::new(services.store.clone(), recorder.clone(), services.deployment.id),
+        Verifier::new(services.store.clone(), recorder.clone(), services.public.deployment_id()),
         target,
     );
     let http = Call::Http(backend.clone());

@@ -28,7 +28,7 @@ async fn main() {
     let backend = Backend::new(&described.url, &described.root_key, reqwest::Client::new());
     // As another process: with a store of its own.
     let other = dev.installation().services(described.url.parse().expect("a URL")).await.expect("services");
-    let verifier = Verifier::new(other.store.clone(), other.recorder.clone(), other.deployment.id);
+    let verifier = Verifier::new(other.store.clone(), other.recorder.clone(), other.public.deployment_id());
     let soak = Soak::prepare(backend, verifier, count).await;
     let start = Instant::now();
     tokio::select! {

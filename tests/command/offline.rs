@@ -12,7 +12,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::id::DeploymentId;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_pepper::{KeyProvider, LocalKeyProvider};
-use keyward_store::Table;
+use keyward_store::{OperatorAccess, Table};
 use ring::{digest, hmac};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -117,7 +117,7 @@ async fn a_copy_of_the_table_and_of_the_log_tests_no_guess() {
 
     // The same attack finds both, once it has the pepper: which takes the key file.
     let table = Table::new(client, &env["KEYWARD_TABLE"], Clock::new(Utc::now));
-    let peppers = table.peppers().await.unwrap();
+    let peppers = table.peppers(&OperatorAccess::assume()).await.unwrap();
     let record = peppers.first().unwrap();
     assert_eq!(record.version, PepperVersion(1));
     let provider = LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"]).unwrap();

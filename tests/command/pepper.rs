@@ -14,7 +14,7 @@ use keyward_core::Clock;
 use keyward_core::id::KeyId;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{LocalKeyProvider, unlock};
-use keyward_store::Table;
+use keyward_store::{OperatorAccess, Table};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -116,7 +116,10 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
         client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send()
     };
     let row = get(format!("KEY#{}", token.id.base62()), "KEY").await.unwrap().item.unwrap();
-    let peppers = Table::new(client.clone(), table, Clock::new(Utc::now)).peppers().await.unwrap();
+    let peppers = Table::new(client.clone(), table, Clock::new(Utc::now))
+        .peppers(&OperatorAccess::assume())
+        .await
+        .unwrap();
     let provider = LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"]).unwrap();
     let ring = unlock(&provider, &peppers, None).await.unwrap();
     let deployment = dev.json.deployment_id.parse().unwrap();
@@ -126,7 +129,7 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
     for n in 1..count {
         let id = KeyId::new(token.id.get() + n as i64).unwrap();
         let secret = Secret::from_random(&keyward_store::random().unwrap());
-        let token = ApiKeyToken { id, secret, ..token.clone() };
+        let token = ApiKeyToken { id, secret, prefix: token.prefix.clone(), ..token };
         let tag = ring.tag_api_key(deployment, &token).unwrap();
         let mut own = row.clone();
         own.extend(key(format!("KEY#{}", id.base62()), "KEY"));

@@ -16,7 +16,7 @@ use keyward_core::target::Target;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{KeyProvider, PepperError, PlainPepper};
 use keyward_store::{Error, Store, Table, dynamodb_client};
-use keyward_tests::{Backend, Keyward, check_body, text};
+use keyward_tests::{Backend, Keyward, check_body, operator, text};
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -220,7 +220,7 @@ async fn a_pepper_that_is_waited_for_takes_no_time_from_other_keys() {
     let table = Table::new(client, TABLE, keyward.services.store.clock().clone());
     let store = Store::open(table, Arc::new(Silent(keyward.provider()))).await.unwrap();
     let verifier = Verifier::new(store.clone(), Recorder::start(store), keyward.deployment());
-    keyward.services.store.table().rotate_pepper(&*keyward.provider()).await.unwrap();
+    keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
     keyward.pass(keyward_store::PICKED_UP * 2);
     let new = text(&backend.create_key("acme", limited).await["secret"]);
 

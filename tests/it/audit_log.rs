@@ -6,13 +6,14 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_cli::dev::TABLE;
-use keyward_core::audit::{Event, EventId, Origin, Outcome};
+use keyward_core::audit::{Event, EventId, Origin};
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
+use keyward_core::verified::Verification;
 use keyward_store::LONGEST_ANALYSIS;
 use serde_json::{Value, json};
 
-use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text};
+use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text, verified};
 
 async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, times: usize) {
     let mut body = check_body(secret);
@@ -50,7 +51,7 @@ async fn verifications(keyward: &Keyward) -> Vec<HashMap<String, AttributeValue>
 async fn logged(keyward: &Keyward, item: &HashMap<String, AttributeValue>) -> Event {
     let store = &keyward.services.store;
     let token = Token::<RootKey>::parse(&keyward.described.root_key).unwrap();
-    let root = store.authenticate_root_key(&token, Origin::default()).await.unwrap();
+    let root = store.authenticate_root_key(token, Origin::default()).await.unwrap();
     let access = store.app_access(&root, &Slug::parse("slug", "acme").unwrap()).await.unwrap();
     let id = item["id"].as_s().unwrap().parse().unwrap();
     store.logged_event(&access, id).await.unwrap().unwrap()
@@ -68,9 +69,10 @@ async fn an_event_is_put_once_and_replaces_none() {
     assert!(puts.len() == 1 && puts[0].sent["ConditionExpression"] == "attribute_not_exists(pk)", "{puts:?}");
 
     let [written] = &verifications(&keyward).await[..] else { panic!("one check") };
-    let mut event = logged(&keyward, written).await;
-    event.outcome = Outcome::Blocked;
-    keyward.services.store.write_event(&event).await.unwrap();
+    let event = logged(&keyward, written).await;
+    let key = verified(event.app.unwrap(), event.key_id.unwrap());
+    let blocked = Verification::new(&key, event.id, Some("permission_denied"), vec![], Origin::default());
+    keyward.services.store.write_verification(&blocked).await.unwrap();
     assert_eq!(verifications(&keyward).await, std::slice::from_ref(written));
 }
 
@@ -82,6 +84,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
     checks(&keyward, &secret, "", "/a", 1).await;
     let [first] = &verifications(&keyward).await[..] else { panic!("one check") };
     let template = logged(&keyward, first).await;
+    let key = verified(template.app.unwrap(), template.key_id.unwrap());
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
     for (fault, times, written) in
@@ -92,7 +95,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
         for _ in 0..50 {
             let id =
                 EventId::mint(template.id.timestamp(), u128::from_be_bytes(keyward_store::random().unwrap()));
-            recorder.record(Event { id, key_id: None, ..template.clone() }, None).await;
+            recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await;
         }
         recorder.flush().await;
         assert_eq!(verifications(&keyward).await.len() - before, written, "{fault:?}");

@@ -18,8 +18,8 @@ async fn acme(keyward: &Keyward) -> Backend {
 /// Whether the secret of this key is right.
 pub async fn is_recognised(keyward: &Keyward, key: &str) -> bool {
     let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
-    let found = store.find_keys(store.deadline(), [&token], None).await.unwrap();
-    let recognised = store.recognise(store.deadline(), found.keys, None).await.remove(0);
+    let found = store.find_keys(store.deadline(), vec![token], None).await.unwrap();
+    let recognised = store.verify(store.deadline(), found.candidates, None).await.remove(0);
     recognised.unwrap().is_some()
 }
 

@@ -13,7 +13,7 @@ use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::token::ApiKeyToken;
 use keyward_pepper::{LocalKeyProvider, unlock};
 use keyward_tests::coexistence::{self, Recording, Release, Renamed, Stage, Step, Write};
-use keyward_tests::{Keyward, installation};
+use keyward_tests::{Keyward, installation, operator};
 use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -177,7 +177,7 @@ async fn nothing_of_the_release_before_is_lost_or_widened_by_an_upgrade_and_a_ro
     let keyward = replayed(&recording).await;
     keyward.freeze(recording.at);
     let dynamodb = DynamoDb::of(keyward.sdk_config()).await;
-    let peppers = keyward.services.store.table().peppers().await.unwrap();
+    let peppers = keyward.services.store.table().peppers(&operator()).await.unwrap();
     let peppers = unlock(&*keyward.provider(), &peppers, None).await.unwrap();
     let steps = recording.steps.into_iter();
     let mut stage = Replayed { keyward, dynamodb, peppers, steps, renamed: Renamed::default() };

@@ -362,7 +362,8 @@ async fn read_and_computed(keyward: &Keyward, process: &Services, key: &str) -> 
     keyward.calls.take();
     keyward.calls.take_units();
     let before = process.store.hmacs_compared();
-    let verifier = Verifier::new(process.store.clone(), process.recorder.clone(), process.deployment.id);
+    let verifier =
+        Verifier::new(process.store.clone(), process.recorder.clone(), process.public.deployment_id());
     let target = Target::parse("GET", "/v1/users").unwrap();
     let check = Check {
         presented: key,
@@ -418,10 +419,11 @@ async fn what_is_no_key_costs_the_same_whatever_of_it_is_wrong_and_whatever_a_pr
     for seen in ["nothing", "the keys"] {
         for app in &apps {
             let app = AppNumber::from_base62(app).unwrap();
-            let of_others = tokens.iter().filter(|token| token.app != app).cloned();
-            let presented = tokens.iter().map(|token| ApiKeyToken { secret: other(), ..token.clone() });
+            let copy = |token: &ApiKeyToken| ApiKeyToken::parse(token.reveal().expose_secret()).unwrap();
+            let of_others = tokens.iter().filter(|token| token.app != app).map(copy);
+            let presented = tokens.iter().map(|token| ApiKeyToken { secret: other(), ..copy(token) });
             let presented = presented.chain(of_others).map(|token| ApiKeyToken { app, ..token });
-            let unknown = ApiKeyToken { app, id: unknown_id, secret: other(), ..tokens[0].clone() };
+            let unknown = ApiKeyToken { app, id: unknown_id, secret: other(), ..copy(&tokens[0]) };
             for token in presented.chain([unknown]) {
                 let key = token.reveal().expose_secret().to_owned();
                 let cost = read_and_computed(&keyward, &process, &key).await;
@@ -433,7 +435,8 @@ async fn what_is_no_key_costs_the_same_whatever_of_it_is_wrong_and_whatever_a_pr
         if seen == "nothing" && counts_as_dynamodb() {
             assert!(costs.values().all(|cost| cost.0 == [2.0]), "{costs:?}");
         }
-        let verifier = Verifier::new(process.store.clone(), process.recorder.clone(), process.deployment.id);
+        let verifier =
+            Verifier::new(process.store.clone(), process.recorder.clone(), process.public.deployment_id());
         let target = Target::parse("GET", "/v1/users").unwrap();
         for token in tokens.iter().chain(&tokens) {
             let key = token.reveal();

@@ -10,11 +10,11 @@ use aws_sdk_dynamodb::Client;
 use chrono::TimeDelta;
 use keyward_cli::dev::TABLE;
 use keyward_store::Sweep;
-use keyward_tests::{Keyward, text};
+use keyward_tests::{Keyward, operator, text};
 use regex::Regex;
 use serde_json::json;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
@@ -23,7 +23,7 @@ fn read(path: &str) -> String {
 }
 
 /// All sources below a folder.
-fn sources(folder: &Path) -> String {
+pub(crate) fn sources(folder: &Path) -> String {
     let mut all = String::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -103,10 +103,10 @@ fn every_decision_is_listed() {
 async fn use_everything(keyward: &Keyward) {
     let backend = keyward.backend();
     let store = &keyward.services.store;
-    store.table().rotate_pepper(&*keyward.provider()).await.unwrap();
+    store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
     // It waits for processes that may still use the first version: until then it keeps how far it got.
     let sweep = Sweep { units_per_second: NonZeroU32::MAX, progress: &|_| {} };
-    let waits = tokio::time::timeout(Duration::from_secs(3), store.repepper(&sweep)).await;
+    let waits = tokio::time::timeout(Duration::from_secs(3), store.repepper(&operator(), &sweep)).await;
     assert!(waits.is_err());
     let rule =
         |mode: &str, max: u32| json!({"unit": "second", "duration": 1, "max_requests": max, "mode": mode});

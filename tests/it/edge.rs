@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
 use keyward_cli::FUNCTIONS;
 use keyward_core::audit::EventId;
-use keyward_core::deployment::Mode;
 use keyward_http::{SettingsError, answer, application, function};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -286,8 +286,8 @@ async fn page(backend: &Backend, origin: &str, method: Method, path: &str, long:
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowed_origin_can_read_every_answer_and_no_other_can_any() {
     let keyward = Keyward::start().await;
+    keyward.set_deployment("mode", AttributeValue::S("production".into())).await;
     let mut services = keyward.services.clone();
-    Arc::make_mut(&mut services.deployment).mode = Mode::Production;
     Arc::make_mut(&mut services.settings).allowed_origins = vec![PAGE.parse().unwrap()];
     let application = application(keyward_cli::routes(&services), services);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

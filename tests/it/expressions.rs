@@ -5,8 +5,8 @@ use chrono::Utc;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::target::Target;
-use keyward_store::{Requester, random};
-use keyward_tests::{Call, Keyward};
+use keyward_store::random;
+use keyward_tests::{Call, Keyward, verified};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use regex::Regex;
@@ -88,11 +88,11 @@ async fn is_counted_within_limits(keyward: &Keyward, scheme: &Value) -> usize {
     let store = &keyward.services.store;
     let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
     let key = KeyId::mint(Utc::now(), u32::from_be_bytes(random().unwrap()));
-    let requester = Requester { app, key, client_ip: "192.0.2.1".parse().ok() };
+    let (key, client_ip) = (verified(app, key), "192.0.2.1".parse().ok());
     let holding = rules.holding(&Target::parse("GET", "/a").unwrap());
     keyward.calls.take();
     for _ in 0..3 {
-        store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+        store.admit(&key, client_ip, &rules, &holding, store.deadline()).await.unwrap();
         keyward.pass(chrono::TimeDelta::minutes(70));
     }
     let calls = keyward.calls.take();

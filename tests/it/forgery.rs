@@ -35,7 +35,7 @@ async fn a_row_copied_onto_another_id_never_verifies() {
     let pk = |token: &ApiKeyToken| format!("KEY#{}", token.id.base62());
     let (own_row, other_row) = (row(&client, &pk(&own), "KEY").await, row(&client, &pk(&other), "KEY").await);
     // Somebody else's id with the secret that the attacker knows.
-    let presented = ApiKeyToken { secret: own.secret.clone(), ..other.clone() };
+    let presented = ApiKeyToken { secret: own.secret, prefix: other.prefix.clone(), ..other };
     let presented = presented.reveal().expose_secret().to_owned();
     keyward.check(&presented).await.is_error(401, "invalid_api_key");
 

@@ -22,7 +22,7 @@ use tower::{Layer, Service, ServiceExt};
 /// A verifier that may do to the table what the authorizer may.
 fn verifier(keyward: &Keyward) -> Verifier {
     let services = &keyward.authorizer;
-    Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id)
+    Verifier::new(services.store.clone(), services.recorder.clone(), services.public.deployment_id())
 }
 
 fn layer(keyward: &Keyward) -> ApiKeyLayer {

@@ -11,12 +11,12 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use keyward_cli::dev::TABLE;
-use keyward_core::Clock;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Limit, Mode, Rule, Rules, Unit, Window};
 use keyward_core::target::Target;
-use keyward_store::{Error, Requester, Store, dynamodb_client, random};
-use keyward_tests::Keyward;
+use keyward_core::{Clock, VerifiedKey};
+use keyward_store::{Error, Store, dynamodb_client, random};
+use keyward_tests::{Keyward, verified};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -90,9 +90,9 @@ impl Processes {
     }
 
     /// What a process decides of a request for the first target.
-    async fn admit(&self, process: usize, requester: &Requester, rules: &Rules) -> Result<Admission, Error> {
+    async fn admit(&self, process: usize, key: &VerifiedKey, rules: &Rules) -> Result<Admission, Error> {
         let store = &self.stores[process];
-        store.admit(requester, rules, &rules.holding(&target(0)), store.deadline()).await
+        store.admit(key, None, rules, &rules.holding(&target(0)), store.deadline()).await
     }
 }
 
@@ -102,10 +102,9 @@ fn of_one(rule: Value) -> Rules {
 }
 
 /// A key that no request has come with yet.
-fn newcomer(now: i64) -> Requester {
+fn newcomer(now: i64) -> VerifiedKey {
     let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-    let key = KeyId::mint(at(now), u32::from_be_bytes(random().unwrap()));
-    Requester { app, key, client_ip: None }
+    verified(app, KeyId::mint(at(now), u32::from_be_bytes(random().unwrap())))
 }
 
 async fn process(keyward: &Keyward, now_ms: &Arc<AtomicI64>, ahead_ms: &Arc<AtomicI64>) -> Store {
@@ -179,17 +178,18 @@ async fn run(
     processes.ahead_ms.store(skew, Ordering::SeqCst);
     let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
     let keys = [1, 2].map(|n| KeyId::mint(at(start), u32::from_be_bytes(random().unwrap()) ^ n));
+    let keys = keys.map(|id| verified(app, id));
     let mut log: Vec<Admitted> = vec![];
     let mut now = start;
     for step in steps {
         now += step.after_ms;
         processes.now_ms.store(now, Ordering::SeqCst);
-        let requester =
-            Requester { app, key: keys[step.key], client_ip: ADDRESSES[step.address].parse().ok() };
+        let client_ip = ADDRESSES[step.address].parse().ok();
         let whose = (step.key, step.address);
         let holding = rules.holding(&target(step.target));
         let store = &processes.stores[step.process];
-        let admission = store.admit(&requester, &rules, &holding, store.deadline()).await.unwrap();
+        let key = &keys[step.key];
+        let admission = store.admit(key, client_ip, &rules, &holding, store.deadline()).await.unwrap();
         let Admission { limits, blocked } = admission;
         prop_assert_eq!(limits.len(), holding.len());
         if let Some(blocked) = &blocked {
@@ -336,6 +336,7 @@ async fn live(
     let day = midnight_to_come();
     let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
     let keys = [1, 2].map(|n| KeyId::mint(at(day), u32::from_be_bytes(random().unwrap()) ^ n));
+    let keys = keys.map(|id| verified(app, id));
     let scheme = |key: usize, max: i32, spelling: usize| {
         let mut rule = rule.clone();
         rule["max_requests"] = max.into();
@@ -359,12 +360,12 @@ async fn live(
             Happening::Request { after_ms, key, process } => {
                 now += after_ms;
                 processes.now_ms.store(now, Ordering::SeqCst);
-                let requester = Requester { app, key: keys[key], client_ip: None };
                 let rules = &schemes[key];
                 let holding = rules.holding(&target(0));
                 let limit = holding[0];
                 let store = &processes.stores[process];
-                let admission = store.admit(&requester, rules, &holding, store.deadline()).await.unwrap();
+                let of_key = &keys[key];
+                let admission = store.admit(of_key, None, rules, &holding, store.deadline()).await.unwrap();
                 let (surely_from, may_be_from) = bounds(limit, now, 0);
                 let counted = |log: &[Admitted], from: i64| count(log, rules, limit, (key, 0), from, now);
                 if admission.blocked.is_some() {

@@ -1,5 +1,6 @@
 //! What Keyward promises, tried over HTTP against an installation in this process, one for each test.
 
+mod access;
 mod addresses;
 mod alone;
 mod audit_log;

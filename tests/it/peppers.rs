@@ -14,7 +14,7 @@ use keyward_core::pepper::{self, PepperRecord};
 use keyward_http::VerifyAuth;
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{Error, PICKED_UP, Progress, Sweep, Table, dynamodb_client};
-use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, conforms, text};
+use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, conforms, operator, text};
 use serde_json::json;
 
 /// As fast as it goes, telling nobody.
@@ -49,12 +49,12 @@ trait Rotated {
 
 impl Rotated for Keyward {
     async fn rotate(&self) -> u32 {
-        self.services.store.table().rotate_pepper(&*self.provider()).await.unwrap().0
+        self.services.store.table().rotate_pepper(&operator(), &*self.provider()).await.unwrap().0
     }
 
     /// Version, rows, beneath.
     async fn counts(&self) -> Vec<(u32, u64, u64)> {
-        let counted = self.services.store.table().count_pepper_rows(&fast()).await.unwrap();
+        let counted = self.services.store.table().count_pepper_rows(&operator(), &fast()).await.unwrap();
         let count = |record: &PepperRecord| {
             let count = record.counted.unwrap();
             (record.version.0, count.rows, count.beneath)
@@ -182,7 +182,7 @@ async fn an_unknown_key_costs_what_a_wrong_secret_costs_in_every_state() {
     keyward.rotate().await;
     keyward.pass(PICKED_UP * 2);
     let store = &keyward.services.store;
-    store.repepper(&fast()).await.unwrap();
+    store.repepper(&operator(), &fast()).await.unwrap();
     all_allowed(&keyward, &[moved]).await;
     keyward.settle().await;
 
@@ -208,7 +208,11 @@ async fn after_a_leak_every_row_is_put_under_the_new_version() {
     let ticket = backend.ticket("acme").await;
 
     let store = &keyward.services.store;
-    assert_eq!(store.repepper(&fast()).await.unwrap().rows, 0, "with one version there is nothing to do");
+    assert_eq!(
+        store.repepper(&operator(), &fast()).await.unwrap().rows,
+        0,
+        "with one version there is nothing to do"
+    );
     keyward.rotate().await;
     keyward.pass(PICKED_UP * 2);
     let told = Mutex::new(vec![]);
@@ -216,7 +220,7 @@ async fn after_a_leak_every_row_is_put_under_the_new_version() {
         units_per_second: NonZeroU32::MAX,
         progress: &|progress| told.lock().unwrap().push(progress),
     };
-    let done = store.repepper(&sweep).await.unwrap();
+    let done = store.repepper(&operator(), &sweep).await.unwrap();
     // Six keys and the root key; the browser's session and ticket, and the ticket that nobody used, with that of
     // the page that a local run prints.
     assert_eq!((done.rows, done.ended), (7, 4));
@@ -241,7 +245,7 @@ async fn after_a_leak_every_row_is_put_under_the_new_version() {
     // The rest needs version 1 until it is used, too.
     keyward.rotate().await;
     keyward.pass(PICKED_UP * 2);
-    store.repepper(&fast()).await.unwrap();
+    store.repepper(&operator(), &fast()).await.unwrap();
     assert!(of(&rows(&keyward).await, "KEY#").iter().all(|versions| **versions == [2, 3]));
     all_allowed(&keyward, &secrets).await;
     all_allowed(&keyward, &[other_secret]).await;
@@ -263,7 +267,7 @@ async fn a_repeppering_that_is_stopped_goes_on() {
     let store = &keyward.services.store;
     // The first pass is done, and it waits for the processes that may still use version 1.
     keyward.pass(PICKED_UP);
-    let stopped = tokio::time::timeout(Duration::from_secs(3), store.repepper(&fast())).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(3), store.repepper(&operator(), &fast())).await;
     assert!(stopped.is_err(), "it waits");
     let under = |now: &BTreeMap<String, Vec<u32>>| of(now, "KEY#").iter().filter(|of| **of == [1, 2]).count();
     assert_eq!(under(&rows(&keyward).await), 5);
@@ -288,10 +292,10 @@ async fn a_repeppering_that_is_stopped_goes_on() {
     late.put_item().table_name(TABLE).set_item(Some(row)).send().await.unwrap();
 
     keyward.pass(PICKED_UP);
-    let done = store.repepper(&fast()).await.unwrap();
+    let done = store.repepper(&operator(), &fast()).await.unwrap();
     assert_eq!(done.rows, 7, "five keys, the root key and the late row, counted once each");
     assert_eq!(under(&rows(&keyward).await), 6);
-    assert_eq!(store.repepper(&fast()).await.unwrap().rows, 0);
+    assert_eq!(store.repepper(&operator(), &fast()).await.unwrap().rows, 0);
     all_allowed(&keyward, &secrets).await;
 }
 
@@ -302,7 +306,7 @@ async fn a_version_is_retired_when_no_row_needs_it() {
     backend.create_app("acme").await;
     let secrets = keys(&backend, 2).await;
     let table = keyward.services.store.table();
-    let retire = async |version: u32| table.retire_pepper(PepperVersion(version), &fast()).await;
+    let retire = async |version: u32| table.retire_pepper(&operator(), PepperVersion(version), &fast()).await;
     let refused = |result: Result<(), Error>, word: &str| {
         let error = result.unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
@@ -313,7 +317,7 @@ async fn a_version_is_retired_when_no_row_needs_it() {
     refused(retire(1).await, "so lately");
     keyward.pass(PICKED_UP * 2);
     refused(retire(1).await, "needed by 4 rows");
-    keyward.services.store.repepper(&fast()).await.unwrap();
+    keyward.services.store.repepper(&operator(), &fast()).await.unwrap();
     refused(retire(1).await, "needed by 0 rows, and beneath another version by 3");
     all_allowed(&keyward, &secrets).await;
     backend.get("/api-auth/apps").await.ok();
@@ -321,7 +325,7 @@ async fn a_version_is_retired_when_no_row_needs_it() {
 
     retire(1).await.unwrap();
     refused(retire(1).await, "retired");
-    let peppers = table.peppers().await.unwrap();
+    let peppers = table.peppers(&operator()).await.unwrap();
     let first = peppers.iter().find(|pepper| pepper.version.0 == 1).unwrap();
     assert!(first.wrapped.is_none() && first.retired_at.is_some() && first.wrapped().is_none());
     assert_eq!(pepper::current(&peppers), Some(PepperVersion(2)));
@@ -338,11 +342,12 @@ async fn rotations_at_the_same_time_make_versions_that_all_work() {
     let keyward = Keyward::start().await;
     let table: &Table = keyward.services.store.table();
     let provider = keyward.provider();
-    let made = join_all((0..8).map(|_| table.rotate_pepper(&*provider))).await;
+    let operator = operator();
+    let made = join_all((0..8).map(|_| table.rotate_pepper(&operator, &*provider))).await;
     let mut made: Vec<u32> = made.into_iter().map(|made| made.unwrap().0).collect();
     made.sort_unstable();
     made.dedup();
-    let peppers = table.peppers().await.unwrap();
+    let peppers = table.peppers(&operator).await.unwrap();
     let last = peppers[0].version.0;
     assert_eq!(made, (2..=last).collect::<Vec<_>>());
     assert!(peppers.iter().all(PepperRecord::is_active));

@@ -6,7 +6,7 @@ use crate::authorizer;
 use keyward_core::metric::Metric;
 use keyward_http::VerifyAuth;
 use keyward_store::{PICKED_UP, Scope};
-use keyward_tests::{Access, GRANTS, Grant, Keyward, check_body, scenario, text};
+use keyward_tests::{Access, GRANTS, Grant, Keyward, check_body, operator, scenario, text};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn after_a_rotation(keyward: &Keyward) {
     let [issuing, managing, checking, reading] = &backends[..] else { panic!() };
     managing.create_app("rotated").await;
     let key = text(&managing.create_key("rotated", json!({})).await["secret"]);
-    keyward.services.store.table().rotate_pepper(&*keyward.provider()).await.unwrap();
+    keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
     keyward.pass(PICKED_UP);
     // The first answer of each process lets it read of the version, the second moves the root key's row.
     for _ in 0..2 {

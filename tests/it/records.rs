@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use keyward_cli::dev::TABLE;
 use keyward_core::token::ApiKeyToken;
-use keyward_tests::{Backend, Browser, Keyward, text};
+use keyward_tests::{Backend, Browser, Keyward, operator, text};
 use serde_json::{Value, json};
 
 type Item = HashMap<String, AttributeValue>;
@@ -94,7 +94,7 @@ async fn what_a_later_release_added_survives_every_change() {
     customer.browser.get("/api-auth/keys").await.ok();
     backend.revoke("acme", &customer.id).await.ok();
     backend.delete("/api-auth/apps/acme").await.ok();
-    keyward.services.store.table().rotate_pepper(&*keyward.provider()).await.unwrap();
+    keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
     keyward.settle().await;
 
     for kind in kinds {

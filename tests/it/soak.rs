@@ -9,8 +9,8 @@ use keyward_verifier::Verifier;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_check_that_starts_after_a_revocation_was_answered_is_allowed() {
     let keyward = Keyward::start().await;
-    let Services { store, recorder, deployment, .. } = keyward.authorizer.clone();
-    let verifier = Verifier::new(store, recorder, deployment.id);
+    let Services { store, recorder, public, .. } = keyward.authorizer.clone();
+    let verifier = Verifier::new(store, recorder, public.deployment_id());
     let soak = Soak::prepare(keyward.backend(), verifier, 10_000).await;
     soak.run().await;
     for changes in [&soak.revocations, &soak.rotations, &soak.disablings] {

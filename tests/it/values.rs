@@ -8,7 +8,7 @@ use keyward_cli::dev::TABLE;
 use keyward_core::id::KeyId;
 use keyward_core::text::Name;
 use keyward_store::Scope;
-use keyward_tests::{Backend, Keyward, Metrics, check_body, text};
+use keyward_tests::{Backend, Keyward, Metrics, check_body, operator, text};
 use regex::Regex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -123,9 +123,14 @@ async fn a_row_that_cannot_be_read_is_missing_from_its_list_and_decides_nothing(
         keyward.check(&text(&good["secret"])).await.ok();
     }
     keyward.settle().await;
-    let root_keys = keyward.services.store.root_keys(keyward.deployment()).await.unwrap();
+    let root_keys = keyward.services.store.root_keys(&operator(), keyward.deployment()).await.unwrap();
     let name = Name::parse("name", "bad").unwrap();
-    keyward.services.store.create_root_key(keyward.deployment(), name, &Scope::ALL).await.unwrap();
+    keyward
+        .services
+        .store
+        .create_root_key(&operator(), keyward.deployment(), name, &Scope::ALL)
+        .await
+        .unwrap();
 
     let nonsense = || AttributeValue::S("nonsense".into());
     spoil(&keyward, &key_row(&bad), "KEY", "created_at", nonsense()).await;
@@ -159,7 +164,10 @@ async fn a_row_that_cannot_be_read_is_missing_from_its_list_and_decides_nothing(
     let figures = backend.get("/api-auth/apps/acme/audit/analytics").await.ok();
     assert_eq!(figures["total_requests"], 1);
     let metrics = Metrics::watch();
-    assert_eq!(keyward.services.store.root_keys(keyward.deployment()).await.unwrap().len(), root_keys.len());
+    assert_eq!(
+        keyward.services.store.root_keys(&operator(), keyward.deployment()).await.unwrap().len(),
+        root_keys.len()
+    );
     assert_eq!(metrics.take(), ["InternalErrors"], "an operator is told");
     drop(metrics);
     for key in [&bad, &limited] {

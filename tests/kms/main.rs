@@ -22,7 +22,7 @@ use keyward_http::{
 };
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
-use keyward_tests::{Fault, Faults, check_body, conforms, create_table};
+use keyward_tests::{Fault, Faults, check_body, conforms, create_table, operator};
 use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -102,10 +102,10 @@ impl Installed {
         let table = Table::new(dynamodb_client(&config), &name, clock);
         create_table(&config, &name).await;
         let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
-        table.rotate_pepper(&*provider).await.unwrap();
+        table.rotate_pepper(&operator(), &*provider).await.unwrap();
         let store = Store::open(table.clone(), provider).await.unwrap();
         let called = Name::parse("name", "Here").unwrap();
-        let (_, root_key) = first_deployment(&store, called, Mode::Production).await.unwrap();
+        let (_, root_key) = first_deployment(&operator(), &store, called, Mode::Production).await.unwrap();
         let root_key = root_key.unwrap().reveal().expose_secret().to_owned();
         let faults = Faults::before(config.http_client().unwrap());
         Self { config, faults, key, name, table, root_key, shift }
@@ -222,7 +222,7 @@ async fn a_process_that_has_its_peppers_goes_on_without_kms() {
     // Of a version that it has not seen it must ask KMS: no answer without it, and never an "allowed".
     installed
         .table
-        .rotate_pepper(&KmsKeyProvider::new(&installed.config, &installed.key, "here"))
+        .rotate_pepper(&operator(), &KmsKeyProvider::new(&installed.config, &installed.key, "here"))
         .await
         .unwrap();
     installed.faults.clear();
@@ -250,7 +250,7 @@ async fn a_start_decrypts_each_live_version_once_and_a_verification_none() {
     let installed = Installed::new().await;
     let provider = KmsKeyProvider::new(&installed.config, &installed.key, "here");
     for _ in 0..2 {
-        installed.table.rotate_pepper(&provider).await.unwrap();
+        installed.table.rotate_pepper(&operator(), &provider).await.unwrap();
     }
     installed.faults.take_operations();
     let function = installed.function("here");

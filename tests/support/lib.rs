@@ -20,18 +20,24 @@ use std::time::Duration;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_audit::Recorder;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
 use keyward_cli::{FUNCTIONS, table_shape};
-use keyward_core::Clock;
+use keyward_core::app::OnStoreError;
 use keyward_core::deployment::Mode;
-use keyward_core::id::DeploymentId;
-use keyward_core::text::Name;
+use keyward_core::hashing::{Keyring, PepperVersion};
+use keyward_core::id::{AppNumber, DeploymentId, KeyId};
+use keyward_core::key::Owner;
+use keyward_core::metadata::Metadata;
+use keyward_core::text::{KeyPrefix, Name, Slug};
+use keyward_core::token::{ApiKeyToken, Secret};
+use keyward_core::{ApiKey, App, Bounds, Clock, VerifiedKey};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application};
 use keyward_pepper::LocalKeyProvider;
-use keyward_store::{Scope, Table, dynamodb_client};
+use keyward_store::{OperatorAccess, Scope, Table, dynamodb_client};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -194,6 +200,20 @@ impl Keyward {
         }
     }
 
+    /// Sets an attribute of the first deployment, as a command of the operator's may.
+    pub async fn set_deployment(&self, attribute: &str, value: AttributeValue) {
+        let id = self.deployment();
+        let update = aws_sdk_dynamodb::Client::new(&self.config)
+            .update_item()
+            .table_name(TABLE)
+            .key("pk", AttributeValue::S(format!("DEPLOYMENT#{id}#SETTINGS")))
+            .key("sk", AttributeValue::S("DEPLOYMENT".to_owned()))
+            .update_expression("SET #attribute = :value")
+            .expression_attribute_names("#attribute", attribute)
+            .expression_attribute_values(":value", value);
+        update.send().await.expect("an update");
+    }
+
     /// Moves the installation's clock on.
     pub fn pass(&self, time: TimeDelta) {
         self.shift_ms.fetch_add(time.num_milliseconds(), Ordering::SeqCst);
@@ -214,20 +234,24 @@ impl Keyward {
     pub async fn other_deployment(&self, mode: Mode, origins: &[&str]) -> (DeploymentId, Backend) {
         let name = Name::parse("name", "Other").expect("a name");
         let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        let deployment =
-            self.services.store.create_deployment(name, mode, origins).await.expect("a deployment");
+        let deployment = self
+            .services
+            .store
+            .create_deployment(&operator(), name, mode, origins)
+            .await
+            .expect("a deployment");
         (deployment.id, self.backend_with(deployment.id, &Scope::ALL).await)
     }
 
     /// A backend with a root key of these scopes.
     pub async fn backend_with(&self, deployment: DeploymentId, scopes: &[Scope]) -> Backend {
         let name = Name::parse("name", "Test").expect("a name");
-        let made = self.services.store.create_root_key(deployment, name, scopes).await;
+        let made = self.services.store.create_root_key(&operator(), deployment, name, scopes).await;
         Backend::new(&self.url, made.expect("a root key").reveal().expose_secret(), self.http.clone())
     }
 
     pub fn deployment(&self) -> DeploymentId {
-        self.services.deployment.id
+        self.services.public.deployment_id()
     }
 
     /// Checks a request to `GET /v1/users` with this key.
@@ -299,11 +323,73 @@ fn patient(config: &SdkConfig) -> SdkConfig {
     config.to_builder().timeout_config(timeouts.build()).build()
 }
 
+/// What the command has, and nothing that answers requests.
+pub fn operator() -> OperatorAccess {
+    OperatorAccess::assume()
+}
+
+/// A key with this number whose secret was presented, of an app with that one. Neither is in any table.
+pub fn verified(app: AppNumber, id: KeyId) -> VerifiedKey {
+    let (deployment, pepper) = (DeploymentId::new(1).expect("an id"), PepperVersion(1));
+    let prefix = KeyPrefix::parse("key_prefix", "sk").expect("a prefix");
+    let token = ApiKeyToken { prefix: prefix.clone(), app, id, secret: Secret::from_random(&[1; 32]) };
+    let (slug, name) =
+        (Slug::parse("slug", "acme").expect("a slug"), Name::parse("name", "Acme").expect("a name"));
+    let now = DateTime::UNIX_EPOCH;
+    let of_app = App {
+        number: app,
+        deployment_id: deployment,
+        app_slug: slug.clone(),
+        name: name.clone(),
+        description: None,
+        key_prefix: prefix.clone(),
+        is_active: true,
+        permissions: Bounds::Unbounded,
+        resources: Bounds::Unbounded,
+        route_permissions: vec![],
+        rate_limit_scheme_slug: None,
+        on_store_error: OnStoreError::Deny,
+        user_id: None,
+        organization_id: None,
+        workspace_id: None,
+        created_at: now,
+        updated_at: now,
+        deleted_at: None,
+        revision: 1,
+    };
+    let key = ApiKey {
+        id,
+        deployment_id: deployment,
+        app,
+        app_slug: slug,
+        name,
+        key_prefix: prefix,
+        key_suffix: token.suffix(),
+        permissions: vec![],
+        org_role_permissions: vec![],
+        workspace_role_permissions: vec![],
+        rate_limit_scheme_slug: None,
+        metadata: Metadata::default(),
+        owner: Owner::default(),
+        expires_at: None,
+        last_used_at: None,
+        revoked_at: None,
+        revoked_reason: None,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+    };
+    let ring = Keyring::new(pepper, [(pepper, &[1; 32])]).expect("a pepper");
+    let tag = ring.tag_api_key(deployment, &token).expect("a tag");
+    let matched = ring.verify(deployment, &token, &tag).expect("a pepper").expect("the same secret");
+    matched.of(key, of_app).expect("a key of that app")
+}
+
 /// Creates a table of this name.
 pub async fn create_table(config: &SdkConfig, name: &str) {
     let table = Table::new(dynamodb_client(&patient(config)), name, Clock::new(Utc::now));
     let shape = table_shape().expect("the shape of the table");
-    table.create(&shape).await.expect("a table");
+    table.create(&operator(), &shape).await.expect("a table");
 }
 
 /// Whether the engine counts units as DynamoDB and the embedded one do: what a transaction writes twice, and what is asked for

@@ -94,7 +94,8 @@ async fn decide(
         user_agent: event.user_agent(),
         request_id: Some(id),
     };
-    let verifier = Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id);
+    let verifier =
+        Verifier::new(services.store.clone(), services.recorder.clone(), services.public.deployment_id());
     match verifier.check(&check, None).await {
         Ok(decision) => Ok(Ok(decision)),
         Err(error @ CheckError::InvalidKey) => {

@@ -3,15 +3,17 @@
 //! It is static: all that it shows, its script asks of the browsers' routes. It has neither inline script nor inline
 //! style, so that its content security policy can forbid both.
 
+use std::sync::LazyLock;
+
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::RawQuery;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use keyward_core::WebOrigin;
 use keyward_core::deployment::Mode;
-use keyward_http::{Services, backend};
+use keyward_http::{ApiError, Services, backend};
 use ring::digest::{SHA256, digest};
 
 const PAGE: &str = include_str!("../assets/page.html");
@@ -31,10 +33,15 @@ const REVALIDATED: &str = "no-cache";
 const KEPT: &str = "public, max-age=31536000, immutable";
 
 /// The routes of this function.
-pub fn routes(services: &Services) -> Router<Services> {
-    let deployment = &services.deployment;
+pub fn routes(_services: &Services) -> Router<Services> {
+    backend(Router::new().route("/vanity/api-auth", get(serve)).merge(assets()))
+}
+
+async fn serve(State(services): State<Services>) -> Result<Response, ApiError> {
+    let deployment = services.first_deployment().await?;
     let own = deployment.allowed_origins.iter().filter_map(|origin| origin.parse().ok());
-    backend(site(policy(deployment.mode, services.settings.allowed_origins.iter().cloned().chain(own))))
+    let origins = services.settings.allowed_origins.iter().cloned().chain(own);
+    Ok(page(policy(deployment.mode, origins)))
 }
 
 /// [`POLICY`], and that pages of these origins may frame the page: those that may use the installation's sessions, as the
@@ -46,15 +53,17 @@ fn policy(mode: Mode, origins: impl Iterator<Item = WebOrigin>) -> HeaderValue {
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(POLICY))
 }
 
-fn site<S: Clone + Send + Sync + 'static>(policy: HeaderValue) -> Router<S> {
-    let page = PAGE.replace("{script}", &version(SCRIPT)).replace("{style}", &version(STYLE));
-    let page = Bytes::from(page);
-    let serve = move || async move {
-        let page = answer("text/html; charset=utf-8", REVALIDATED, page);
-        ([(header::CONTENT_SECURITY_POLICY, policy)], page)
-    };
+/// The page, which names the current version of each asset.
+fn page(policy: HeaderValue) -> Response {
+    static WITH_VERSIONS: LazyLock<Bytes> = LazyLock::new(|| {
+        PAGE.replace("{script}", &version(SCRIPT)).replace("{style}", &version(STYLE)).into()
+    });
+    let page = answer("text/html; charset=utf-8", REVALIDATED, WITH_VERSIONS.clone());
+    ([(header::CONTENT_SECURITY_POLICY, policy)], page).into_response()
+}
+
+fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
-        .route("/vanity/api-auth", get(serve))
         .route("/vanity/assets/page.js", asset("text/javascript; charset=utf-8", SCRIPT))
         .route("/vanity/assets/page.css", asset("text/css; charset=utf-8", STYLE))
 }
@@ -97,8 +106,9 @@ mod tests {
 
     async fn fetch(path: &str) -> (HeaderMap, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response =
-            site::<()>(HeaderValue::from_static(POLICY)).with_state(()).oneshot(request).await.unwrap();
+        let site =
+            Router::new().route("/vanity/api-auth", get(async || page(HeaderValue::from_static(POLICY))));
+        let response = site.merge(assets()).oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();

@@ -34,29 +34,30 @@ pub(crate) async fn describe(
 }
 
 /// The key set (RFC 7517, 5).
-pub(crate) async fn jwks(State(services): State<Services>) -> Data<Value> {
-    let PublicKey { x, y } = &services.deployment.public_key;
-    Data(json!({"keys": [{
+pub(crate) async fn jwks(State(services): State<Services>) -> Result<Data<Value>, ApiError> {
+    let deployment = services.first_deployment().await?;
+    let PublicKey { x, y } = &deployment.public_key;
+    Ok(Data(json!({"keys": [{
         "kty": "EC",
-        "kid": services.deployment.id,
+        "kid": deployment.id,
         "use": "sig",
         "alg": "ES256",
         "crv": "P-256",
         "x": x,
         "y": y,
-    }]}))
+    }]})))
 }
 
 /// The same key in PEM.
 pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<Value>, ApiError> {
-    let Deployment { id, public_key, created_at, updated_at, .. } = browser.deployment;
+    let Deployment { id, public_key, created_at, updated_at, .. } = &*browser.deployment;
     Ok(Data(json!({
         "id": id,
-        "created_at": Instant::from(created_at),
-        "updated_at": Instant::from(updated_at),
+        "created_at": Instant::from(*created_at),
+        "updated_at": Instant::from(*updated_at),
         // A number here, unlike everywhere else: the clients read it so.
         "deployment_id": id.get(),
-        "public_key": pem(&public_key)?,
+        "public_key": pem(public_key)?,
     })))
 }
 

@@ -87,7 +87,7 @@ async fn decide(
     let peer = Peer::of(services, parts);
     let request_id = RequestId::of(&parts.extensions).map(|RequestId(id)| id);
     let check = Check { request_id, ..asked.check(&peer) };
-    let decided = verifier(services).check(&check, caller.as_ref()).await;
+    let decided = verifier(services).check(&check, caller).await;
     decided.map(Answer::new).map_err(refused)
 }
 
@@ -105,7 +105,7 @@ async fn check_batch(
     let asked: Vec<Result<Asked, ApiError>> =
         batch.checks.into_iter().map(|Item(check)| Asked::parse(check?)).collect();
     let checks: Vec<Check<'_>> = asked.iter().flatten().map(|asked| asked.check(&peer)).collect();
-    let decided = verifier(&services).check_all(&checks, caller.as_ref()).await;
+    let decided = verifier(&services).check_all(&checks, caller).await;
     let mut decided = decided.map_err(|error| refused(error.into()))?.into_iter();
     let results = asked.iter().filter_map(|asked| match asked {
         Ok(_) => decided.next().map(|decided| decided.map(Answer::new).map_err(refused)),
@@ -124,7 +124,7 @@ fn caller(services: &Services, parts: &Parts) -> Result<Option<Token<RootKey>>, 
 }
 
 fn verifier(services: &Services) -> Verifier {
-    Verifier::new(services.store.clone(), services.recorder.clone(), services.deployment.id)
+    Verifier::new(services.store.clone(), services.recorder.clone(), services.public.deployment_id())
 }
 
 /// What is asked of one request, parsed.

@@ -22,7 +22,7 @@ use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
 use keyward_core::{Bounds, Clock};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
 use keyward_pepper::{LocalKeyProvider, PepperError};
-use keyward_store::{Error, NewApp, NewTicket, Scope, Store, Table, dynamodb_client};
+use keyward_store::{Error, NewApp, NewTicket, OperatorAccess, Scope, Store, Table, dynamodb_client};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -117,27 +117,29 @@ impl Installation {
         let kept = folder.as_ref().filter(|_| !ephemeral);
         let table = Table::new(dynamodb_client(&config), TABLE, Clock::new(Utc::now));
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
-        table.create(&shape).await.map_err(|error| match kept {
+        let operator = OperatorAccess::assume();
+        table.create(&operator, &shape).await.map_err(|error| match kept {
             Some(folder) => DevError::Damaged(folder.database(), error.to_string()),
             None => error.into(),
         })?;
         let key_file = kept.map(DataDir::key_file);
-        let provider = Arc::new(key_provider(&table, key_file.as_deref()).await?);
+        let provider = Arc::new(key_provider(&operator, &table, key_file.as_deref()).await?);
         let failed = |error: SetUpError| match (error, &key_file) {
             (SetUpError::Pepper(error), Some(key_file)) => DevError::KeyFile(key_file.clone(), error),
             (error, _) => DevError::Start(error.to_string()),
         };
-        set_up::first_pepper(&table, &*provider).await.map_err(failed)?;
+        set_up::first_pepper(&operator, &table, &*provider).await.map_err(failed)?;
         let store =
             Store::open(table.clone(), provider.clone()).await.map_err(|error| failed(error.into()))?;
         let name = Name::parse("name", "Local")?;
-        let (deployment, root_key) = match set_up::first_deployment(&store, name, Mode::Staging).await? {
-            (deployment, Some(token)) => (deployment.id, token.reveal()),
-            (deployment, None) => {
-                let last = folder.as_ref().and_then(DataDir::read_dev_json);
-                (deployment.id, root_key(&store, deployment.id, last).await?)
-            }
-        };
+        let (deployment, root_key) =
+            match set_up::first_deployment(&operator, &store, name, Mode::Staging).await? {
+                (deployment, Some(token)) => (deployment.id, token.reveal()),
+                (deployment, None) => {
+                    let last = folder.as_ref().and_then(DataDir::read_dev_json);
+                    (deployment.id, root_key(&operator, &store, deployment.id, last).await?)
+                }
+            };
         Ok(Self { config, dynamodb, table, provider, deployment, root_key, folder, ephemeral })
     }
 
@@ -178,7 +180,7 @@ impl Installation {
         let store = &services.store;
         let token = Token::<RootKey>::parse(self.root_key.expose_secret());
         let token = token.map_err(|error| DevError::Start(error.to_string()))?;
-        let access = store.authenticate_root_key(&token, Origin::new(None, "keyward dev", None)).await?;
+        let access = store.authenticate_root_key(token, Origin::new(None, "keyward dev", None)).await?;
         let slug = Slug::parse("app_slug", DEMO_APP)?;
         let demo = NewApp {
             app_slug: slug.clone(),
@@ -292,11 +294,15 @@ fn new_access_key() -> Result<SecretString, DevError> {
 }
 
 /// The key provider. A key file is made only for a table without peppers: a new key would open none of them.
-async fn key_provider(table: &Table, key_file: Option<&Path>) -> Result<LocalKeyProvider, DevError> {
+async fn key_provider(
+    operator: &OperatorAccess,
+    table: &Table,
+    key_file: Option<&Path>,
+) -> Result<LocalKeyProvider, DevError> {
     let failed = |error: PepperError| DevError::Start(error.to_string());
     let provider = match key_file {
         None => LocalKeyProvider::in_memory(TABLE),
-        Some(key_file) if table.peppers().await?.is_empty() => {
+        Some(key_file) if table.peppers(operator).await?.is_empty() => {
             LocalKeyProvider::open_or_create(key_file, TABLE)
         }
         Some(key_file) => LocalKeyProvider::open(key_file, TABLE),
@@ -306,19 +312,21 @@ async fn key_provider(table: &Table, key_file: Option<&Path>) -> Result<LocalKey
 
 /// The root key of the last run, if it is still one of this installation's, or a new one.
 async fn root_key(
+    operator: &OperatorAccess,
     store: &Store,
     deployment: DeploymentId,
     last: Option<DevJson>,
 ) -> Result<SecretString, DevError> {
     if let Some(token) = last.and_then(|last| Token::<RootKey>::parse(&last.root_key).ok()) {
-        match store.authenticate_root_key(&token, Origin::default()).await {
-            Ok(access) if access.deployment_id() == deployment => return Ok(token.reveal()),
+        let presented = token.reveal();
+        match store.authenticate_root_key(token, Origin::default()).await {
+            Ok(access) if access.deployment_id() == deployment => return Ok(presented),
             Ok(_) | Err(Error::Unauthenticated) => {}
             Err(error) => return Err(error.into()),
         }
     }
     let name = Name::parse("name", "Local root key")?;
-    let made = store.create_root_key(deployment, name, &Scope::ALL).await?;
+    let made = store.create_root_key(operator, deployment, name, &Scope::ALL).await?;
     Ok(made.reveal())
 }
 

@@ -1,14 +1,16 @@
 //! `keyward init` and `keyward root-key`: what the operator of a deployed installation does. The rights to do it are those
 //! of AWS credentials on the stack's table and key, not those of a root key.
 
+use std::sync::Arc;
+
 use keyward_core::Deployment;
 use keyward_core::InvalidField;
 use keyward_core::deployment::Mode;
-use keyward_core::id::RootKeyId;
+use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::text::Name;
 use keyward_http::publishable_key;
 use keyward_pepper::PepperError;
-use keyward_store::{Error, OpenError, RootKeyRecord, Scope, Store};
+use keyward_store::{Error, OpenError, OperatorAccess, RootKeyRecord, Scope, Store};
 use secrecy::SecretString;
 
 use crate::set_up::{self, SetUpError};
@@ -38,7 +40,7 @@ pub enum OperatorError {
 #[derive(Debug)]
 pub struct Initialised {
     /// Its first deployment.
-    pub deployment: Deployment,
+    pub deployment: Arc<Deployment>,
     /// What pages are given to find it.
     pub publishable_key: String,
     /// The first root key, if this made it: it is told here and nowhere again.
@@ -52,9 +54,11 @@ pub struct Initialised {
 pub async fn init(stack: &Stack, name: Name, mode: Mode) -> Result<Initialised, OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
     let (table, provider) = (stack.table(), stack.key_provider());
-    set_up::first_pepper(&table, &*provider).await.map_err(failed)?;
+    let operator = OperatorAccess::assume();
+    set_up::first_pepper(&operator, &table, &*provider).await.map_err(failed)?;
     let store = Store::open(table, provider).await.map_err(|error| failed(error.into()))?;
-    let (deployment, token) = set_up::first_deployment(&store, name, mode).await.map_err(failed)?;
+    let (deployment, token) =
+        set_up::first_deployment(&operator, &store, name, mode).await.map_err(failed)?;
     Ok(Initialised {
         publishable_key: publishable_key(&stack.url, deployment.mode),
         deployment,
@@ -72,7 +76,7 @@ pub async fn create_root_key(
     scopes: &[Scope],
 ) -> Result<SecretString, OperatorError> {
     let (store, deployment) = open(stack).await?;
-    let made = store.create_root_key(deployment.id, name, scopes).await;
+    let made = store.create_root_key(&OperatorAccess::assume(), deployment, name, scopes).await;
     Ok(made.map_err(OperatorError::Refused)?.reveal())
 }
 
@@ -82,7 +86,7 @@ pub async fn create_root_key(
 /// [`OperatorError`].
 pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKeyRecord>, OperatorError> {
     let (store, deployment) = open(stack).await?;
-    store.root_keys(deployment.id).await.map_err(OperatorError::Refused)
+    store.root_keys(&OperatorAccess::assume(), deployment).await.map_err(OperatorError::Refused)
 }
 
 /// Revokes a root key of the first deployment: the next request that presents it is refused.
@@ -91,15 +95,17 @@ pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKeyRecord>, OperatorErro
 /// [`OperatorError`].
 pub async fn revoke_root_key(stack: &Stack, id: RootKeyId) -> Result<(), OperatorError> {
     let (store, deployment) = open(stack).await?;
-    store.revoke_root_key(deployment.id, id).await.map_err(OperatorError::Refused)
+    store.revoke_root_key(&OperatorAccess::assume(), deployment, id).await.map_err(OperatorError::Refused)
 }
 
-async fn open(stack: &Stack) -> Result<(Store, Deployment), OperatorError> {
+/// The store, and the first deployment.
+async fn open(stack: &Stack) -> Result<(Store, DeploymentId), OperatorError> {
     let failed = |error| OperatorError::Table(stack.name.clone(), error);
     let store = Store::open(stack.table(), stack.key_provider()).await.map_err(|error| match error {
         OpenError::Pepper(PepperError::Missing) => OperatorError::NotInitialised(stack.name.clone()),
         error => failed(error.into()),
     })?;
-    let first = store.table().first_deployment().await.map_err(|error| failed(error.into()))?;
-    Ok((store, first.ok_or_else(|| OperatorError::NotInitialised(stack.name.clone()))?))
+    let public = store.table().public_access().await.map_err(|error| failed(error.into()))?;
+    let public = public.ok_or_else(|| OperatorError::NotInitialised(stack.name.clone()))?;
+    Ok((store, public.deployment_id()))
 }

@@ -12,7 +12,9 @@ use keyward_core::Clock;
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, OpenError, Progress, Repeppered, Store, Sweep, Table, dynamodb_client};
+use keyward_store::{
+    Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table, dynamodb_client,
+};
 
 use crate::embedded::sdk_config_at;
 use crate::files::read_functions_env;
@@ -81,6 +83,7 @@ impl From<OpenError> for PeppersError {
 /// The peppers of an installation: its table, and what wraps them.
 #[derive(Debug)]
 pub struct Peppers {
+    operator: OperatorAccess,
     table: Table,
     provider: Arc<dyn KeyProvider>,
 }
@@ -88,7 +91,7 @@ pub struct Peppers {
 impl Peppers {
     /// Those of a deployed stack.
     pub fn of_stack(stack: &Stack) -> Self {
-        Self { table: stack.table(), provider: stack.key_provider() }
+        Self { operator: OperatorAccess::assume(), table: stack.table(), provider: stack.key_provider() }
     }
 
     /// Those of the local run that has its data in this folder, and answers.
@@ -101,12 +104,13 @@ impl Peppers {
         let value = |name| env.get(name).map(String::as_str).ok_or_else(no_run);
         let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?, value("AWS_ACCESS_KEY_ID")?).await;
         let table = Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, Clock::new(Utc::now));
-        if let Err(Error::Unavailable(_)) = table.peppers().await {
+        let operator = OperatorAccess::assume();
+        if let Err(Error::Unavailable(_)) = table.peppers(&operator).await {
             return Err(PeppersError::Stopped(folder.to_owned()));
         }
         let key_file = Path::new(value("KEYWARD_KEY_FILE")?);
         let provider = LocalKeyProvider::open(key_file, value("KEYWARD_INSTALLATION")?)?;
-        Ok(Self { table, provider: Arc::new(provider) })
+        Ok(Self { operator, table, provider: Arc::new(provider) })
     }
 
     /// Makes the first version, unless there is an active one. Says which it made.
@@ -114,7 +118,7 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn init(&self) -> Result<Option<PepperVersion>, PeppersError> {
-        let made = set_up::first_pepper(&self.table, &*self.provider).await;
+        let made = set_up::first_pepper(&self.operator, &self.table, &*self.provider).await;
         made.map_err(|error| match error {
             SetUpError::Pepper(error) => error.into(),
             SetUpError::Store(error) => error.into(),
@@ -127,7 +131,7 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn last(&self) -> Result<Vec<PepperRecord>, PeppersError> {
-        Ok(self.table.peppers().await?)
+        Ok(self.table.peppers(&self.operator).await?)
     }
 
     /// All versions, highest first, with their rows, which this counts.
@@ -135,9 +139,9 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn count(&self, units_per_second: NonZeroU32) -> Result<Vec<PepperRecord>, PeppersError> {
-        let told = Told::new(&self.table).await?;
+        let told = Told::new(&self.operator, &self.table).await?;
         let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
-        Ok(self.table.count_pepper_rows(&sweep).await?)
+        Ok(self.table.count_pepper_rows(&self.operator, &sweep).await?)
     }
 
     /// Makes another version, which makes all tags from now on. Rows move to it when they are next used.
@@ -145,10 +149,10 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn rotate(&self) -> Result<PepperVersion, PeppersError> {
-        if pepper::current(&self.table.peppers().await?).is_none() {
+        if pepper::current(&self.table.peppers(&self.operator).await?).is_none() {
             return Err(PeppersError::None);
         }
-        Ok(self.table.rotate_pepper(&*self.provider).await?)
+        Ok(self.table.rotate_pepper(&self.operator, &*self.provider).await?)
     }
 
     /// Puts every row under the current version, without its secret, and ends tickets and sessions of earlier ones.
@@ -156,10 +160,10 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`]. What was done stays done, and another call goes on.
     pub async fn repepper(&self, units_per_second: NonZeroU32) -> Result<Repeppered, PeppersError> {
-        let told = Told::new(&self.table).await?;
+        let told = Told::new(&self.operator, &self.table).await?;
         let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
         let store = Store::open(self.table.clone(), self.provider.clone()).await?;
-        Ok(store.repepper(&sweep).await?)
+        Ok(store.repepper(&self.operator, &sweep).await?)
     }
 
     /// Erases a version that no row needs.
@@ -171,9 +175,9 @@ impl Peppers {
         version: PepperVersion,
         units_per_second: NonZeroU32,
     ) -> Result<(), PeppersError> {
-        let told = Told::new(&self.table).await?;
+        let told = Told::new(&self.operator, &self.table).await?;
         let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
-        Ok(self.table.retire_pepper(version, &sweep).await?)
+        Ok(self.table.retire_pepper(&self.operator, version, &sweep).await?)
     }
 }
 
@@ -185,8 +189,8 @@ struct Told {
 }
 
 impl Told {
-    async fn new(table: &Table) -> Result<Self, Error> {
-        let about = table.approximate_items().await?;
+    async fn new(operator: &OperatorAccess, table: &Table) -> Result<Self, Error> {
+        let about = table.approximate_items(operator).await?;
         let bar = io::stderr().is_terminal().then(|| bar(about));
         Ok(Self { bar, about, last: Mutex::new(Instant::now()) })
     }

@@ -1,5 +1,7 @@
 //! What a table needs before functions can start on it: a pepper, a deployment and a root key.
 
+use std::sync::Arc;
+
 use keyward_core::Deployment;
 use keyward_core::deployment::Mode;
 use keyward_core::hashing::PepperVersion;
@@ -7,7 +9,7 @@ use keyward_core::pepper;
 use keyward_core::text::{InvalidField, Name};
 use keyward_core::token::{RootKey, Token};
 use keyward_pepper::{KeyProvider, PepperError};
-use keyward_store::{Error, OpenError, Store, Table};
+use keyward_store::{Error, OpenError, OperatorAccess, Store, Table};
 
 /// Why a table could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +39,14 @@ impl From<OpenError> for SetUpError {
 /// # Errors
 /// [`SetUpError`].
 pub(crate) async fn first_pepper(
+    operator: &OperatorAccess,
     table: &Table,
     provider: &dyn KeyProvider,
 ) -> Result<Option<PepperVersion>, SetUpError> {
-    if pepper::current(&table.peppers().await?).is_some() {
+    if pepper::current(&table.peppers(operator).await?).is_some() {
         return Ok(None);
     }
-    Ok(Some(table.rotate_pepper(provider).await?))
+    Ok(Some(table.rotate_pepper(operator, provider).await?))
 }
 
 /// The first deployment. If there is none it is made, with a root key, whose token is given here and nowhere again.
@@ -51,18 +54,19 @@ pub(crate) async fn first_pepper(
 /// # Errors
 /// [`SetUpError`].
 pub async fn first_deployment(
+    operator: &OperatorAccess,
     store: &Store,
     name: Name,
     mode: Mode,
-) -> Result<(Deployment, Option<Token<RootKey>>), SetUpError> {
-    if let Some(first) = store.table().first_deployment().await? {
-        return Ok((first, None));
+) -> Result<(Arc<Deployment>, Option<Token<RootKey>>), SetUpError> {
+    if let Some(public) = store.table().public_access().await? {
+        return Ok((store.first_deployment(&public).await?, None));
     }
     let root_key = Name::parse("name", "First root key")?;
-    if let Some((made, token)) = store.create_first_deployment(name, mode, root_key).await? {
-        return Ok((made, Some(token)));
+    if let Some((made, token)) = store.create_first_deployment(operator, name, mode, root_key).await? {
+        return Ok((Arc::new(made), Some(token)));
     }
-    let first = store.table().first_deployment().await?;
-    let first = first.ok_or_else(|| Error::Internal("the first deployment is missing".into()))?;
-    Ok((first, None))
+    let public = store.table().public_access().await?;
+    let public = public.ok_or_else(|| Error::Internal("the first deployment is missing".into()))?;
+    Ok((store.first_deployment(&public).await?, None))
 }

@@ -7,16 +7,18 @@
 //! events do not come here: `store` writes them in the transaction of the change.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
-use keyward_core::audit::{Event, Outcome};
-use keyward_core::id::KeyId;
+use keyward_core::audit::Outcome;
 use keyward_core::metric::Metric;
+use keyward_core::verified::Verification;
 use keyward_store::Store;
 use tokio::sync::{mpsc, oneshot};
+use tracing::field;
 
 /// How many events may wait for the writer.
 const QUEUE: usize = 10_000;
@@ -28,10 +30,10 @@ const AT_ONCE: usize = 32;
 const LAST_USE: TimeDelta = TimeDelta::minutes(1);
 
 enum Message {
-    Event {
-        event: Box<Event>,
-        /// The key whose use is to be noted: it has been long enough.
-        due: Option<KeyId>,
+    Verification {
+        verification: Box<Verification>,
+        /// Whether the use of the key is to be noted: it has been long enough.
+        due: bool,
     },
     Flush(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
@@ -50,15 +52,16 @@ impl Recorder {
     }
 
     /// Records a verification by a key that was last used at `last_used_at`, as far as that is written.
-    pub async fn record(&self, event: Event, last_used_at: Option<DateTime<Utc>>) {
+    pub async fn record(&self, verification: Verification, last_used_at: Option<DateTime<Utc>>) {
+        let event = verification.event();
         let used = event.id.timestamp();
-        let due = last_used_at.is_none_or(|last| used - last >= LAST_USE);
-        let due = event.key_id.filter(|_| due && event.outcome == Outcome::Allowed);
-        let event = Box::new(event);
-        if let Err(mpsc::error::SendError(Message::Event { event, .. })) =
-            self.0.send(Message::Event { event, due }).await
+        let due =
+            last_used_at.is_none_or(|last| used - last >= LAST_USE) && event.outcome == Outcome::Allowed;
+        let verification = Box::new(verification);
+        if let Err(mpsc::error::SendError(Message::Verification { verification, .. })) =
+            self.0.send(Message::Verification { verification, due }).await
         {
-            log_unwritten(&event, &"the writer has been closed");
+            log_unwritten(&verification, &"the writer has been closed");
         }
     }
 
@@ -85,12 +88,15 @@ impl Recorder {
 async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
     let mut received = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut received, GROUP).await > 0 {
-        let (mut events, mut uses, mut waiting, mut close) = (Vec::new(), HashMap::new(), Vec::new(), false);
+        let (mut made, mut uses, mut waiting, mut close) = (Vec::new(), HashMap::new(), Vec::new(), false);
         for message in received.drain(..) {
             match message {
-                Message::Event { event, due } => {
-                    uses.extend(due.map(|key| (key, event.id.timestamp())));
-                    events.push(*event);
+                Message::Verification { verification, due } => {
+                    let verification = Arc::from(verification);
+                    if due {
+                        uses.insert(Verification::event(&verification).key_id, verification.clone());
+                    }
+                    made.push(verification);
                 }
                 Message::Flush(done) => waiting.push(done),
                 Message::Close(done) => {
@@ -103,8 +109,8 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
         if close {
             queue.close();
         }
-        stream::iter(events).for_each_concurrent(AT_ONCE, |event| write_event(&store, event)).await;
-        join_all(uses.into_iter().map(|(key, at)| note_use(&store, key, at))).await;
+        stream::iter(made).for_each_concurrent(AT_ONCE, |made| write_verification(&store, made)).await;
+        join_all(uses.into_values().map(|of_key| note_use(&store, of_key))).await;
         if !waiting.is_empty() {
             store.settled().await;
         }
@@ -115,20 +121,21 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
     }
 }
 
-async fn write_event(store: &Store, event: Event) {
-    if let Err(cause) = store.write_event(&event).await {
-        log_unwritten(&event, &cause);
+async fn write_verification(store: &Store, verification: Arc<Verification>) {
+    if let Err(cause) = store.write_verification(&verification).await {
+        log_unwritten(&verification, &cause);
     }
 }
 
-async fn note_use(store: &Store, key: KeyId, at: DateTime<Utc>) {
-    if let Err(error) = store.touch_key(key, at).await {
-        tracing::warn!(%error, %key, "the last use of a key was not noted");
+async fn note_use(store: &Store, verification: Arc<Verification>) {
+    if let Err(error) = store.note_use(&verification).await {
+        let key = verification.event().key_id.map(field::display);
+        tracing::warn!(%error, key, "the last use of a key was not noted");
     }
 }
 
-fn log_unwritten(event: &Event, cause: &dyn std::fmt::Display) {
-    let json = Store::event_json(event);
+fn log_unwritten(verification: &Verification, cause: &dyn std::fmt::Display) {
+    let json = Store::verification_json(verification);
     let metric = Metric::RefusedWrites.name();
     tracing::error!(target: "keyward::audit", metric, %cause, event = json, "an audit event was not written");
 }

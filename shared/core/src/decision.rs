@@ -7,7 +7,7 @@ use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
 use crate::route::RoutePermission;
 use crate::target::Target;
-use crate::{ApiKey, App};
+use crate::verified::VerifiedKey;
 
 /// Why a key whose secret matched is refused whatever it asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,12 +82,12 @@ pub struct Verdict {
 /// # Errors
 /// The key is refused whatever it asks for.
 pub fn decide(
-    app: &App,
-    key: &ApiKey,
+    verified: &VerifiedKey,
     target: &Target,
     required: &[Requirement],
     now: DateTime<Utc>,
 ) -> Result<Verdict, Refusal> {
+    let (key, app) = (verified.key(), verified.app());
     if !key.is_active() {
         return Err(Refusal::KeyRevoked);
     }
@@ -117,18 +117,29 @@ mod tests {
     use super::*;
     use crate::bounds::Bounds;
     use crate::examples::{self, NOW};
+    use crate::hashing::{Keyring, PepperVersion};
     use crate::path::PathPattern;
     use crate::route::WrittenRoute;
+    use crate::{ApiKey, App};
 
     fn permissions(texts: &[&str]) -> Vec<Permission> {
         texts.iter().map(|text| Permission::parse("permissions", text).unwrap()).collect()
+    }
+
+    /// The key as whoever presents its secret finds it.
+    fn verified(app: &App, key: &ApiKey) -> VerifiedKey {
+        let (token, current) = (examples::token(), PepperVersion(1));
+        let ring = Keyring::new(current, [(current, &[1; 32])]).unwrap();
+        let tag = ring.tag_api_key(key.deployment_id, &token).unwrap();
+        let matched = ring.verify(key.deployment_id, &token, &tag).unwrap().unwrap();
+        matched.of(key.clone(), app.clone()).unwrap()
     }
 
     fn decided(app: &App, key: &ApiKey, required: &[&str]) -> Result<bool, &'static str> {
         let target = Target::parse("GET", "/users/1").unwrap();
         let required: Vec<String> = required.iter().copied().map(str::to_owned).collect();
         let required = Requirement::parse_all("required_permissions", &required).unwrap();
-        let verdict = decide(app, key, &target, &required, NOW);
+        let verdict = decide(&verified(app, key), &target, &required, NOW);
         verdict.map(|verdict| verdict.permitted).map_err(Refusal::code)
     }
 
@@ -185,7 +196,7 @@ mod tests {
             assert_eq!(decided(&app, &reader, required), Ok(permitted), "{app:?} {required:?}");
         }
         let target = Target::parse("GET", "/").unwrap();
-        let verdict = decide(&plain(), &reader, &target, &[], NOW).unwrap();
+        let verdict = decide(&verified(&plain(), &reader), &target, &[], NOW).unwrap();
         let names: Vec<&str> = verdict.permissions.iter().map(Permission::as_str).collect();
         assert_eq!(names, ["read", "write"]);
     }

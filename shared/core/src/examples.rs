@@ -8,6 +8,7 @@ use crate::id::{AppNumber, DeploymentId, KeyId};
 use crate::key::Owner;
 use crate::metadata::Metadata;
 use crate::text::{KeyPrefix, Name, Slug};
+use crate::token::{ApiKeyToken, Secret};
 use crate::{ApiKey, App};
 
 /// When they were made.
@@ -35,6 +36,16 @@ pub(crate) fn app() -> App {
         updated_at: NOW,
         deleted_at: None,
         revision: 1,
+    }
+}
+
+/// The token of that key.
+pub(crate) fn token() -> ApiKeyToken {
+    ApiKeyToken {
+        prefix: KeyPrefix::parse("key_prefix", "sk").unwrap(),
+        app: AppNumber::mint(1),
+        id: KeyId::new(1).unwrap(),
+        secret: Secret::from_random(&[5; 32]),
     }
 }
 

@@ -18,8 +18,9 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::id::{DeploymentId, KeyId};
+use crate::id::DeploymentId;
 use crate::token::{ApiKeyToken, Kind, Secret, Token};
+use crate::verified::MatchedSecret;
 
 /// What a tag stands for, so that a tag of one kind of row is worthless in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,18 +157,18 @@ impl Keyring {
         self.tag(K::DOMAIN, deployment, token.id.into(), &token.secret)
     }
 
-    /// Whether the row of this key was made for this secret, compared in constant time.
+    /// Compares, in constant time, the secret of a token with the tag of the row that it names.
     ///
     /// # Errors
     /// The row names a pepper that is not held.
-    pub fn matches_api_key(
+    pub fn verify<'t>(
         &self,
         deployment: DeploymentId,
-        id: KeyId,
-        secret: &Secret,
+        token: &'t ApiKeyToken,
         tag: &Tag,
-    ) -> Result<bool, UnknownPepper> {
-        self.matches(Domain::ApiKey, deployment, id.get(), secret, tag)
+    ) -> Result<Option<MatchedSecret<'t>>, UnknownPepper> {
+        let matches = self.matches(Domain::ApiKey, deployment, token.id.get(), &token.secret, tag)?;
+        Ok(matches.then_some(MatchedSecret { token, deployment }))
     }
 
     /// Whether the row of this credential was made for this secret, compared in constant time.
@@ -183,7 +184,7 @@ impl Keyring {
         self.matches(K::DOMAIN, deployment, token.id.into(), &token.secret, tag)
     }
 
-    /// Does the work of [`Keyring::matches_api_key`] for a row that does not exist, so that an unknown id costs
+    /// Does the work of [`Keyring::verify`] for a row that does not exist, so that an unknown id costs
     /// what a wrong secret costs. Always false.
     pub fn matches_nothing(&self, secret: &Secret) -> bool {
         let tag = Tag { version: self.current, beneath: vec![], bytes: vec![0; 32] };
@@ -274,7 +275,7 @@ fn message(domain: Domain, deployment: DeploymentId, id: i64, secret: &Secret) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{AppNumber, RootKeyId, TicketId};
+    use crate::id::{AppNumber, KeyId, RootKeyId, TicketId};
     use crate::text::KeyPrefix;
     use crate::token::{RootKey, Ticket};
 
@@ -307,13 +308,11 @@ mod tests {
         let ring = keyring();
         let here = token(2);
         let tag = ring.tag_api_key(deployment(1), &here).unwrap();
-        let matches = |d, id: i64| {
-            ring.matches_api_key(deployment(d), KeyId::new(id).unwrap(), &here.secret, &tag).unwrap()
-        };
+        let matches = |d, id: i64| ring.verify(deployment(d), &token(id), &tag).unwrap().is_some();
         assert!(matches(1, 2));
         assert!(!matches(1, 3), "another key");
         assert!(!matches(2, 2), "another deployment");
-        let root = Token::<RootKey>::new(RootKeyId::new(2).unwrap(), here.secret.clone());
+        let root = Token::<RootKey>::new(RootKeyId::new(2).unwrap(), token(2).secret);
         assert!(!ring.matches_token(deployment(1), &root, &tag).unwrap(), "another kind");
     }
 

@@ -31,6 +31,7 @@ pub mod session;
 pub mod target;
 pub mod text;
 pub mod token;
+pub mod verified;
 pub mod web_origin;
 
 #[cfg(test)]
@@ -43,4 +44,5 @@ pub use clock::Clock;
 pub use deployment::Deployment;
 pub use key::ApiKey;
 pub use text::InvalidField;
+pub use verified::VerifiedKey;
 pub use web_origin::{PublicUrl, WebOrigin};

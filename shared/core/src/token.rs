@@ -47,8 +47,7 @@ pub enum TokenError {
     Checksum,
 }
 
-/// The 256 random bits that make a credential one, as their 43 base-62 digits.
-#[derive(Clone)]
+/// The 256 random bits that make a credential one, as their 43 base-62 digits. There is one of it: it cannot be copied.
 pub struct Secret(SecretString);
 
 impl Secret {
@@ -80,7 +79,7 @@ impl fmt::Debug for Secret {
 }
 
 /// An API key as its holder has it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ApiKeyToken {
     /// What the app's keys begin with.
     pub prefix: KeyPrefix,
@@ -185,7 +184,6 @@ kind!(
 );
 
 /// A root key, a ticket or a session as its holder has it.
-#[derive(Clone)]
 pub struct Token<K: Kind> {
     /// Which one.
     pub id: K::Id,

@@ -26,7 +26,7 @@ impl FromRequestParts<Services> for Root {
         let token = root_key(parts)?;
         match services
             .store
-            .authenticate_root_key(&token, origin(parts, &services.settings.trusted_proxies))
+            .authenticate_root_key(token, origin(parts, &services.settings.trusted_proxies))
             .await
         {
             Ok(access) => Ok(Self(access)),

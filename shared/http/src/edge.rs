@@ -66,6 +66,11 @@ async fn surround(State(services): State<Services>, mut request: Request, next: 
         request.extensions_mut().insert(Rewritten);
     }
     request.extensions_mut().insert(id);
+    // What cannot be read is not allowed.
+    let deployment = match &origin {
+        Some(_) => services.first_deployment().await.ok(),
+        None => None,
+    };
     let finish = |mut response: Response| {
         if let Some(answered) = preflight.as_ref().and_then(|asked| preflight_answer(&response, asked)) {
             let decided = response.headers().clone();
@@ -77,8 +82,9 @@ async fn surround(State(services): State<Services>, mut request: Request, next: 
             }
         }
         // The plane of browsers has decided by the session's deployment.
-        if let Some(origin) = origin.filter(|_| !response.headers().contains_key(header::VARY)) {
-            allow_origin(&services, response.headers_mut(), &origin, &services.deployment);
+        let undecided = !response.headers().contains_key(header::VARY);
+        if let Some((origin, deployment)) = origin.zip(deployment).filter(|_| undecided) {
+            allow_origin(&services, response.headers_mut(), &origin, &deployment);
         }
         response
     };

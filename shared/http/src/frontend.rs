@@ -9,6 +9,8 @@
 //! nothing. A page may say in `X-Keyward-Session` by which session it means to act, and is refused if its browser holds
 //! another by now.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -42,7 +44,7 @@ const MEANT_SESSION: HeaderName = HeaderName::from_static("x-keyward-session");
 #[derive(Debug, Clone)]
 pub struct Browser {
     /// The deployment of its session or, without one, the installation's own.
-    pub deployment: Deployment,
+    pub deployment: Arc<Deployment>,
     /// Its session, if it sent a valid one.
     pub session: Option<SessionAccess>,
 }
@@ -53,7 +55,7 @@ pub struct NewSession {
     /// The session.
     pub session: Session,
     /// Its deployment.
-    pub deployment: Deployment,
+    pub deployment: Arc<Deployment>,
     /// Its token.
     pub token: SecretString,
 }
@@ -78,11 +80,8 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     let (browser, presented) = match recognised {
         Ok(recognised) => recognised,
         Err(error) => {
-            let mut response = error.into_response();
-            if let Some(asking) = &asking {
-                allow_origin(&services, response.headers_mut(), asking, &services.deployment);
-            }
-            return render(response, None, id);
+            // The edge says whether the page that asks may read this.
+            return render(error.into_response(), None, id);
         }
     };
     let deployment = browser.deployment.clone();
@@ -135,8 +134,8 @@ async fn recognise(services: &Services, parts: &Parts) -> Result<(Browser, Optio
         None => None,
     };
     let deployment = match &session {
-        Some(access) => services.deployment(access.session().deployment_id).await?,
-        None => Deployment::clone(&services.deployment),
+        Some(access) => services.store.session_deployment(access).await?,
+        None => services.first_deployment().await?,
     };
     // In production, sessions travel in cookies only.
     let in_cookie = presented.as_ref().is_some_and(|presented| presented.in_cookie);

@@ -12,11 +12,10 @@ use base64::prelude::BASE64_STANDARD;
 use chrono::Utc;
 use keyward_audit::Recorder;
 use keyward_core::deployment::Mode;
-use keyward_core::id::DeploymentId;
 use keyward_core::metric::Metric;
 use keyward_core::{Clock, Deployment, PublicUrl, WebOrigin};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
+use keyward_store::{Error, OpenError, PublicAccess, Store, Table, dynamodb_client};
 
 use crate::{ApiError, TrustedProxies};
 
@@ -27,8 +26,8 @@ pub struct Services {
     pub store: Store,
     /// Where decisions are recorded.
     pub recorder: Recorder,
-    /// The first deployment, which requests without a credential concern, as it was when this process started.
-    pub deployment: Arc<Deployment>,
+    /// What requests without a credential may do.
+    pub public: PublicAccess,
     /// The settings of the installation.
     pub settings: Arc<Settings>,
 }
@@ -113,27 +112,19 @@ impl Services {
         settings: Settings,
     ) -> Result<Self, SettingsError> {
         let store = async { Store::open(table.clone(), provider).await.map_err(SettingsError::from) };
-        let deployment = async { Ok(table.first_deployment().await?) };
-        let (store, deployment) = tokio::try_join!(store, deployment)?;
-        let deployment = deployment.ok_or(SettingsError::NoDeployment)?;
-        Ok(Self {
-            recorder: Recorder::start(store.clone()),
-            deployment: Arc::new(deployment),
-            store,
-            settings: Arc::new(settings),
-        })
+        let public = async { Ok(table.public_access().await?) };
+        let (store, public) = tokio::try_join!(store, public)?;
+        let public = public.ok_or(SettingsError::NoDeployment)?;
+        let recorder = Recorder::start(store.clone());
+        Ok(Self { recorder, public, store, settings: Arc::new(settings) })
     }
 
-    /// The deployment with this id, which something in the store names.
+    /// The deployment that requests without a credential concern.
     ///
     /// # Errors
     /// 5xx: the store fails.
-    pub async fn deployment(&self, id: DeploymentId) -> Result<Deployment, ApiError> {
-        if id == self.deployment.id {
-            return Ok(Deployment::clone(&self.deployment));
-        }
-        let found = self.store.table().deployment(id).await?;
-        Ok(found.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?)
+    pub async fn first_deployment(&self) -> Result<Arc<Deployment>, ApiError> {
+        Ok(self.store.first_deployment(&self.public).await?)
     }
 
     /// As [`Self::start`], as the environment says:

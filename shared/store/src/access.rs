@@ -1,5 +1,5 @@
-//! Who is asking, and what that entitles them to. These values are made here only, so a call that takes one is
-//! authorized.
+//! Who is asking, and what that entitles them to. Each value but the operator's is made in this crate alone, against a
+//! credential whose tag matched, so a call that takes one is authorized.
 
 use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
@@ -35,6 +35,40 @@ impl Scope {
             Self::Verify => "verify",
             Self::Audit => "audit",
         }
+    }
+}
+
+/// Whoever operates the installation, with the rights of its AWS account or, of a local run, to its folder.
+#[derive(Debug)]
+pub struct OperatorAccess(());
+
+impl OperatorAccess {
+    /// For the command `keyward` alone, which those rights let do what it does: nothing that answers requests makes one.
+    pub fn assume() -> Self {
+        Self(())
+    }
+
+    /// An event of the operator's.
+    pub(crate) fn event(
+        &self,
+        store: &Store,
+        deployment: DeploymentId,
+        action: Action,
+    ) -> Result<Event, Error> {
+        store.event(deployment, action, Actor::Operator, &Origin::default())
+    }
+}
+
+/// Whoever asks without a credential, which concerns the first deployment of the installation.
+#[derive(Debug, Clone, Copy)]
+pub struct PublicAccess {
+    pub(crate) deployment_id: DeploymentId,
+}
+
+impl PublicAccess {
+    /// The first deployment.
+    pub fn deployment_id(&self) -> DeploymentId {
+        self.deployment_id
     }
 }
 

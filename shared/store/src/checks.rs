@@ -14,7 +14,7 @@ use keyward_core::id::DeploymentId;
 use keyward_core::rate_limit::Rules;
 use keyward_core::text::Slug;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
-use keyward_core::{ApiKey, App};
+use keyward_core::{ApiKey, App, VerifiedKey};
 
 use crate::item::{Item, Key};
 use crate::keys::{key, scheme_of};
@@ -26,24 +26,24 @@ const READS: u32 = 4;
 
 /// What was read for several tokens, and for whom.
 #[derive(Debug)]
-pub struct FoundKeys<'t> {
+pub struct Found {
     /// The deployment of the root key of whoever asks.
     pub caller: Option<DeploymentId>,
     /// For each token, in their order.
-    pub keys: Vec<FoundKey<'t>>,
+    pub candidates: Vec<Candidate>,
 }
 
-/// What was read for a token. Nothing of it is told but by [`Store::recognise`].
-pub struct FoundKey<'t> {
-    token: &'t ApiKeyToken,
+/// What was read for a token whose secret was not compared yet. Nothing of it is told but by [`Store::verify`].
+pub struct Candidate {
+    token: ApiKeyToken,
     row: Result<Option<Row>, Error>,
     app: Result<Option<Item>, Error>,
     scheme: Option<(Key, Item)>,
 }
 
-impl fmt::Debug for FoundKey<'_> {
+impl fmt::Debug for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("FoundKey").field(self.token).finish()
+        f.debug_tuple("Candidate").field(&self.token).finish()
     }
 }
 
@@ -61,20 +61,27 @@ impl Row {
     }
 }
 
-/// A key whose secret was presented, and its app, as one check found them.
+/// A verified key, with what was read beside it.
 #[derive(Debug, Clone)]
 pub struct KeyToCheck {
-    /// The key.
-    pub key: ApiKey,
-    /// Its app.
-    pub app: App,
+    verified: VerifiedKey,
     /// The item of its scheme, where that was read too.
     scheme: Option<Item>,
 }
 
 impl KeyToCheck {
+    /// The key and its app, as one check found them.
+    pub fn verified(&self) -> &VerifiedKey {
+        &self.verified
+    }
+
+    /// The same, taken out.
+    pub fn into_verified(self) -> VerifiedKey {
+        self.verified
+    }
+
     fn scheme_key(&self) -> Option<Key> {
-        scheme_key(&self.app, &self.key)
+        scheme_key(self.verified.app(), self.verified.key())
     }
 }
 
@@ -92,20 +99,24 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a root key that is not valid, [`Error::Forbidden`] for one without the scope
-    /// `verify`; the store fails for all of it. What could not be read for one token alone is told by
-    /// [`Self::recognise`].
-    pub async fn find_keys<'t>(
+    /// `verify`; the store fails for all of it. What could not be read for one token alone is told by [`Self::verify`].
+    pub async fn find_keys(
         &self,
         deadline: Deadline,
-        tokens: impl IntoIterator<Item = &'t ApiKeyToken>,
-        caller: Option<&Token<RootKey>>,
-    ) -> Result<FoundKeys<'t>, Error> {
-        let tokens: Vec<(&ApiKeyToken, Option<Key>)> =
-            tokens.into_iter().map(|token| (token, self.known_scheme(token))).collect();
+        tokens: Vec<ApiKeyToken>,
+        caller: Option<Token<RootKey>>,
+    ) -> Result<Found, Error> {
+        let tokens: Vec<(ApiKeyToken, Option<Key>)> = tokens
+            .into_iter()
+            .map(|token| {
+                let scheme = self.known_scheme(&token);
+                (token, scheme)
+            })
+            .collect();
         let places = tokens.iter().flat_map(|(token, scheme)| {
             [key(token.id), apps::key(token.app)].into_iter().chain(scheme.clone())
         });
-        let places = caller.map(|caller| root_keys::key(caller.id)).into_iter().chain(places);
+        let places = caller.as_ref().map(|caller| root_keys::key(caller.id)).into_iter().chain(places);
         let mut seen = HashSet::new();
         let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
         let reads = self.table.read_until(deadline, &wanted).await.unless_all_failed()?;
@@ -118,19 +129,19 @@ impl Store {
                 Some(access.deployment_id)
             }
         };
-        let found = tokens.into_iter().map(|(token, scheme)| FoundKey {
-            token,
+        let candidates = tokens.into_iter().map(|(token, scheme)| Candidate {
             row: reads.get(&key(token.id)).and_then(|item| item.cloned().map(Row::of).transpose()),
             app: reads.get(&apps::key(token.app)).map(Option::<&Item>::cloned),
             scheme: scheme.and_then(|scheme| Some((scheme.clone(), reads.get(&scheme).ok()??.clone()))),
+            token,
         });
-        Ok(FoundKeys { caller, keys: found.collect() })
+        Ok(Found { caller, candidates: candidates.collect() })
     }
 
     /// Whether a secret can be compared with what was found at once, without reading a version of the pepper first.
-    pub fn can_compare(&self, found: &FoundKey<'_>) -> bool {
+    pub fn can_verify(&self, candidate: &Candidate) -> bool {
         let ring = self.peppers.ring();
-        found.tag().is_none_or(|tag| tag.versions().all(|version| ring.holds(version)))
+        candidate.tag().is_none_or(|tag| tag.versions().all(|version| ring.holds(version)))
     }
 
     /// For each of these, the key whose secret the token has. None if there is no such key, the secret is another one, or the
@@ -141,59 +152,50 @@ impl Store {
     /// # Errors
     /// Of each alone: its row cannot be read or not be compared with, or the secret is right and what was found cannot be
     /// read.
-    pub async fn recognise(
+    pub async fn verify(
         &self,
         deadline: Deadline,
-        found: Vec<FoundKey<'_>>,
+        candidates: Vec<Candidate>,
         only: Option<DeploymentId>,
     ) -> Vec<Result<Option<KeyToCheck>, Error>> {
-        let tags = || found.iter().filter_map(FoundKey::tag);
+        let tags = || candidates.iter().filter_map(Candidate::tag);
         let read = deadline.of(self.peppers.of(tags())).await;
         let ring = read.as_ref().map_or_else(|_| self.peppers.ring(), Clone::clone);
-        let recognised = found.into_iter().map(|found| {
-            let unread = found.tag().filter(|tag| !tag.versions().all(|version| ring.holds(version)));
+        let verified = candidates.into_iter().map(|candidate| {
+            let unread = candidate.tag().filter(|tag| !tag.versions().all(|version| ring.holds(version)));
             match (&read, unread) {
                 (Err(error), Some(_)) => Err(error.clone()),
-                _ => self.recognise_with(&ring, found, only),
+                _ => self.verify_with(&ring, candidate, only),
             }
         });
-        recognised.collect()
+        verified.collect()
     }
 
-    fn recognise_with(
+    fn verify_with(
         &self,
         ring: &Keyring,
-        found: FoundKey<'_>,
+        candidate: Candidate,
         only: Option<DeploymentId>,
     ) -> Result<Option<KeyToCheck>, Error> {
-        let FoundKey { token, row, app, scheme } = found;
+        let Candidate { token, row, app, scheme } = candidate;
         let Some(Row { item, tag, deployment_id }) = row? else {
             ring.matches_nothing(&token.secret);
             return Ok(None);
         };
-        if !ring.matches_api_key(deployment_id, token.id, &token.secret, &tag)? {
-            return Ok(None);
-        }
+        let Some(matched) = ring.verify(deployment_id, &token, &tag)? else { return Ok(None) };
         let key: ApiKey = record::entity(item)?;
         let Some(app) = app? else { return Ok(None) };
-        let app: App = record::entity(app)?;
-        // A row under another key's id is not that key, whatever its tag.
-        let together = key.id == token.id
-            && app.number == token.app
-            && key.app == app.number
-            && key.deployment_id == app.deployment_id
-            && key.key_prefix == token.prefix
-            && only.is_none_or(|only| key.deployment_id == only);
-        if !together {
+        let verified = matched.of(key, record::entity(app)?);
+        let Some(verified) = verified.filter(|_| only.is_none_or(|only| only == deployment_id)) else {
             return Ok(None);
-        }
-        let of_key = crate::keys::key(key.id);
-        let secret = token.clone();
-        self.retag_later(of_key, tag, move |ring| ring.tag_api_key(deployment_id, &secret));
-        self.note_scheme(token, &key, &app);
-        let place = scheme_key(&app, &key);
+        };
+        self.note_scheme(&token, verified.key(), verified.app());
+        let place = scheme_key(verified.app(), verified.key());
         let scheme = scheme.filter(|(read, _)| Some(read) == place.as_ref()).map(|(_, item)| item);
-        Ok(Some(KeyToCheck { key, app, scheme }))
+        self.retag_later(crate::keys::key(token.id), tag, move |ring| {
+            ring.tag_api_key(deployment_id, &token)
+        });
+        Ok(Some(KeyToCheck { verified, scheme }))
     }
 
     /// The rules that limit each of these keys; none where it has no scheme. What was not read with the keys is read
@@ -228,7 +230,8 @@ impl Store {
     /// The rules of a key whose scheme is gone: in that of which the key or its app has told since, as only what is not used
     /// can be deleted.
     async fn rules_after_a_change(&self, found: &KeyToCheck) -> Result<Option<Rules>, Error> {
-        let (of_key, of_app) = (key(found.key.id), apps::key(found.app.number));
+        let id = found.verified.key().id;
+        let (of_key, of_app) = (key(id), apps::key(found.verified.app().number));
         for _ in 0..READS {
             let mut rows = self.table.get_all(&[of_key.clone(), of_app.clone()]).await?;
             let (Some(key), Some(app)) = (rows.remove(&of_key), rows.remove(&of_app)) else { break };
@@ -239,7 +242,7 @@ impl Store {
                 return rules_in(scheme).map(Some);
             }
         }
-        Err(Error::Internal(format!("the rate limit scheme of the key {} does not exist", found.key.id)))
+        Err(Error::Internal(format!("the rate limit scheme of the key {id} does not exist")))
     }
 
     /// Where the rules of a token's key were found last.
@@ -266,7 +269,7 @@ impl Store {
     }
 }
 
-impl FoundKey<'_> {
+impl Candidate {
     fn tag(&self) -> Option<&Tag> {
         self.row.as_ref().ok()?.as_ref().map(|row| &row.tag)
     }

@@ -1,8 +1,12 @@
 //! Deployments: `DEPLOYMENT#<id>#SETTINGS` / `DEPLOYMENT`, and which one was the first: `INSTALLATION` / `INSTALLATION`. Made by
-//! the installation's operator, not through the API.
+//! the installation's operator, not through the API. A process reads one again when what it knows of it is a minute old: so
+//! long a change of its allowed origins takes.
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
 use keyward_core::Deployment;
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::id::DeploymentId;
@@ -13,7 +17,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
 use crate::item::{Commit, Key, Transaction};
 use crate::record::{self, FirstDeployment};
-use crate::{Error, Scope, Store, Table, random};
+use crate::{Error, OperatorAccess, PICKED_UP, PublicAccess, Scope, SessionAccess, Store, Table, random};
 
 fn key(id: DeploymentId) -> Key {
     Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")
@@ -31,6 +35,7 @@ impl Store {
     /// As all calls of the store.
     pub async fn create_first_deployment(
         &self,
+        operator: &OperatorAccess,
         name: Name,
         mode: Mode,
         root_key: Name,
@@ -41,7 +46,7 @@ impl Store {
             .create(record::item(&first_key(), &first)?)?
             .create(record::item(&key(deployment.id), &deployment)?)?;
         let (transaction, token) =
-            self.add_root_key(transaction, deployment.id, root_key, &Scope::ALL).await?;
+            self.add_root_key(transaction, operator, deployment.id, root_key, &Scope::ALL).await?;
         match transaction.commit().await? {
             Commit::Done => Ok(Some((deployment, token))),
             Commit::Refused(places) if places.contains(&0) => Ok(None),
@@ -55,6 +60,7 @@ impl Store {
     /// As all calls of the store.
     pub async fn create_deployment(
         &self,
+        _operator: &OperatorAccess,
         name: Name,
         mode: Mode,
         allowed_origins: Vec<String>,
@@ -89,33 +95,62 @@ impl Store {
 }
 
 impl Table {
-    /// The deployment that was made first, if any was.
+    /// Access for whoever asks without a credential; `None` while there is no deployment.
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn first_deployment(&self) -> Result<Option<Deployment>, Error> {
-        match self.first_deployment_id().await? {
-            Some(id) => self.deployment(id).await,
-            None => Ok(None),
-        }
-    }
-
-    /// The id of the deployment that was made first, if any was.
-    ///
-    /// # Errors
-    /// As all calls of the store.
-    pub async fn first_deployment_id(&self) -> Result<Option<DeploymentId>, Error> {
+    pub async fn public_access(&self) -> Result<Option<PublicAccess>, Error> {
         let first = self.get(&first_key()).await?.map(record::entity).transpose()?;
-        Ok(first.map(|FirstDeployment { deployment_id }| deployment_id))
+        Ok(first.map(|FirstDeployment { deployment_id }| PublicAccess { deployment_id }))
     }
 
-    /// The deployment with this id.
+    pub(crate) async fn has_deployment(&self, id: DeploymentId) -> Result<bool, Error> {
+        Ok(self.get(&key(id)).await?.is_some())
+    }
+
+    /// A deployment that something in the table names.
+    pub(crate) async fn deployment(&self, id: DeploymentId) -> Result<Deployment, Error> {
+        let found = self.get(&key(id)).await?;
+        let found = found.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+        Ok(record::entity(found)?)
+    }
+}
+
+impl Store {
+    /// The first deployment, as it was at most [`PICKED_UP`] ago.
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, Error> {
-        Ok(self.get(&key(id)).await?.map(record::entity).transpose()?)
+    pub async fn first_deployment(&self, access: &PublicAccess) -> Result<Arc<Deployment>, Error> {
+        self.recent_deployment(access.deployment_id).await
     }
+
+    /// The deployment of a session, as it was at most [`PICKED_UP`] ago.
+    ///
+    /// # Errors
+    /// As all calls of the store.
+    pub async fn session_deployment(&self, access: &SessionAccess) -> Result<Arc<Deployment>, Error> {
+        self.recent_deployment(access.session.deployment_id).await
+    }
+
+    pub(crate) async fn recent_deployment(&self, id: DeploymentId) -> Result<Arc<Deployment>, Error> {
+        let now = self.clock().now();
+        // A clock that was set back tells no age.
+        let is_recent = |read: &ReadDeployment| (read.at..read.at + PICKED_UP).contains(&now);
+        if let Some(read) = self.deployments.get(&id).filter(is_recent) {
+            return Ok(read.deployment);
+        }
+        let deployment = Arc::new(self.table.deployment(id).await?);
+        self.deployments.put(id, ReadDeployment { at: now, deployment: deployment.clone() });
+        Ok(deployment)
+    }
+}
+
+/// A deployment as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadDeployment {
+    at: DateTime<Utc>,
+    deployment: Arc<Deployment>,
 }
 
 fn id_taken() -> Error {

@@ -15,6 +15,7 @@ use keyward_core::InvalidField;
 use keyward_core::audit::{Action, Event, EventId, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::session::Capability;
+use keyward_core::verified::Verification;
 
 use crate::item::{Item, Key, purged_at};
 use crate::record::{self, readable};
@@ -97,17 +98,17 @@ impl Store {
         Ok(purged_at(record::item(&key, event)?, at + RETENTION))
     }
 
-    /// The attributes of an event as JSON: what a log keeps of one that was not written.
-    pub fn event_json(event: &Event) -> String {
-        record::event_json(event)
+    /// The attributes of the event of a verification as JSON: what a log keeps of one that was not written.
+    pub fn verification_json(verification: &Verification) -> String {
+        record::event_json(verification.event())
     }
 
     /// Writes the event of a verification. It replaces none: the same event again changes nothing.
     ///
     /// # Errors
     /// It was not written.
-    pub async fn write_event(&self, event: &Event) -> Result<(), Error> {
-        self.table.put_new(self.event_item(event)?).await
+    pub async fn write_verification(&self, verification: &Verification) -> Result<(), Error> {
+        self.table.put_new(self.event_item(verification.event())?).await
     }
 
     /// A page of an app's log.

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TableStatus};
 
-use crate::{Error, Table, TableShape};
+use crate::{Error, OperatorAccess, Table, TableShape};
 
 /// A way in which a table is not as its installation needs it: a sentence that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,11 @@ impl Table {
     ///
     /// # Errors
     /// The table cannot be described, for any reason but that there is none.
-    pub async fn faults(&self, shape: &TableShape) -> Result<Vec<TableFault>, Error> {
+    pub async fn faults(
+        &self,
+        _operator: &OperatorAccess,
+        shape: &TableShape,
+    ) -> Result<Vec<TableFault>, Error> {
         let name = || self.name().to_owned();
         let described = self.client().describe_table().table_name(self.name()).send().await;
         let table = match described {

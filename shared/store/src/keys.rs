@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
 use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::instant::Instant;
@@ -14,6 +13,7 @@ use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
 use keyward_core::text::{Name, OwnerId, Reason, Slug};
 use keyward_core::token::{ApiKeyToken, Secret};
+use keyward_core::verified::Verification;
 use keyward_core::{ApiKey, App, Bounds, InvalidField};
 
 use crate::apps::unknown_scheme;
@@ -298,15 +298,18 @@ impl Store {
         Err(changed_meanwhile())
     }
 
-    /// Notes that a key was used at `at`, unless a later use is noted.
+    /// Notes that the key of a verification was used then, unless a later use is noted.
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn touch_key(&self, id: KeyId, at: DateTime<Utc>) -> Result<(), Error> {
+    pub async fn note_use(&self, verification: &Verification) -> Result<(), Error> {
+        let event = verification.event();
+        let Some(id) = event.key_id else { return Ok(()) };
         let used = Expression::condition(
             "attribute_exists(pk) AND (attribute_not_exists(#last_used_at) OR #last_used_at < :last_used_at)",
         );
-        self.table.update(&key(id), used.set("last_used_at", instant(at)?)).await.map(drop)
+        let used = used.set("last_used_at", instant(event.id.timestamp())?);
+        self.table.update(&key(id), used).await.map(drop)
     }
 
     async fn rules_of_key(&self, app: &App, key: &ApiKey) -> Result<Option<Rules>, Error> {

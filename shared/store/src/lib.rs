@@ -1,7 +1,9 @@
 //! The single table: its items, their keys and the ways they are accessed. Nothing else knows DynamoDB.
 //!
-//! Every call is made through a value that names the deployment and what the caller may do ([`RootAccess`],
-//! [`SessionAccess`], [`AppAccess`]); those are handed out here only, against a credential whose tag matched. Reads
+//! Every call takes who asks: a value that names the deployment and what the caller may do ([`RootAccess`],
+//! [`SessionAccess`], [`AppAccess`], and [`PublicAccess`] for what anybody may know), handed out here only, against a
+//! credential whose tag matched; a credential; a [`keyward_core::VerifiedKey`] or what was decided of one; or the
+//! [`OperatorAccess`] of the command. Reads
 //! that decide anything are strongly consistent. A change is conditional on the state it was decided from, and is
 //! written in one transaction with its audit event. When DynamoDB fails, throttles or is slow, a call ends with
 //! [`Error::Unavailable`] and has changed nothing, but for a request whose answer was lost on the way.
@@ -31,26 +33,26 @@ use std::hash::RandomState;
 use std::sync::Arc;
 
 use keyward_core::Clock;
-use keyward_core::id::AppNumber;
+use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_pepper::KeyProvider;
 use ring::rand::{SecureRandom, SystemRandom};
 
-pub use access::{AppAccess, RootAccess, Scope, SessionAccess};
+pub use access::{AppAccess, OperatorAccess, PublicAccess, RootAccess, Scope, SessionAccess};
 pub use apps::{AppChanges, AppPage, ListApps, NewApp};
-pub use checks::{FoundKey, FoundKeys, KeyToCheck};
+pub use checks::{Candidate, Found, KeyToCheck};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::Error;
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
 pub use keys::{KeyPage, KeyStatus, NewKey};
-pub use limits::Requester;
 pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
 pub use root_keys::RootKeyRecord;
 pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 
+use deployments::ReadDeployment;
 use item::Key;
 use limits::FullCounters;
 use memory::Memory;
@@ -69,6 +71,7 @@ pub struct Store {
     /// Where the rules of the other keys of an app were last found.
     schemes_of_apps: Memory<AppNumber, Key>,
     full_counters: FullCounters,
+    deployments: Memory<DeploymentId, ReadDeployment>,
 }
 
 impl Store {
@@ -85,6 +88,7 @@ impl Store {
             fingerprints: RandomState::new(),
             schemes_of_apps: Memory::default(),
             full_counters: limits::full_counters(),
+            deployments: Memory::default(),
         })
     }
 

@@ -3,14 +3,14 @@
 //! API; one that is revoked is gone, but for its events.
 
 use chrono::{DateTime, Utc};
-use keyward_core::audit::{Action, Actor, Origin};
+use keyward_core::audit::{Action, Origin};
 use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
 
 use crate::item::{Commit, Expression, Item, Key, Transaction, entry};
 use crate::record::{self, readable, tag_of, with_tag};
-use crate::{Error, RootAccess, Scope, Store, random};
+use crate::{Error, OperatorAccess, RootAccess, Scope, Store, random};
 
 /// What is known of a root key beside its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,15 +46,17 @@ impl Store {
     /// [`Error::NotFound`] if there is no such deployment.
     pub async fn create_root_key(
         &self,
+        operator: &OperatorAccess,
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
     ) -> Result<Token<RootKey>, Error> {
-        if self.table.deployment(deployment_id).await?.is_none() {
+        if !self.table.has_deployment(deployment_id).await? {
             return Err(Error::NotFound("deployment not found"));
         }
         let transaction = Transaction::new(&self.table);
-        let (transaction, token) = self.add_root_key(transaction, deployment_id, name, scopes).await?;
+        let (transaction, token) =
+            self.add_root_key(transaction, operator, deployment_id, name, scopes).await?;
         match transaction.commit().await? {
             Commit::Done => Ok(token),
             Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
@@ -65,6 +67,7 @@ impl Store {
     pub(crate) async fn add_root_key<'t>(
         &self,
         transaction: Transaction<'t>,
+        operator: &OperatorAccess,
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
@@ -74,8 +77,7 @@ impl Store {
         let token = Token::new(id, Secret::from_random(&random()?));
         let made = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
-        let mut event =
-            self.event(deployment_id, Action::RootKeyCreated, Actor::Operator, &Origin::default())?;
+        let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;
         event.key_name = Some(made.name.clone());
         let transaction = transaction
             .create(with_tag(record::item(&key(id), &made)?, &tag))?
@@ -88,7 +90,11 @@ impl Store {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn root_keys(&self, deployment_id: DeploymentId) -> Result<Vec<RootKeyRecord>, Error> {
+    pub async fn root_keys(
+        &self,
+        _operator: &OperatorAccess,
+        deployment_id: DeploymentId,
+    ) -> Result<Vec<RootKeyRecord>, Error> {
         let entries = self.table.entries(&list(deployment_id), None, None).await?;
         let ids = entries.iter().filter_map(|sk| RootKeyId::from_base62(sk).ok());
         let keys: Vec<Key> = ids.map(key).collect();
@@ -99,12 +105,16 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the deployment has no such root key.
-    pub async fn revoke_root_key(&self, deployment_id: DeploymentId, id: RootKeyId) -> Result<(), Error> {
+    pub async fn revoke_root_key(
+        &self,
+        operator: &OperatorAccess,
+        deployment_id: DeploymentId,
+        id: RootKeyId,
+    ) -> Result<(), Error> {
         const UNKNOWN: Error = Error::NotFound("root key not found");
         let found: Option<RootKeyRecord> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
         let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
-        let mut event =
-            self.event(deployment_id, Action::RootKeyRevoked, Actor::Operator, &Origin::default())?;
+        let mut event = operator.event(self, deployment_id, Action::RootKeyRevoked)?;
         event.key_name = Some(found.name);
         let commit = Transaction::new(&self.table)
             .delete(&key(id), Expression::condition("attribute_exists(pk)"))?
@@ -124,7 +134,7 @@ impl Store {
     /// [`Error::Unauthenticated`] for an unknown one and a wrong secret alike, at the same cost.
     pub async fn authenticate_root_key(
         &self,
-        token: &Token<RootKey>,
+        token: Token<RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let item = self.table.get(&key(token.id)).await?;
@@ -136,7 +146,7 @@ impl Store {
     pub(crate) async fn root_access(
         &self,
         item: Option<Item>,
-        token: &Token<RootKey>,
+        token: Token<RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let Some(item) = item else {
@@ -145,12 +155,12 @@ impl Store {
         };
         let tag = tag_of(&item)?;
         let row: RootKeyRecord = record::entity(item)?;
-        if !self.peppers.of([&tag]).await?.matches_token(row.deployment_id, token, &tag)?
+        if !self.peppers.of([&tag]).await?.matches_token(row.deployment_id, &token, &tag)?
             || row.id != token.id
         {
             return Err(Error::Unauthenticated);
         }
-        let (deployment, token) = (row.deployment_id, token.clone());
+        let deployment = row.deployment_id;
         self.retag_later(key(token.id), tag, move |ring| ring.tag_token(deployment, &token));
         Ok(RootAccess { deployment_id: row.deployment_id, id: row.id, scopes: row.scopes, origin })
     }

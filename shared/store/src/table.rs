@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::{
 use keyward_core::Clock;
 use serde::Deserialize;
 
-use crate::Error;
+use crate::{Error, OperatorAccess};
 
 /// A DynamoDB table, not yet the peppers that make it a [`crate::Store`].
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Table {
     ///
     /// # Errors
     /// The store refuses, or a value of `shape` is not one of DynamoDB's.
-    pub async fn create(&self, shape: &TableShape) -> Result<(), Error> {
+    pub async fn create(&self, _operator: &OperatorAccess, shape: &TableShape) -> Result<(), Error> {
         let tables = self.client.list_tables().send().await?;
         if !tables.table_names().contains(&self.name) {
             self.create_keys(shape).await?;

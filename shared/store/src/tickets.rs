@@ -1,6 +1,8 @@
 //! Tickets: `TICKET#<id>` / `TICKET`, with a tag. A ticket is consumed by the one conditional write that makes its
 //! session: of any number of exchanges at the same time one wins.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use keyward_core::audit::{Action, Outcome};
 use keyward_core::audit::{Actor, Origin};
@@ -33,7 +35,7 @@ pub struct NewTicket {
 #[derive(Debug)]
 pub struct RecognisedTicket {
     ticket: Ticket,
-    deployment: Deployment,
+    deployment: Arc<Deployment>,
     app: App,
     rules: Option<Rules>,
 }
@@ -51,7 +53,7 @@ pub struct Exchange {
     /// The session.
     pub session: Session,
     /// Its deployment.
-    pub deployment: Deployment,
+    pub deployment: Arc<Deployment>,
     /// The app whose keys it leads to.
     pub app: App,
     /// The rules that limit the app's keys.
@@ -154,9 +156,7 @@ impl Store {
         let app = app.filter(|app| app.deleted_at.is_none() && app.deployment_id == ticket.deployment_id);
         let app = app.ok_or(Error::Unauthenticated)?;
         let rules = self.rules_of(&app).await?;
-        let deployment = self.table.deployment(ticket.deployment_id).await?;
-        let deployment =
-            deployment.ok_or_else(|| Error::Internal("a ticket's deployment is missing".into()))?;
+        let deployment = self.recent_deployment(ticket.deployment_id).await?;
         Ok(RecognisedTicket { ticket, deployment, app, rules })
     }
 

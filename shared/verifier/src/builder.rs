@@ -103,10 +103,10 @@ impl Builder {
             OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name.clone()),
             OpenError::Pepper(error) => BuildError::Peppers(installation, error),
         })?;
-        let first = match store.table().first_deployment_id().await {
-            Ok(first) => first.ok_or(BuildError::Empty(name))?,
+        let public = match store.table().public_access().await {
+            Ok(public) => public.ok_or(BuildError::Empty(name))?,
             Err(error) => return Err(BuildError::Table(name, error)),
         };
-        Ok(Verifier::new(store.clone(), Recorder::start(store), first))
+        Ok(Verifier::new(store.clone(), Recorder::start(store), public.deployment_id()))
     }
 }

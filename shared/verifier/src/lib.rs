@@ -94,14 +94,15 @@ use futures::future::join;
 use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
 use keyward_core::app::OnStoreError;
-use keyward_core::audit::{Action, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{EventId, Origin};
 use keyward_core::decision::decide;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
-use keyward_store::{Deadline, Error, FoundKey, FoundKeys, KeyToCheck, Requester, Store, random};
+use keyward_core::verified::Verification;
+use keyward_store::{Candidate, Deadline, Error, Found, KeyToCheck, Store, random};
 
 pub use builder::{BuildError, Builder};
 pub use credentials::{presented, presented_in};
@@ -194,7 +195,7 @@ impl Verifier {
     pub async fn check(
         &self,
         check: &Check<'_>,
-        caller: Option<&Token<RootKey>>,
+        caller: Option<Token<RootKey>>,
     ) -> Result<Decision, CheckError> {
         let mut decided = self.check_all(slice::from_ref(check), caller).await?;
         decided.pop().unwrap_or(Err(CheckError::InvalidKey))
@@ -208,7 +209,7 @@ impl Verifier {
     pub async fn check_all(
         &self,
         checks: &[Check<'_>],
-        caller: Option<&Token<RootKey>>,
+        caller: Option<Token<RootKey>>,
     ) -> Result<Vec<Result<Decision, CheckError>>, Error> {
         let mut decided: Vec<_> = checks.iter().map(|_| Err(CheckError::InvalidKey)).collect();
         let parsed = |(place, check): (usize, &Check<'_>)| {
@@ -222,9 +223,9 @@ impl Verifier {
         let deadline = self.store.deadline();
         // What cannot be read for some is not to take the time of the others.
         let to_read = if tokens.len() > 1 { deadline.leaving_a_quarter() } else { deadline };
-        let FoundKeys { caller, keys } = self.store.find_keys(to_read, &tokens, caller).await?;
+        let Found { caller, candidates } = self.store.find_keys(to_read, tokens, caller).await?;
         let (at_once, later): (Vec<_>, Vec<_>) =
-            places.into_iter().zip(keys).partition(|(_, found)| self.store.can_compare(found));
+            places.into_iter().zip(candidates).partition(|(_, candidate)| self.store.can_verify(candidate));
         let (at_once, later) = join(
             self.decide_all(checks, at_once, caller, deadline),
             self.decide_all(checks, later, caller, deadline),
@@ -238,19 +239,19 @@ impl Verifier {
         Ok(decided)
     }
 
-    /// Decides on those of the requests for which these were found.
+    /// Decides on those of the requests for which there are these candidates.
     async fn decide_all(
         &self,
         checks: &[Check<'_>],
-        found: Vec<(usize, FoundKey<'_>)>,
+        candidates: Vec<(usize, Candidate)>,
         caller: Option<DeploymentId>,
         deadline: Deadline,
     ) -> Vec<(usize, Result<Decision, CheckError>)> {
-        let (places, found): (Vec<usize>, Vec<FoundKey<'_>>) = found.into_iter().unzip();
-        let recognised = self.store.recognise(deadline, found, caller).await;
+        let (places, candidates): (Vec<usize>, Vec<Candidate>) = candidates.into_iter().unzip();
+        let found = self.store.verify(deadline, candidates, caller).await;
         let mut decided = Vec::with_capacity(places.len());
         let mut verified = Vec::with_capacity(places.len());
-        for (place, found) in places.into_iter().zip(recognised) {
+        for (place, found) in places.into_iter().zip(found) {
             let Some(check) = checks.get(place) else { continue };
             match self.verify(found, check, caller) {
                 Ok(of_check) => verified.push((place, of_check)),
@@ -263,7 +264,11 @@ impl Verifier {
         let mut by_key: HashMap<KeyId, Vec<Limited>> = HashMap::new();
         for (place, verified) in verified {
             let rules = if verified.is_permitted() { rules.next().unwrap_or(Ok(None)) } else { Ok(None) };
-            by_key.entry(verified.found.key.id).or_default().push(Limited { place, verified, rules });
+            by_key.entry(verified.found.verified().key().id).or_default().push(Limited {
+                place,
+                verified,
+                rules,
+            });
         }
         let of_one_key = by_key.into_values().map(|requests| async {
             let mut decided = Vec::with_capacity(requests.len());
@@ -291,14 +296,14 @@ impl Verifier {
             return Err(Error::from(wrong).into());
         }
         let found = found?.ok_or(CheckError::InvalidKey)?;
-        let (key, app) = (&found.key, &found.app);
+        let (key, app) = (found.verified().key(), found.verified().app());
         // The deployment of whoever asks goes before the first one.
         if !check.accepted.includes(app, caller.unwrap_or(self.first)) {
             tracing::info!(key_id = %key.id, app = %app.app_slug, deployment = %app.deployment_id, "a key of an app that is not accepted was refused");
             return Err(CheckError::InvalidKey);
         }
         let now = self.store.clock().now();
-        let verdict = decide(app, key, check.target, check.required_permissions, now);
+        let verdict = decide(found.verified(), check.target, check.required_permissions, now);
         let request_id = match check.request_id {
             Some(id) => id,
             None => EventId::mint(now, u128::from_be_bytes(random()?)),
@@ -319,9 +324,8 @@ impl Verifier {
         deadline: Deadline,
     ) -> Result<Admission, Error> {
         let Some(rules) = rules else { return Ok(Admission::default()) };
-        let KeyToCheck { key, app, .. } = &verified.found;
-        let requester = Requester { app: app.number, key: key.id, client_ip: check.client_ip };
-        self.store.admit(&requester, rules, &rules.holding(check.target), deadline).await
+        let (key, holding) = (verified.found.verified(), rules.holding(check.target));
+        self.store.admit(key, check.client_ip, rules, &holding, deadline).await
     }
 
     async fn decide(
@@ -332,9 +336,10 @@ impl Verifier {
         deadline: Deadline,
     ) -> Result<Decision, CheckError> {
         let admission = self.admit(&verified, rules?.as_ref(), check, deadline).await;
-        let Verified { found: KeyToCheck { key, app, .. }, request_id, verdict } = verified;
+        let Verified { found, request_id, verdict } = verified;
+        let verified = found.into_verified();
         let admission = match admission {
-            Err(cause) if cause.is_failure() && app.on_store_error == OnStoreError::Allow => {
+            Err(cause) if cause.is_failure() && verified.app().on_store_error == OnStoreError::Allow => {
                 tracing::error!(metric = cause.metric().map(Metric::name), %cause, "a request was not counted");
                 Admission::default()
             }
@@ -352,24 +357,12 @@ impl Verifier {
             Ok((_, Some(denial))) => Some(denial.blocked_rule()),
             Err(refusal) => Some(refusal.code()),
         };
-        let event = Event {
-            id: request_id,
-            deployment_id: key.deployment_id,
-            app: Some(key.app),
-            app_slug: Some(key.app_slug.clone()),
-            action: Action::Verification,
-            outcome: if blocked_by_rule.is_none() { Outcome::Allowed } else { Outcome::Blocked },
-            blocked_by_rule: blocked_by_rule.map(str::to_owned),
-            key_id: Some(key.id),
-            key_name: Some(key.name.clone()),
-            actor: None,
-            reason: None,
-            rate_limits: admission.limits.clone(),
-            origin: Origin::new(check.client_ip, &check.target.to_string(), check.user_agent),
-        };
-        self.recorder.record(event, key.last_used_at).await;
+        let origin = Origin::new(check.client_ip, &check.target.to_string(), check.user_agent);
+        let limits = admission.limits.clone();
+        let verification = Verification::new(&verified, request_id, blocked_by_rule, limits, origin);
+        self.recorder.record(verification, verified.key().last_used_at).await;
         let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
-        Ok(Decision { request_id, key, permissions, limits: admission.limits, denied })
+        Ok(Decision { request_id, key: verified.into_key(), permissions, limits: admission.limits, denied })
     }
 
     /// Writes what was decided, and records nothing more: for when the process ends, after its last request was answered.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use aws_sdk_cloudformation::types::StackStatus;
 use keyward_pepper::{KeyFault, KeyProvider, PepperError};
-use keyward_store::{OpenError, Store, Table, TableFault};
+use keyward_store::{OpenError, OperatorAccess, Store, Table, TableFault};
 
 use crate::files;
 use crate::stack::{Stack, StackError};
@@ -139,7 +139,7 @@ impl<'a> Examination<'a> {
     async fn table(&mut self, stack: &Stack) -> bool {
         let faults = match template::table_shape() {
             Ok(shape) => {
-                let faults = stack.table().faults(&shape).await;
+                let faults = stack.table().faults(&OperatorAccess::assume(), &shape).await;
                 faults.map_err(|error| unknown("the table", "dynamodb:Describe*", &error))
             }
             Err(error) => Err(error.to_string()),
@@ -176,7 +176,7 @@ async fn first_deployment(
 ) -> Result<String, String> {
     let no_table = |error| unknown("the table", "dynamodb:Query and dynamodb:GetItem", &error);
     let init = format!("run 'keyward init --stack {stack}'");
-    let peppers = table.peppers().await.map_err(no_table)?;
+    let peppers = table.peppers(&OperatorAccess::assume()).await.map_err(no_table)?;
     Store::open(table.clone(), provider).await.map_err(|error| match error {
         OpenError::Pepper(PepperError::Missing) => {
             format!("the table holds no pepper, so no function can start: {init}")
@@ -188,8 +188,8 @@ async fn first_deployment(
         OpenError::Store(error) => no_table(error),
     })?;
     let live = peppers.iter().filter(|pepper| pepper.wrapped.is_some()).count();
-    match table.first_deployment().await.map_err(no_table)? {
-        Some(deployment) => Ok(format!("{} is ready, with {live} pepper(s)", deployment.id)),
+    match table.public_access().await.map_err(no_table)? {
+        Some(public) => Ok(format!("{} is ready, with {live} pepper(s)", public.deployment_id())),
         None => Err(format!("the table holds no deployment, so no function can start: {init}")),
     }
 }

@@ -24,9 +24,9 @@ use aws_sdk_dynamodb::types::{
     ThrottlingReason, TransactWriteItem, Update,
 };
 use chrono::{DateTime, Utc};
-use keyward_core::ClientAddress;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Blocked, Limit, Rules, Standing, Status, seconds_until};
+use keyward_core::{ClientAddress, VerifiedKey};
 
 pub(crate) use self::counter::CounterState;
 use self::counter::{Counter, Names, counters};
@@ -47,15 +47,13 @@ pub(crate) fn full_counters() -> FullCounters {
     Memory::of(REMEMBERED)
 }
 
-/// Whose request is to be admitted.
+/// What a request is counted by.
 #[derive(Debug, Clone, Copy)]
-pub struct Requester {
-    /// The app of the key.
-    pub app: AppNumber,
-    /// The key.
-    pub key: KeyId,
-    /// The client's address. Those that are not known count as one.
-    pub client_ip: Option<ClientAddress>,
+struct Requester {
+    app: AppNumber,
+    key: KeyId,
+    /// Clients that are not known count as one.
+    client_ip: Option<ClientAddress>,
 }
 
 /// What came of an attempt to count a request.
@@ -72,14 +70,15 @@ enum Counted {
 type Known = Vec<Option<Arc<CounterState>>>;
 
 impl Store {
-    /// Counts a request in the rules that hold for it, if each has room for it; else in none.
+    /// Counts a request of a key in the rules that hold for it, if each has room for it; else in none.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; [`Error::Busy`] if too many others were writing the same counters. In both cases it may have
     /// been counted, in all rules or in none.
     pub async fn admit(
         &self,
-        requester: &Requester,
+        verified: &VerifiedKey,
+        client_ip: Option<ClientAddress>,
         rules: &Rules,
         holding: &[&Limit],
         deadline: Deadline,
@@ -87,7 +86,8 @@ impl Store {
         if holding.is_empty() {
             return Ok(Admission::default());
         }
-        let counters = counters(requester, rules, holding, u32::from_be_bytes(random()?));
+        let requester = Requester { app: verified.app().number, key: verified.key().id, client_ip };
+        let counters = counters(&requester, rules, holding, u32::from_be_bytes(random()?));
         let collisions = AtomicU32::new(0);
         let admitted = deadline.in_time(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
         admitted.unwrap_or_else(|_| {

@@ -137,7 +137,7 @@ impl Held {
         held: Option<&Keyring>,
     ) -> Result<Self, OpenError> {
         let read_at = table.clock().now();
-        let ring = unlock(provider, &table.peppers().await?, held).await?;
+        let ring = unlock(provider, &table.wrapped_peppers().await?, held).await?;
         Ok(Self { ring: Arc::new(ring), read_at })
     }
 }

@@ -14,7 +14,7 @@ use keyward_pepper::KeyProvider;
 
 use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, instant};
 use crate::record::{self, RowCountRecord};
-use crate::{Error, Table};
+use crate::{Error, OperatorAccess, Table};
 
 pub(crate) use held::Peppers;
 pub use held::{OpenError, PICKED_UP};
@@ -43,7 +43,11 @@ impl Table {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn peppers(&self) -> Result<Vec<PepperRecord>, Error> {
+    pub async fn peppers(&self, _operator: &OperatorAccess) -> Result<Vec<PepperRecord>, Error> {
+        self.wrapped_peppers().await
+    }
+
+    pub(crate) async fn wrapped_peppers(&self) -> Result<Vec<PepperRecord>, Error> {
         let mut peppers = Vec::new();
         let mut below = None;
         loop {
@@ -63,9 +67,13 @@ impl Table {
     ///
     /// # Errors
     /// The table or the key provider fails: no version was activated.
-    pub async fn rotate_pepper(&self, provider: &dyn KeyProvider) -> Result<PepperVersion, OpenError> {
+    pub async fn rotate_pepper(
+        &self,
+        _operator: &OperatorAccess,
+        provider: &dyn KeyProvider,
+    ) -> Result<PepperVersion, OpenError> {
         for _ in 0..ATTEMPTS {
-            let peppers = self.peppers().await?;
+            let peppers = self.wrapped_peppers().await?;
             let last = peppers.first();
             let pending = last.filter(|last| last.activated_at.is_none()).and_then(PepperRecord::wrapped);
             let version = last.map_or(0, |last| last.version.0);
@@ -97,10 +105,14 @@ impl Table {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn count_pepper_rows(&self, sweep: &Sweep<'_>) -> Result<Vec<PepperRecord>, Error> {
+    pub async fn count_pepper_rows(
+        &self,
+        _operator: &OperatorAccess,
+        sweep: &Sweep<'_>,
+    ) -> Result<Vec<PepperRecord>, Error> {
         let at = self.clock().now();
         let counts = self.count_rows(sweep).await?;
-        let mut peppers = self.peppers().await?;
+        let mut peppers = self.wrapped_peppers().await?;
         for pepper in &mut peppers {
             let none = RowCount { at, rows: 0, beneath: 0 };
             let count = counts.get(&pepper.version).copied().unwrap_or(none);
@@ -117,9 +129,14 @@ impl Table {
     /// # Errors
     /// [`Error::NotFound`] if there is no such version or it is retired already; [`Error::Conflict`] if it is the current
     /// one, if that one was activated so lately that rows could still be made with this one, or while a row needs it.
-    pub async fn retire_pepper(&self, version: PepperVersion, sweep: &Sweep<'_>) -> Result<(), Error> {
+    pub async fn retire_pepper(
+        &self,
+        operator: &OperatorAccess,
+        version: PepperVersion,
+        sweep: &Sweep<'_>,
+    ) -> Result<(), Error> {
         const UNKNOWN: Error = Error::NotFound("there is no such version of the pepper, or it is retired");
-        let peppers = self.peppers().await?;
+        let peppers = self.wrapped_peppers().await?;
         let pepper = peppers.iter().find(|pepper| pepper.version == version);
         if pepper.is_none_or(|pepper| pepper.wrapped.is_none()) {
             return Err(UNKNOWN);
@@ -138,7 +155,7 @@ impl Table {
                 settled.format("%H:%M:%S UTC")
             )));
         }
-        let counted = self.count_pepper_rows(sweep).await?;
+        let counted = self.count_pepper_rows(operator, sweep).await?;
         let counted = counted.iter().find(|pepper| pepper.version == version);
         let count = counted.and_then(|pepper| pepper.counted).ok_or(UNKNOWN)?;
         if count.rows + count.beneath > 0 {

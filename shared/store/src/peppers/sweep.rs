@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{Counts, settled_at};
 use crate::item::{ATTEMPTS, Item, Key, key_of, pause};
 use crate::record::{self, RepepperJob, Segment, tag_of, tag_value};
-use crate::{Error, Store, Table};
+use crate::{Error, OperatorAccess, Store, Table};
 
 /// How many parts of the table are read at the same time.
 const SEGMENTS: i32 = 4;
@@ -95,7 +95,7 @@ impl Table {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn approximate_items(&self) -> Result<u64, Error> {
+    pub async fn approximate_items(&self, _operator: &OperatorAccess) -> Result<u64, Error> {
         let described = self.client().describe_table().table_name(self.name()).send().await?;
         let count = described.table.and_then(|table| table.item_count).unwrap_or_default();
         Ok(u64::try_from(count).unwrap_or_default())
@@ -191,9 +191,9 @@ impl Store {
     ///
     /// # Errors
     /// As all calls of the store. What was done stays done.
-    pub async fn repepper(&self, sweep: &Sweep<'_>) -> Result<Repeppered, Error> {
+    pub async fn repepper(&self, _operator: &OperatorAccess, sweep: &Sweep<'_>) -> Result<Repeppered, Error> {
         let ring = self.peppers.newest().await?;
-        let peppers = self.table.peppers().await?;
+        let peppers = self.table.wrapped_peppers().await?;
         if !peppers.iter().any(|pepper| pepper.version < ring.current() && pepper.wrapped.is_some()) {
             return Ok(Repeppered::default());
         }
