@@ -120,6 +120,13 @@ async fn a_scheme_that_only_dead_keys_name_can_be_deleted() {
     refused.is_error(400, "in_use");
     backend.delete("/api-auth/apps/gone").await.ok();
     assert_eq!(delete_scheme(&backend, "own").await, 204, "one has expired, the others' app is gone");
+    let released = Client::new(keyward.sdk_config())
+        .scan()
+        .table_name(TABLE)
+        .filter_expression("#action = :released")
+        .expression_attribute_names("#action", "action")
+        .expression_attribute_values(":released", AttributeValue::S("scheme.released".into()));
+    assert_eq!(released.send().await.unwrap().count(), 2, "25 keys at a time, each time with its event");
 
     // A scheme that is made anew has nothing to do with them.
     create_scheme(&backend, "own").await;

@@ -119,6 +119,12 @@ pub enum Action {
     /// A rate-limit scheme was deleted.
     #[serde(rename = "scheme.deleted")]
     SchemeDeleted,
+    /// A scheme was taken from keys that can never work again.
+    #[serde(rename = "scheme.released")]
+    SchemeReleased,
+    /// A deployment was made, other than the first.
+    #[serde(rename = "deployment.created")]
+    DeploymentCreated,
     /// A root key was made.
     #[serde(rename = "root_key.created")]
     RootKeyCreated,

@@ -98,6 +98,11 @@ impl RootAccess {
         Err(Error::Forbidden(format!("this root key lacks the scope '{}'", scope.as_str())))
     }
 
+    /// An event of this backend's; the caller fills in what it is about.
+    pub(crate) fn event(&self, store: &Store, action: Action) -> Result<Event, Error> {
+        store.event(self.deployment_id, action, self.actor(), &self.origin)
+    }
+
     pub(crate) fn actor(&self) -> Actor {
         Actor::RootKey { id: self.id }
     }
@@ -139,6 +144,12 @@ impl AppAccess {
     /// Whether it is the SaaS's backend that asks, rather than a customer's browser.
     pub fn is_backend(&self) -> bool {
         matches!(self.actor, Actor::RootKey { .. })
+    }
+
+    /// An event about the app.
+    pub(crate) fn event(&self, store: &Store, action: Action) -> Result<Event, Error> {
+        let event = store.event(self.app.deployment_id, action, self.actor.clone(), &self.origin)?;
+        Ok(about_app(event, &self.app))
     }
 
     pub(crate) fn require(&self, capability: Capability) -> Result<(), Error> {
@@ -184,11 +195,6 @@ impl Store {
             rate_limits: vec![],
             origin: origin.clone(),
         })
-    }
-
-    pub(crate) fn app_event(&self, access: &AppAccess, action: Action) -> Result<Event, Error> {
-        let event = self.event(access.app.deployment_id, action, access.actor.clone(), &access.origin)?;
-        Ok(about_app(event, &access.app))
     }
 }
 

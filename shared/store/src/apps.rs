@@ -2,7 +2,8 @@
 //! `DEPLOYMENT#<id>#APPS#ACTIVE|INACTIVE` / `<created ms>#<number>`, an entry in exactly one of the two.
 
 use crate::access::{about_app, capabilities};
-use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, check_size, entry};
+use crate::change::Change;
+use crate::item::{CALLER_BYTES, Expression, Item, Key, check_size, entry};
 use crate::record::{self, AppBySlug, readable};
 use crate::schemes::{User, count_use};
 use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
@@ -15,7 +16,7 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
 use keyward_core::route::RoutePermission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
-use keyward_core::{App, Bounds, InvalidField};
+use keyward_core::{App, Bounds};
 
 /// An app to be made.
 #[derive(Debug, Clone)]
@@ -166,22 +167,17 @@ impl Store {
         size_checked(&app)?;
         let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);
-        let mut transaction = Transaction::new(&self.table)
-            .create(record::item(&slug, &AppBySlug { number: app.number })?)?
-            .create(record::item(&key(app.number), &app)?)?
-            .write(entry(&list_key(&app)))?
-            .write(self.app_change(access, &app, Action::AppCreated)?)?;
+        let exists = Error::Conflict(format!("API auth app '{}' already exists", app.app_slug));
+        let number_taken = Error::Conflict("the new app's number was taken; try again".into());
+        let mut change = Change::new(self, &about_app(access.event(self, Action::AppCreated)?, &app))?
+            .create(record::item(&slug, &AppBySlug { number: app.number })?, exists)?
+            .create(record::item(&key(app.number), &app)?, number_taken)?
+            .put(entry(&list_key(&app)))?;
         if let Some(scheme) = &app.rate_limit_scheme_slug {
-            transaction = count_use(transaction, app.deployment_id, scheme, User::App, 1)?;
+            change = count_use(change, app.deployment_id, scheme, User::App, 1)?;
         }
-        match transaction.commit().await? {
-            Commit::Done => Ok((app, rules)),
-            Commit::Refused(places) if places.contains(&0) => {
-                Err(Error::Conflict(format!("API auth app '{}' already exists", app.app_slug)))
-            }
-            Commit::Refused(places) if places.contains(&4) => Err(unknown_scheme()),
-            Commit::Refused(_) => Err(Error::Conflict("the new app's number was taken; try again".into())),
-        }
+        change.commit().await?;
+        Ok((app, rules))
     }
 
     /// The apps of the caller's deployment, newest first. Deleted ones are never listed, and one that cannot be read is
@@ -266,27 +262,20 @@ impl Store {
         let after = changed(before.clone(), changes, self.clock().now());
         size_checked(&after)?;
         let rules = self.rules_of(&after).await?;
-        let mut transaction = self.change_app(access, &stored, &before, &after, Action::AppUpdated)?;
+        let mut change = self.change_app(access, &stored, &before, &after, Action::AppUpdated)?;
         if before.is_active != after.is_active {
-            transaction = transaction
-                .delete(&list_key(&before), Expression::default())?
-                .write(entry(&list_key(&after)))?;
+            change = change.delete(&list_key(&before))?.put(entry(&list_key(&after)))?;
         }
-        let counted_from = transaction.len();
         if before.rate_limit_scheme_slug != after.rate_limit_scheme_slug {
             if let Some(scheme) = &after.rate_limit_scheme_slug {
-                transaction = count_use(transaction, after.deployment_id, scheme, User::App, 1)?;
+                change = count_use(change, after.deployment_id, scheme, User::App, 1)?;
             }
             if let Some(scheme) = &before.rate_limit_scheme_slug {
-                transaction = count_use(transaction, after.deployment_id, scheme, User::App, -1)?;
+                change = count_use(change, after.deployment_id, scheme, User::App, -1)?;
             }
         }
-        match transaction.commit().await? {
-            Commit::Done => Ok((after, rules)),
-            Commit::Refused(places) if places.contains(&0) => Err(changed_meanwhile()),
-            Commit::Refused(places) if places.contains(&counted_from) => Err(unknown_scheme()),
-            Commit::Refused(_) => Err(changed_meanwhile()),
-        }
+        change.commit().await?;
+        Ok((after, rules))
     }
 
     /// Deletes an app: its keys stop working, its slug stays taken.
@@ -299,16 +288,13 @@ impl Store {
         let now = self.clock().now();
         let after =
             App { deleted_at: Some(now), updated_at: now, revision: before.revision + 1, ..before.clone() };
-        let mut transaction = self
+        let mut change = self
             .change_app(access, &stored, &before, &after, Action::AppDeleted)?
-            .delete(&list_key(&before), Expression::default())?;
+            .delete(&list_key(&before))?;
         if let Some(scheme) = &before.rate_limit_scheme_slug {
-            transaction = count_use(transaction, before.deployment_id, scheme, User::App, -1)?;
+            change = count_use(change, before.deployment_id, scheme, User::App, -1)?;
         }
-        match transaction.commit().await? {
-            Commit::Done => Ok(()),
-            Commit::Refused(_) => Err(changed_meanwhile()),
-        }
+        change.commit().await
     }
 
     /// Access to the keys and the log of an app, for a backend.
@@ -392,16 +378,10 @@ impl Store {
         before: &App,
         after: &App,
         action: Action,
-    ) -> Result<Transaction<'_>, Error> {
-        let change = record::update(stored, after, Expression::unchanged(before.revision))?;
-        Transaction::new(&self.table)
-            .update(&key(after.number), change)?
-            .write(self.app_change(access, after, action)?)
-    }
-
-    fn app_change(&self, access: &RootAccess, app: &App, action: Action) -> Result<Item, Error> {
-        let event = self.event(app.deployment_id, action, access.actor(), &access.origin)?;
-        self.event_item(&about_app(event, app))
+    ) -> Result<Change<'_>, Error> {
+        let update = record::update(stored, after, Expression::unchanged(before.revision))?;
+        let event = about_app(access.event(self, action)?, after);
+        Change::new(self, &event)?.update(&key(after.number), update, changed_meanwhile())
     }
 }
 
@@ -439,8 +419,4 @@ fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
 
 fn changed_meanwhile() -> Error {
     Error::Conflict("the app was changed at the same time; try again".into())
-}
-
-pub(crate) fn unknown_scheme() -> Error {
-    InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
 }

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use keyward_core::Deployment;
+use keyward_core::audit::Action;
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::id::DeploymentId;
 use keyward_core::text::Name;
@@ -15,7 +16,8 @@ use keyward_core::token::{RootKey, Token};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 
-use crate::item::{Commit, Key, Transaction};
+use crate::change::{Change, id_taken};
+use crate::item::Key;
 use crate::record::{self, FirstDeployment};
 use crate::{Error, OperatorAccess, PICKED_UP, PublicAccess, Scope, SessionAccess, Store, Table, random};
 
@@ -42,15 +44,17 @@ impl Store {
     ) -> Result<Option<(Deployment, Token<RootKey>)>, Error> {
         let deployment = self.new_deployment(name, mode, vec![])?;
         let first = FirstDeployment { deployment_id: deployment.id };
-        let transaction = Transaction::new(&self.table)
-            .create(record::item(&first_key(), &first)?)?
-            .create(record::item(&key(deployment.id), &deployment)?)?;
-        let (transaction, token) =
-            self.add_root_key(transaction, operator, deployment.id, root_key, &Scope::ALL).await?;
-        match transaction.commit().await? {
-            Commit::Done => Ok(Some((deployment, token))),
-            Commit::Refused(places) if places.contains(&0) => Ok(None),
-            Commit::Refused(_) => Err(id_taken()),
+        let exists = Error::Conflict("there is a deployment already".into());
+        let (change, token) = self.new_root_key(operator, deployment.id, root_key, &Scope::ALL).await?;
+        let made = change
+            .create(record::item(&first_key(), &first)?, exists)?
+            .create(record::item(&key(deployment.id), &deployment)?, id_taken())?
+            .commit()
+            .await;
+        match made {
+            Ok(()) => Ok(Some((deployment, token))),
+            Err(Error::Conflict(_)) if self.table.public_access().await?.is_some() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -60,17 +64,16 @@ impl Store {
     /// As all calls of the store.
     pub async fn create_deployment(
         &self,
-        _operator: &OperatorAccess,
+        operator: &OperatorAccess,
         name: Name,
         mode: Mode,
         allowed_origins: Vec<String>,
     ) -> Result<Deployment, Error> {
         let deployment = self.new_deployment(name, mode, allowed_origins)?;
+        let event = operator.event(self, deployment.id, Action::DeploymentCreated)?;
         let made = record::item(&key(deployment.id), &deployment)?;
-        match Transaction::new(&self.table).create(made)?.commit().await? {
-            Commit::Done => Ok(deployment),
-            Commit::Refused(_) => Err(id_taken()),
-        }
+        Change::new(self, &event)?.create(made, id_taken())?.commit().await?;
+        Ok(deployment)
     }
 
     /// A deployment with an ES256 key of which only the public half is kept: nothing is signed with it, so no token that
@@ -151,10 +154,6 @@ impl Store {
 pub(crate) struct ReadDeployment {
     at: DateTime<Utc>,
     deployment: Arc<Deployment>,
-}
-
-fn id_taken() -> Error {
-    Error::Conflict("the new id was taken; try again".into())
 }
 
 fn public_key() -> Result<PublicKey, Error> {

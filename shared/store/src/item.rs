@@ -3,14 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, ConditionCheck, Delete, KeysAndAttributes, Put, ReturnConsumedCapacity,
-    TransactWriteItem, Update,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use keyward_core::InvalidField;
@@ -158,133 +153,6 @@ impl Expression {
     }
 }
 
-/// What came of a transaction.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Commit {
-    /// All of it was written.
-    Done,
-    /// None of it was written: the conditions at these places, counted from 0, did not hold.
-    Refused(Vec<usize>),
-}
-
-/// Changes that are made together or not at all.
-pub(crate) struct Transaction<'t> {
-    table: &'t Table,
-    writes: Vec<TransactWriteItem>,
-}
-
-impl<'t> Transaction<'t> {
-    pub(crate) fn new(table: &'t Table) -> Self {
-        Self { table, writes: Vec::new() }
-    }
-
-    /// How many writes there are: the place of the next one.
-    pub(crate) fn len(&self) -> usize {
-        self.writes.len()
-    }
-
-    /// Writes an item whose key must be free.
-    pub(crate) fn create(self, item: Item) -> Result<Self, Error> {
-        self.put(item, Expression::condition("attribute_not_exists(pk)"))
-    }
-
-    /// Writes an item in any case.
-    pub(crate) fn write(self, item: Item) -> Result<Self, Error> {
-        self.put(item, Expression::default())
-    }
-
-    pub(crate) fn put(mut self, item: Item, on: Expression) -> Result<Self, Error> {
-        let put = Put::builder()
-            .table_name(self.table.name())
-            .set_item(Some(item))
-            .set_expression_attribute_names(on.names())
-            .set_expression_attribute_values(on.values())
-            .set_condition_expression(on.condition)
-            .build()?;
-        self.writes.push(TransactWriteItem::builder().put(put).build());
-        Ok(self)
-    }
-
-    pub(crate) fn update(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
-        let update = Update::builder()
-            .table_name(self.table.name())
-            .set_key(Some(key.attributes()))
-            .set_update_expression(on.update())
-            .set_expression_attribute_names(on.names())
-            .set_expression_attribute_values(on.values())
-            .set_condition_expression(on.condition)
-            .build()?;
-        self.writes.push(TransactWriteItem::builder().update(update).build());
-        Ok(self)
-    }
-
-    pub(crate) fn delete(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
-        let delete = Delete::builder()
-            .table_name(self.table.name())
-            .set_key(Some(key.attributes()))
-            .set_expression_attribute_names(on.names())
-            .set_expression_attribute_values(on.values())
-            .set_condition_expression(on.condition)
-            .build()?;
-        self.writes.push(TransactWriteItem::builder().delete(delete).build());
-        Ok(self)
-    }
-
-    /// Requires that another item is as it was read.
-    pub(crate) fn check(mut self, key: &Key, on: Expression) -> Result<Self, Error> {
-        let check = ConditionCheck::builder()
-            .table_name(self.table.name())
-            .set_key(Some(key.attributes()))
-            .set_expression_attribute_names(on.names())
-            .set_expression_attribute_values(on.values())
-            .set_condition_expression(on.condition)
-            .build()?;
-        self.writes.push(TransactWriteItem::builder().condition_check(check).build());
-        Ok(self)
-    }
-
-    /// Writes it all, trying again while other transactions hold the same items.
-    pub(crate) async fn commit(self) -> Result<Commit, Error> {
-        let mut idempotency = request_token()?;
-        for attempt in 0..ATTEMPTS {
-            let sent = self
-                .table
-                .client()
-                .transact_write_items()
-                .client_request_token(&idempotency)
-                .set_transact_items(Some(self.writes.clone()))
-                .send()
-                .await;
-            let Err(error) = sent else { return Ok(Commit::Done) };
-            match error.as_service_error() {
-                Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                    let reasons = cancelled.cancellation_reasons();
-                    let refused: Vec<usize> = reasons
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"))
-                        .map(|(place, _)| place)
-                        .collect();
-                    if !refused.is_empty() {
-                        return Ok(Commit::Refused(refused));
-                    }
-                    let passing = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
-                    if !reasons.iter().any(|r| r.code().is_some_and(|c| passing.contains(&c))) {
-                        return Err(error.into());
-                    }
-                    idempotency = request_token()?;
-                }
-                // An earlier attempt whose answer was lost is still being made: asked again by the same token, it is
-                // told how that one ended.
-                Some(service) if service.code() == Some("TransactionInProgressException") => {}
-                _ => return Err(error.into()),
-            }
-            pause(attempt).await?;
-        }
-        Err(Error::Unavailable("a transaction kept colliding with others".into()))
-    }
-}
-
 /// A token by which DynamoDB recognises a transaction that is sent again.
 pub(crate) fn request_token() -> Result<String, Error> {
     Ok(format!("{:032x}", u128::from_be_bytes(random()?)))
@@ -398,9 +266,8 @@ impl Table {
         }
     }
 
-    /// Writes an item whose key must be free, for keys that nobody else makes: one that is taken was written by an earlier
-    /// attempt whose answer was lost.
-    pub(crate) async fn put_new(&self, item: Item) -> Result<(), Error> {
+    /// Writes an item whose key must be free. Whether it was: an earlier attempt whose answer was lost may have written it.
+    pub(crate) async fn put_new(&self, item: Item) -> Result<bool, Error> {
         let sent = self
             .client()
             .put_item()
@@ -411,14 +278,15 @@ impl Table {
             .send()
             .await;
         match sent {
+            Ok(_) => Ok(true),
             Err(error)
-                if !error
+                if error
                     .as_service_error()
                     .is_some_and(PutItemError::is_conditional_check_failed_exception) =>
             {
-                Err(error.into())
+                Ok(false)
             }
-            _ => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use keyward_core::audit::Action;
+use keyward_core::audit::{Action, Event};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::instant::Instant;
 use keyward_core::key::Owner;
@@ -16,8 +16,8 @@ use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_core::verified::Verification;
 use keyward_core::{ApiKey, App, Bounds, InvalidField};
 
-use crate::apps::unknown_scheme;
-use crate::item::{CALLER_BYTES, Commit, Expression, Item, Key, Transaction, check_size, entry, instant};
+use crate::change::Change;
+use crate::item::{CALLER_BYTES, Expression, Item, Key, check_size, entry, instant};
 use crate::record::{self, readable, set_tag, with_tag};
 use crate::schemes::{User, count_use, user_key};
 use crate::{AppAccess, Error, Store, apps, random};
@@ -149,21 +149,19 @@ impl Store {
         size_checked(&made)?;
         let rules = self.rules_of_key(app, &made).await?;
         let tag = self.peppers.current().await?.tag_api_key(app.deployment_id, &token)?;
-        let mut transaction = Transaction::new(&self.table)
-            .create(with_tag(record::item(&key(made.id), &made)?, &tag))?
-            .write(entry(&list_key(&made)))?
-            .check(&apps::key(app.number), Expression::unchanged(app.revision))?
-            .write(self.key_change(access, &made, Action::KeyCreated, None)?)?;
-        let scheme_at = transaction.len();
+        let mut change = Change::new(self, &key_event(access.event(self, Action::KeyCreated)?, &made))?
+            .create(with_tag(record::item(&key(made.id), &made)?, &tag), changed_meanwhile())?
+            .put(entry(&list_key(&made)))?
+            .require(&apps::key(app.number), Expression::unchanged(app.revision), changed_meanwhile())?;
         if let Some(scheme) = &made.rate_limit_scheme_slug {
-            transaction = count_use(transaction, app.deployment_id, scheme, User::Key, 1)?
-                .write(entry(&user_key(app.deployment_id, scheme, made.id)))?;
+            change = count_use(change, app.deployment_id, scheme, User::Key, 1)?.put(entry(&user_key(
+                app.deployment_id,
+                scheme,
+                made.id,
+            )))?;
         }
-        match transaction.commit().await? {
-            Commit::Done => Ok((made, rules, token)),
-            Commit::Refused(places) if places == [scheme_at] => Err(unknown_scheme()),
-            Commit::Refused(_) => Err(changed_meanwhile()),
-        }
+        change.commit().await?;
+        Ok((made, rules, token))
     }
 
     /// The keys of an app, newest first: all, or a page of `limit` below the key `before`. One that cannot be read is left
@@ -243,17 +241,12 @@ impl Store {
             ..before.clone()
         };
         let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;
-        let change = record::update(&stored, &after, Expression::unchanged(before.revision))?;
-        let change = set_tag(change, &tag);
-        let commit = Transaction::new(&self.table)
-            .update(&key(id), change)?
-            .write(self.key_change(access, &after, Action::KeyRotated, None)?)?
+        let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
+        Change::new(self, &key_event(access.event(self, Action::KeyRotated)?, &after))?
+            .update(&key(id), set_tag(update, &tag), changed_meanwhile())?
             .commit()
             .await?;
-        match commit {
-            Commit::Done => Ok((after, rules, token)),
-            Commit::Refused(_) => Err(changed_meanwhile()),
-        }
+        Ok((after, rules, token))
     }
 
     /// Revokes a key, for good. `Ok(None)` says that it was revoked already, and nothing was changed.
@@ -280,19 +273,20 @@ impl Store {
                 revision: before.revision + 1,
                 ..before.clone()
             };
-            let change = record::update(&stored, &after, Expression::unchanged(before.revision))?;
-            let mut transaction = Transaction::new(&self.table)
-                .update(&key(id), change)?
-                .delete(&list_key(&before), Expression::default())?
-                .write(entry(&list_key(&after)))?
-                .write(self.key_change(access, &after, Action::KeyRevoked, reason.clone())?)?;
+            let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
+            let event = key_event(access.event(self, Action::KeyRevoked)?, &after);
+            let mut change = Change::new(self, &Event { reason: reason.clone(), ..event })?
+                .update(&key(id), update, changed_meanwhile())?
+                .delete(&list_key(&before))?
+                .put(entry(&list_key(&after)))?;
             if let Some(scheme) = &before.rate_limit_scheme_slug {
                 let listed = user_key(before.deployment_id, scheme, id);
-                transaction = count_use(transaction, before.deployment_id, scheme, User::Key, -1)?
-                    .delete(&listed, Expression::default())?;
+                change = count_use(change, before.deployment_id, scheme, User::Key, -1)?.delete(&listed)?;
             }
-            if transaction.commit().await? == Commit::Done {
-                return Ok(Some(after));
+            match change.commit().await {
+                Ok(()) => return Ok(Some(after)),
+                Err(Error::Conflict(_) | Error::Invalid(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Err(changed_meanwhile())
@@ -333,20 +327,10 @@ impl Store {
         let is_of_app = key.app == access.app.number && key.deployment_id == access.app.deployment_id;
         if is_of_app { Ok((key, stored)) } else { Err(unknown()) }
     }
+}
 
-    fn key_change(
-        &self,
-        access: &AppAccess,
-        key: &ApiKey,
-        action: Action,
-        reason: Option<Reason>,
-    ) -> Result<Item, Error> {
-        let mut event = self.app_event(access, action)?;
-        event.key_id = Some(key.id);
-        event.key_name = Some(key.name.clone());
-        event.reason = reason;
-        self.event_item(&event)
-    }
+fn key_event(event: Event, key: &ApiKey) -> Event {
+    Event { key_id: Some(key.id), key_name: Some(key.name.clone()), ..event }
 }
 
 fn size_checked(key: &ApiKey) -> Result<(), Error> {

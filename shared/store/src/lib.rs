@@ -10,6 +10,7 @@
 
 mod access;
 mod apps;
+mod change;
 mod checks;
 mod client;
 mod deadline;

@@ -8,7 +8,8 @@ use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Secret, Token};
 
-use crate::item::{Commit, Expression, Item, Key, Transaction, entry};
+use crate::change::{Change, id_taken};
+use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, readable, tag_of, with_tag};
 use crate::{Error, OperatorAccess, RootAccess, Scope, Store, random};
 
@@ -54,24 +55,19 @@ impl Store {
         if !self.table.has_deployment(deployment_id).await? {
             return Err(Error::NotFound("deployment not found"));
         }
-        let transaction = Transaction::new(&self.table);
-        let (transaction, token) =
-            self.add_root_key(transaction, operator, deployment_id, name, scopes).await?;
-        match transaction.commit().await? {
-            Commit::Done => Ok(token),
-            Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
-        }
+        let (change, token) = self.new_root_key(operator, deployment_id, name, scopes).await?;
+        change.commit().await?;
+        Ok(token)
     }
 
-    /// The transaction with the writes that make a root key, and its token.
-    pub(crate) async fn add_root_key<'t>(
+    /// The change that makes a root key, and its token.
+    pub(crate) async fn new_root_key(
         &self,
-        transaction: Transaction<'t>,
         operator: &OperatorAccess,
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
-    ) -> Result<(Transaction<'t>, Token<RootKey>), Error> {
+    ) -> Result<(Change<'_>, Token<RootKey>), Error> {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
@@ -79,11 +75,10 @@ impl Store {
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;
         event.key_name = Some(made.name.clone());
-        let transaction = transaction
-            .create(with_tag(record::item(&key(id), &made)?, &tag))?
-            .write(entry(&list_key(deployment_id, id)))?
-            .write(self.event_item(&event)?)?;
-        Ok((transaction, token))
+        let change = Change::new(self, &event)?
+            .create(with_tag(record::item(&key(id), &made)?, &tag), id_taken())?
+            .put(entry(&list_key(deployment_id, id)))?;
+        Ok((change, token))
     }
 
     /// The root keys of a deployment, newest first.
@@ -116,16 +111,11 @@ impl Store {
         let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyRevoked)?;
         event.key_name = Some(found.name);
-        let commit = Transaction::new(&self.table)
-            .delete(&key(id), Expression::condition("attribute_exists(pk)"))?
-            .delete(&list_key(deployment_id, id), Expression::default())?
-            .write(self.event_item(&event)?)?
+        Change::new(self, &event)?
+            .delete_if(&key(id), Expression::condition("attribute_exists(pk)"), UNKNOWN)?
+            .delete(&list_key(deployment_id, id))?
             .commit()
-            .await?;
-        match commit {
-            Commit::Done => Ok(()),
-            Commit::Refused(_) => Err(UNKNOWN),
-        }
+            .await
     }
 
     /// Recognises a root key.

@@ -8,9 +8,10 @@ use keyward_core::audit::Action;
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::rate_limit::Rules;
 use keyward_core::text::{Description, Name, Slug};
-use keyward_core::{ApiKey, App};
+use keyward_core::{ApiKey, App, InvalidField};
 
-use crate::item::{Commit, Expression, Item, Key, Transaction, check_size, number};
+use crate::change::Change;
+use crate::item::{Expression, Item, Key, check_size, number};
 use crate::record::{self, readable};
 use crate::{Error, RootAccess, Scope, Store, apps, keys, random};
 
@@ -115,13 +116,10 @@ impl Store {
         let key = key(access.deployment_id, &scheme.slug);
         let mut item = record::item(&key, &scheme)?;
         item.extend(["apps", "api_keys"].map(|count| (count.to_owned(), number(0))));
-        let transaction = Transaction::new(&self.table).create(item)?;
-        match self.record_scheme(transaction, access, Action::SchemeCreated).await? {
-            Commit::Done => Ok(scheme),
-            Commit::Refused(_) => {
-                Err(Error::Conflict(format!("Rate limit scheme '{}' already exists", scheme.slug)))
-            }
-        }
+        let exists = Error::Conflict(format!("Rate limit scheme '{}' already exists", scheme.slug));
+        let event = access.event(self, Action::SchemeCreated)?;
+        Change::new(self, &event)?.create(item, exists)?.commit().await?;
+        Ok(scheme)
     }
 
     /// The schemes of the caller's deployment, the one that changed last first. One that cannot be read is left out.
@@ -197,15 +195,13 @@ impl Store {
             ..before
         };
         size_checked(&after)?;
-        let change = record::update(&stored, &after, Expression::unchanged(read))?;
-        let key = key(access.deployment_id, slug);
-        let transaction = Transaction::new(&self.table).update(&key, change)?;
-        match self.record_scheme(transaction, access, Action::SchemeUpdated).await? {
-            Commit::Done => Ok(after),
-            Commit::Refused(_) => {
-                Err(Error::Conflict("the rate limit scheme was changed at the same time; try again".into()))
-            }
-        }
+        let update = record::update(&stored, &after, Expression::unchanged(read))?;
+        let changed = Error::Conflict("the rate limit scheme was changed at the same time; try again".into());
+        Change::new(self, &access.event(self, Action::SchemeUpdated)?)?
+            .update(&key(access.deployment_id, slug), update, changed)?
+            .commit()
+            .await?;
+        Ok(after)
     }
 
     /// Deletes a scheme that nothing uses.
@@ -215,25 +211,25 @@ impl Store {
     pub async fn delete_scheme(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
         let before = self.scheme(access, slug).await?;
         if before.apps == 0 && before.api_keys > 0 {
-            self.release(access.deployment_id, slug).await?;
+            self.release(access, slug).await?;
         }
         let unused =
             Expression::condition("apps = :none AND (attribute_not_exists(api_keys) OR api_keys = :none)")
                 .value(":none", number(0));
-        let transaction = Transaction::new(&self.table).delete(&key(access.deployment_id, slug), unused)?;
-        match self.record_scheme(transaction, access, Action::SchemeDeleted).await? {
-            Commit::Done => Ok(()),
-            Commit::Refused(_) if before.apps == 0 => {
-                Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to active API keys"))
-            }
-            Commit::Refused(_) => {
-                Err(Error::InUse("Cannot delete rate limit scheme while it is assigned to API auth apps"))
-            }
-        }
+        let in_use = Error::InUse(if before.apps == 0 {
+            "Cannot delete rate limit scheme while it is assigned to active API keys"
+        } else {
+            "Cannot delete rate limit scheme while it is assigned to API auth apps"
+        });
+        Change::new(self, &access.event(self, Action::SchemeDeleted)?)?
+            .delete_if(&key(access.deployment_id, slug), unused, in_use)?
+            .commit()
+            .await
     }
 
     /// Takes a scheme from the keys that have it for their own and can never work again, up to the first one that may.
-    async fn release(&self, deployment: DeploymentId, slug: &Slug) -> Result<(), Error> {
+    async fn release(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
+        let deployment = access.deployment_id;
         let mut below: Option<String> = None;
         loop {
             let listed =
@@ -260,31 +256,24 @@ impl Store {
             if !found.iter().all(is_dead) {
                 return Ok(());
             }
-            let mut transaction = Transaction::new(&self.table);
+            let changed = || Error::Conflict("a key was changed at the same time".into());
+            let mut change = Change::new(self, &access.event(self, Action::SchemeReleased)?)?;
             for of in &found {
                 let released = Expression::unchanged(of.revision)
                     .set("revision", number(of.revision + 1))
                     .remove("rate_limit_scheme_slug");
-                transaction = transaction
-                    .update(&keys::key(of.id), released)?
-                    .delete(&user_key(deployment, slug, of.id), Expression::default())?;
+                change = change
+                    .update(&keys::key(of.id), released, changed())?
+                    .delete(&user_key(deployment, slug, of.id))?;
             }
             let counted =
                 Expression::condition("attribute_exists(pk)").add("api_keys", format!("-{}", found.len()));
-            // If one of them was changed meanwhile, it still counts.
-            transaction.update(&key(deployment, slug), counted)?.commit().await?;
-            below = listed.into_iter().next_back();
+            match change.update(&key(deployment, slug), counted, changed())?.commit().await {
+                // One that was changed meanwhile still counts.
+                Ok(()) | Err(Error::Conflict(_)) => below = listed.into_iter().next_back(),
+                Err(error) => return Err(error),
+            }
         }
-    }
-
-    async fn record_scheme(
-        &self,
-        transaction: Transaction<'_>,
-        access: &RootAccess,
-        action: Action,
-    ) -> Result<Commit, Error> {
-        let event = self.event(access.deployment_id, action, access.actor(), &access.origin)?;
-        transaction.write(self.event_item(&event)?)?.commit().await
     }
 }
 
@@ -297,18 +286,22 @@ pub(crate) enum User {
 
 /// Counts an app or a key in or out of a scheme, which must exist.
 pub(crate) fn count_use<'t>(
-    transaction: Transaction<'t>,
+    change: Change<'t>,
     deployment: DeploymentId,
     slug: &Slug,
     user: User,
     by: i8,
-) -> Result<Transaction<'t>, Error> {
+) -> Result<Change<'t>, Error> {
     let count = match user {
         User::App => "apps",
         User::Key => "api_keys",
     };
     let counted = Expression::condition("attribute_exists(pk)").add(count, by);
-    transaction.update(&key(deployment, slug), counted)
+    change.update(&key(deployment, slug), counted, unknown_scheme())
+}
+
+fn unknown_scheme() -> Error {
+    InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
 }
 
 /// That a scheme is read for one read unit.

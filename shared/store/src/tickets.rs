@@ -14,7 +14,8 @@ use keyward_core::token::{self, Secret, Token};
 use keyward_core::{App, Deployment};
 
 use crate::access::about_app;
-use crate::item::{Commit, Expression, Key, Transaction, purged_at, string};
+use crate::change::{Change, id_taken};
+use crate::item::{Expression, Key, purged_at, string};
 use crate::record::{self, tag_of, with_tag};
 use crate::{Error, RootAccess, Scope, SessionAccess, Store, random, sessions};
 
@@ -106,16 +107,9 @@ impl Store {
         };
         let tag = self.peppers.current().await?.tag_token(ticket.deployment_id, &token)?;
         let row = purged_at(record::item(&key(id), &ticket)?, ticket.expires_at);
-        let event = self.event(access.deployment_id, Action::TicketIssued, access.actor(), &access.origin)?;
-        let commit = Transaction::new(&self.table)
-            .create(with_tag(row, &tag))?
-            .write(self.event_item(&about_app(event, &app))?)?
-            .commit()
-            .await?;
-        match commit {
-            Commit::Done => Ok((ticket, token)),
-            Commit::Refused(_) => Err(Error::Conflict("the new id was taken; try again".into())),
-        }
+        let event = about_app(access.event(self, Action::TicketIssued)?, &app);
+        Change::new(self, &event)?.create(with_tag(row, &tag), id_taken())?.commit().await?;
+        Ok((ticket, token))
     }
 
     async fn refuse_ticket<T>(
@@ -126,13 +120,12 @@ impl Store {
         rule: &str,
         refusal: Error,
     ) -> Result<T, Error> {
-        let mut event =
-            self.event(access.deployment_id, Action::TicketRefused, access.actor(), &access.origin)?;
+        let mut event = access.event(self, Action::TicketRefused)?;
         event.outcome = Outcome::Blocked;
         event.blocked_by_rule = Some(rule.to_owned());
         event.app = app.map(|app| app.number);
         event.app_slug = Some(slug.clone());
-        Transaction::new(&self.table).write(self.event_item(&event)?)?.commit().await?;
+        Change::new(self, &event)?.commit().await?;
         Err(refusal)
     }
 
@@ -207,15 +200,11 @@ impl Store {
         let unused = Expression::condition("attribute_exists(pk) AND attribute_not_exists(#session)")
             .set("session", string(session.id));
         let tag = self.peppers.current().await?.tag_token(session.deployment_id, &token)?;
-        let commit = Transaction::new(&self.table)
-            .update(&key(ticket.id), unused)?
-            .create(sessions::row(&session, &tag)?)?
-            .write(self.event_item(&about_app(event, app))?)?
+        Change::new(self, &about_app(event, app))?
+            .update(&key(ticket.id), unused, Error::Unauthenticated)?
+            .create(sessions::row(&session, &tag)?, Error::Unauthenticated)?
             .commit()
             .await?;
-        match commit {
-            Commit::Done => Ok((session, token)),
-            Commit::Refused(_) => Err(Error::Unauthenticated),
-        }
+        Ok((session, token))
     }
 }

@@ -31,6 +31,7 @@ use keyward_core::{ClientAddress, VerifiedKey};
 pub(crate) use self::counter::CounterState;
 use self::counter::{Counter, Names, counters};
 use self::layout::LaidOut;
+use crate::change::PASSING;
 use crate::item::{ATTEMPTS, Item, Key, pause, request_token};
 use crate::memory::Memory;
 use crate::{Deadline, Error, Store, random};
@@ -398,10 +399,6 @@ impl Store {
         drop(sent);
     }
 }
-
-/// The reasons for which DynamoDB cancels a transaction that meets others in an item, or comes when an item has taken all that
-/// it can take.
-const PASSING: [&str; 3] = ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
 
 /// Whether DynamoDB throttles since one item is asked for too much, and not the table.
 fn is_by_key(reasons: &[ThrottlingReason]) -> bool {

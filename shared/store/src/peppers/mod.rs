@@ -12,7 +12,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_pepper::KeyProvider;
 
-use crate::item::{ATTEMPTS, Commit, Expression, Key, Transaction, instant};
+use crate::item::{ATTEMPTS, Expression, Key, instant};
 use crate::record::{self, RowCountRecord};
 use crate::{Error, OperatorAccess, Table};
 
@@ -85,7 +85,7 @@ impl Table {
                     let made = provider.generate(next).await?;
                     let pending = PepperRecord::new(made.clone(), self.clock().now());
                     let item = record::item(&key(next), &pending)?;
-                    if Transaction::new(self).create(item)?.commit().await? != Commit::Done {
+                    if !self.put_new(item).await? {
                         // Somebody else made it: that one counts.
                         continue;
                     }
@@ -95,7 +95,7 @@ impl Table {
             provider.unwrap(&made).await?;
             let activate = Expression::condition("attribute_exists(pk)")
                 .set_once("activated_at", instant(self.clock().now())?);
-            Transaction::new(self).update(&key(made.version), activate)?.commit().await?;
+            self.update(&key(made.version), activate).await?;
             return Ok(made.version);
         }
         Err(Error::Unavailable("the pepper was rotated by others at the same time".into()).into())
@@ -118,7 +118,7 @@ impl Table {
             let count = counts.get(&pepper.version).copied().unwrap_or(none);
             let note = Expression::condition("attribute_exists(pk)")
                 .set("counted", serde_dynamo::to_attribute_value(RowCountRecord::from(count))?);
-            Transaction::new(self).update(&key(pepper.version), note)?.commit().await?;
+            self.update(&key(pepper.version), note).await?;
             pepper.counted = Some(count);
         }
         Ok(peppers)
@@ -167,10 +167,7 @@ impl Table {
         let erase = Expression::condition("attribute_exists(#wrapped)")
             .set("retired_at", instant(now)?)
             .remove("wrapped");
-        match Transaction::new(self).update(&key(version), erase)?.commit().await? {
-            Commit::Done => Ok(()),
-            Commit::Refused(_) => Err(UNKNOWN),
-        }
+        if self.update(&key(version), erase).await? { Ok(()) } else { Err(UNKNOWN) }
     }
 }
 
