@@ -295,7 +295,7 @@ async fn paths_and_queries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_keys_that_do_not_extend_to_it() {
-    use keyward_store::Scope;
+    use keyward_core::root_key::Scope;
     let keyward = Keyward::start().await;
     acme(&keyward).await;
     let tickets = keyward.backend_with(keyward.deployment(), &[Scope::Tickets]).await;

@@ -2,9 +2,9 @@
 
 use chrono::{TimeDelta, Utc};
 use keyward_core::deployment::Mode;
+use keyward_core::root_key::Scope;
 use keyward_core::token::ApiKeyToken;
 use keyward_http::VerifyAuth;
-use keyward_store::Scope;
 use serde_json::{Value, json};
 
 use keyward_tests::{Answer, Backend, Keyward, check_body, text};

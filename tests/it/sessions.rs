@@ -2,8 +2,8 @@
 
 use chrono::TimeDelta;
 use keyward_core::deployment::Mode;
+use keyward_core::root_key::Scope;
 use keyward_http::Settings;
-use keyward_store::Scope;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -26,18 +26,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyward_audit::Recorder;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
 use keyward_cli::{FUNCTIONS, table_shape};
-use keyward_core::app::OnStoreError;
+use keyward_core::app::AppSettings;
 use keyward_core::deployment::Mode;
 use keyward_core::hashing::{Keyring, PepperVersion};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::key::Owner;
 use keyward_core::metadata::Metadata;
+use keyward_core::root_key::Scope;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{ApiKeyToken, Secret};
-use keyward_core::{ApiKey, App, Bounds, Clock, VerifiedKey};
+use keyward_core::{ApiKey, App, Clock, VerifiedKey};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application};
 use keyward_pepper::LocalKeyProvider;
-use keyward_store::{OperatorAccess, Scope, Table, dynamodb_client};
+use keyward_store::{OperatorAccess, Table, dynamodb_client};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -340,18 +341,8 @@ pub fn verified(app: AppNumber, id: KeyId) -> VerifiedKey {
         number: app,
         deployment_id: deployment,
         app_slug: slug.clone(),
-        name: name.clone(),
-        description: None,
-        key_prefix: prefix.clone(),
-        is_active: true,
-        permissions: Bounds::Unbounded,
-        resources: Bounds::Unbounded,
-        route_permissions: vec![],
-        rate_limit_scheme_slug: None,
-        on_store_error: OnStoreError::Deny,
         user_id: None,
-        organization_id: None,
-        workspace_id: None,
+        settings: AppSettings::new(name.clone(), prefix.clone()),
         created_at: now,
         updated_at: now,
         deleted_at: None,

@@ -1,7 +1,7 @@
 //! `/api-auth/apps`: apps, for backends.
 
 use axum::extract::State;
-use keyward_core::app::OnStoreError;
+use keyward_core::app::{AppSettings, NewApp, OnStoreError};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
@@ -10,7 +10,7 @@ use keyward_core::{Bounds, InvalidField};
 use keyward_http::{
     ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
 };
-use keyward_store::{AppChanges, ListApps, NewApp};
+use keyward_store::ListApps;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -53,60 +53,19 @@ pub(crate) async fn list(
     })))
 }
 
+/// The members of a request that makes or changes an app. Of those that can be changed, `None` is a member that is absent,
+/// `Some(None)` one that is null.
 #[derive(Debug, Deserialize)]
-pub(crate) struct CreateRequest {
+pub(crate) struct AppRequest {
+    /// Of a new app alone, as is `user_id`.
     app_slug: Option<String>,
     slug: Option<String>,
-    name: String,
-    key_prefix: Option<String>,
-    description: Option<String>,
-    permissions: Option<Vec<String>>,
-    resources: Option<Vec<String>>,
-    route_permissions: Option<Vec<WrittenRoute>>,
-    rate_limit_scheme_slug: Option<String>,
-    on_store_error: Option<String>,
     user_id: Option<LooseId>,
-    organization_id: Option<LooseId>,
-    workspace_id: Option<LooseId>,
-}
-
-pub(crate) async fn create(
-    State(services): State<Services>,
-    Root(access): Root,
-    Json(request): Json<CreateRequest>,
-) -> Result<Data<AppBody>, ApiError> {
-    let slug = request.app_slug.or(request.slug).ok_or_else(|| invalid_body("app_slug is required"))?;
-    let new = NewApp {
-        app_slug: Slug::parse("app_slug", &slug)?,
-        name: Name::parse("name", &request.name)?,
-        key_prefix: KeyPrefix::parse("key_prefix", request.key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?,
-        description: description(request.description)?,
-        permissions: Bounds::from_list(permissions("permissions", request.permissions)?),
-        resources: resources(request.resources)?,
-        route_permissions: route_permissions(request.route_permissions)?,
-        rate_limit_scheme_slug: scheme(request.rate_limit_scheme_slug)?,
-        on_store_error: on_store_error(request.on_store_error)?,
-        user_id: owner("user_id", request.user_id)?,
-        organization_id: owner("organization_id", request.organization_id)?,
-        workspace_id: owner("workspace_id", request.workspace_id)?,
-    };
-    Ok(Data(AppBody::new(services.store.create_app(&access, new).await?)))
-}
-
-pub(crate) async fn get(
-    State(services): State<Services>,
-    Root(access): Root,
-    Path(app): Path<String>,
-) -> Result<Data<AppBody>, ApiError> {
-    Ok(Data(AppBody::new(services.store.app(&access, &app_slug(&app)?).await?)))
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct UpdateRequest {
     #[serde(default, deserialize_with = "patched")]
     name: Option<Option<String>>,
     #[serde(default, deserialize_with = "patched")]
     key_prefix: Option<Option<String>>,
+    /// Of a change alone: a new app is active.
     #[serde(default, deserialize_with = "patched")]
     is_active: Option<Option<bool>>,
     #[serde(default, deserialize_with = "patched")]
@@ -127,32 +86,86 @@ pub(crate) struct UpdateRequest {
     workspace_id: Option<Option<LooseId>>,
 }
 
+impl AppRequest {
+    /// What a new app is to be.
+    fn into_new(mut self) -> Result<NewApp, ApiError> {
+        let slug = self.app_slug.take().or(self.slug.take());
+        let slug = slug.ok_or_else(|| invalid_body("app_slug is required"))?;
+        let app_slug = Slug::parse("app_slug", &slug)?;
+        let name = self.name.take().ok_or_else(|| invalid_body("name is required"))?;
+        let name = Name::parse("name", &name.ok_or_else(|| invalid_body("name must be text"))?)?;
+        let key_prefix = self.key_prefix.take().flatten();
+        let key_prefix = KeyPrefix::parse("key_prefix", key_prefix.as_deref().unwrap_or(DEFAULT_PREFIX))?;
+        let user_id = owner("user_id", self.user_id.take())?;
+        self.is_active = None;
+        let mut settings = AppSettings::new(name, key_prefix);
+        self.into_change()?(&mut settings);
+        Ok(NewApp { app_slug, user_id, settings })
+    }
+
+    /// What it changes.
+    fn into_change(self) -> Result<impl FnOnce(&mut AppSettings) + Send, InvalidField> {
+        let name = kept("name", self.name)?;
+        let name = name.map(|text| Name::parse("name", &text)).transpose()?;
+        let key_prefix = kept("key_prefix", self.key_prefix)?;
+        let key_prefix = key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?;
+        let is_active = kept("is_active", self.is_active)?;
+        let description = self.description.map(description).transpose()?;
+        let of_permissions = |texts| permissions("permissions", texts).map(Bounds::from_list);
+        let permissions = self.permissions.map(of_permissions).transpose()?;
+        let resources = self.resources.map(resources).transpose()?;
+        let route_permissions = self.route_permissions.map(route_permissions).transpose()?;
+        let rate_limit_scheme_slug = self.rate_limit_scheme_slug.map(scheme).transpose()?;
+        let on_store_error = self.on_store_error.map(on_store_error).transpose()?;
+        let organization_id = self.organization_id.map(|id| owner("organization_id", id)).transpose()?;
+        let workspace_id = self.workspace_id.map(|id| owner("workspace_id", id)).transpose()?;
+        Ok(move |app: &mut AppSettings| {
+            set(&mut app.name, name);
+            set(&mut app.key_prefix, key_prefix);
+            set(&mut app.is_active, is_active);
+            set(&mut app.description, description);
+            set(&mut app.permissions, permissions);
+            set(&mut app.resources, resources);
+            set(&mut app.route_permissions, route_permissions);
+            set(&mut app.rate_limit_scheme_slug, rate_limit_scheme_slug);
+            set(&mut app.on_store_error, on_store_error);
+            set(&mut app.organization_id, organization_id);
+            set(&mut app.workspace_id, workspace_id);
+        })
+    }
+}
+
+/// Sets what a request names.
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+pub(crate) async fn create(
+    State(services): State<Services>,
+    Root(access): Root,
+    Json(request): Json<AppRequest>,
+) -> Result<Data<AppBody>, ApiError> {
+    Ok(Data(AppBody::new(services.store.create_app(&access, request.into_new()?).await?)))
+}
+
+pub(crate) async fn get(
+    State(services): State<Services>,
+    Root(access): Root,
+    Path(app): Path<String>,
+) -> Result<Data<AppBody>, ApiError> {
+    Ok(Data(AppBody::new(services.store.app(&access, &app_slug(&app)?).await?)))
+}
+
 pub(crate) async fn update(
     State(services): State<Services>,
     Root(access): Root,
     Path(app): Path<String>,
-    Json(request): Json<UpdateRequest>,
+    Json(request): Json<AppRequest>,
 ) -> Result<Data<AppBody>, ApiError> {
-    let name = kept("name", request.name)?;
-    let key_prefix = kept("key_prefix", request.key_prefix)?;
-    let changes = AppChanges {
-        name: name.map(|text| Name::parse("name", &text)).transpose()?,
-        key_prefix: key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?,
-        is_active: kept("is_active", request.is_active)?,
-        permissions: request
-            .permissions
-            .map(|texts| permissions("permissions", texts).map(Bounds::from_list))
-            .transpose()?,
-        resources: request.resources.map(resources).transpose()?,
-        route_permissions: request.route_permissions.map(route_permissions).transpose()?,
-        description: request.description.map(description).transpose()?,
-        rate_limit_scheme_slug: request.rate_limit_scheme_slug.map(scheme).transpose()?,
-        on_store_error: request.on_store_error.map(on_store_error).transpose()?,
-        organization_id: request.organization_id.map(|id| owner("organization_id", id)).transpose()?,
-        workspace_id: request.workspace_id.map(|id| owner("workspace_id", id)).transpose()?,
-    };
-    let updated = services.store.update_app(&access, &app_slug(&app)?, changes).await?;
-    Ok(Data(AppBody::new(updated)))
+    let change = request.into_change()?;
+    Ok(Data(AppBody::new(services.store.update_app(&access, &app_slug(&app)?, change).await?)))
 }
 
 pub(crate) async fn delete(

@@ -7,12 +7,12 @@ use keyward_core::key::Owner;
 use keyward_core::metadata::Members;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
-use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::rate_limit::{Rule, Rules, Scheme};
 use keyward_core::route::RoutePermission;
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
-use keyward_store::{AppAccess, Scheme};
+use keyward_store::AppAccess;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -45,22 +45,23 @@ pub(crate) struct AppBody {
 
 impl AppBody {
     pub(crate) fn new((app, rules): (App, Option<Rules>)) -> Self {
+        let settings = app.settings;
         Self {
             deployment_id: app.deployment_id,
             user_id: app.user_id,
-            organization_id: app.organization_id,
-            workspace_id: app.workspace_id,
+            organization_id: settings.organization_id,
+            workspace_id: settings.workspace_id,
             app_slug: app.app_slug,
-            name: app.name,
-            description: app.description,
-            is_active: app.is_active,
-            key_prefix: app.key_prefix,
-            permissions: app.permissions.into_list(),
-            resources: app.resources.into_list(),
-            route_permissions: app.route_permissions,
+            name: settings.name,
+            description: settings.description,
+            is_active: settings.is_active,
+            key_prefix: settings.key_prefix,
+            permissions: settings.permissions.into_list(),
+            resources: settings.resources.into_list(),
+            route_permissions: settings.route_permissions,
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
-            rate_limit_scheme_slug: app.rate_limit_scheme_slug,
-            on_store_error: app.on_store_error,
+            rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
+            on_store_error: settings.on_store_error,
             created_at: app.created_at.into(),
             updated_at: app.updated_at.into(),
             deleted_at: app.deleted_at.map(Instant::from),
@@ -100,7 +101,7 @@ pub(crate) struct KeyBody {
 impl KeyBody {
     /// The key and the rules that limit it, as whoever has this access to its app may see them.
     pub(crate) fn new(key: ApiKey, rules: Option<Rules>, access: &AppAccess) -> Self {
-        let app_scheme = || access.app().rate_limit_scheme_slug.clone();
+        let app_scheme = || access.app().settings.rate_limit_scheme_slug.clone();
         Self {
             is_active: key.is_active(),
             id: key.id,

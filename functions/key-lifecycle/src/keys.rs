@@ -5,6 +5,7 @@ use keyward_core::InvalidField;
 use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::KeyId;
 use keyward_core::instant::Instant;
+use keyward_core::key::NewKey;
 use keyward_core::key::Owner;
 use keyward_core::metadata::Metadata;
 use keyward_core::text::{Name, Reason};
@@ -12,7 +13,7 @@ use keyward_http::{
     ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, Services,
     app_slug, key_id,
 };
-use keyward_store::{AppAccess, Error, KeyStatus, NewKey};
+use keyward_store::{AppAccess, Error, KeyStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

@@ -2,10 +2,12 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use keyward_core::rate_limit::NewScheme;
+use keyward_core::rate_limit::SchemeChanges;
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::text::{Description, Name, Slug};
 use keyward_http::{ApiError, Data, Json, Path, Root, Services};
-use keyward_store::{Error, NewScheme, SchemeChanges};
+use keyward_store::Error;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

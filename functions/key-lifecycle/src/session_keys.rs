@@ -2,11 +2,12 @@
 
 use axum::extract::State;
 use keyward_core::instant::Instant;
+use keyward_core::key::NewKey;
 use keyward_core::key::Owner;
 use keyward_core::metadata::Metadata;
 use keyward_core::text::Name;
 use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Path, Query, Services, key_id};
-use keyward_store::{KeyStatus, NewKey};
+use keyward_store::KeyStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

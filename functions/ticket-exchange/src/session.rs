@@ -52,10 +52,10 @@ impl Access {
             api_auth_app: SessionApp {
                 id: app.app_slug.to_string(),
                 app_slug: app.app_slug.to_string(),
-                name: app.name.to_string(),
-                key_prefix: app.key_prefix.to_string(),
-                description: app.description.as_ref().map(ToString::to_string),
-                is_active: app.is_active,
+                name: app.settings.name.to_string(),
+                key_prefix: app.settings.key_prefix.to_string(),
+                description: app.settings.description.as_ref().map(ToString::to_string),
+                is_active: app.settings.is_active,
                 rate_limits: rules.map(Vec::from).unwrap_or_default(),
             },
         }

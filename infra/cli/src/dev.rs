@@ -11,18 +11,19 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use chrono::{TimeDelta, Utc};
-use keyward_core::app::OnStoreError;
+use keyward_core::Clock;
+use keyward_core::app::{AppSettings, NewApp};
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
 use keyward_core::id::DeploymentId;
+use keyward_core::root_key::Scope;
 use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
 use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
-use keyward_core::{Bounds, Clock};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
 use keyward_pepper::{LocalKeyProvider, PepperError};
-use keyward_store::{Error, NewApp, NewTicket, OperatorAccess, Scope, Store, Table, dynamodb_client};
+use keyward_store::{Error, NewTicket, OperatorAccess, Store, Table, dynamodb_client};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -182,20 +183,9 @@ impl Installation {
         let token = token.map_err(|error| DevError::Start(error.to_string()))?;
         let access = store.authenticate_root_key(token, Origin::new(None, "keyward dev", None)).await?;
         let slug = Slug::parse("app_slug", DEMO_APP)?;
-        let demo = NewApp {
-            app_slug: slug.clone(),
-            name: Name::parse("name", "Demo")?,
-            key_prefix: KeyPrefix::parse("key_prefix", "demo")?,
-            description: None,
-            permissions: Bounds::Unbounded,
-            resources: Bounds::Unbounded,
-            route_permissions: vec![],
-            rate_limit_scheme_slug: None,
-            on_store_error: OnStoreError::default(),
-            user_id: None,
-            organization_id: None,
-            workspace_id: None,
-        };
+        let settings =
+            AppSettings::new(Name::parse("name", "Demo")?, KeyPrefix::parse("key_prefix", "demo")?);
+        let demo = NewApp { app_slug: slug.clone(), user_id: None, settings };
         match store.create_app(&access, demo).await {
             Ok(_) | Err(Error::Conflict(_)) => {}
             Err(error) => return Err(error.into()),

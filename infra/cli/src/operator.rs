@@ -7,10 +7,12 @@ use keyward_core::Deployment;
 use keyward_core::InvalidField;
 use keyward_core::deployment::Mode;
 use keyward_core::id::{DeploymentId, RootKeyId};
+use keyward_core::root_key::RootKey;
+use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
 use keyward_http::publishable_key;
 use keyward_pepper::PepperError;
-use keyward_store::{Error, OpenError, OperatorAccess, RootKeyRecord, Scope, Store};
+use keyward_store::{Error, OpenError, OperatorAccess, Store};
 use secrecy::SecretString;
 
 use crate::set_up::{self, SetUpError};
@@ -84,7 +86,7 @@ pub async fn create_root_key(
 ///
 /// # Errors
 /// [`OperatorError`].
-pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKeyRecord>, OperatorError> {
+pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKey>, OperatorError> {
     let (store, deployment) = open(stack).await?;
     store.root_keys(&OperatorAccess::assume(), deployment).await.map_err(OperatorError::Refused)
 }

@@ -94,15 +94,15 @@ pub fn decide(
     if app.deleted_at.is_some() {
         return Err(Refusal::AppDeleted);
     }
-    if !app.is_active {
+    if !app.settings.is_active {
         return Err(Refusal::AppDisabled);
     }
     if key.is_expired(now) {
         return Err(Refusal::KeyExpired);
     }
-    let reaches = target.path().is_within(&app.resources);
-    let effective = permission::effective(key.granted(), &app.permissions);
-    let routes = app.route_permissions.iter().filter(|route| route.concerns(target));
+    let reaches = target.path().is_within(&app.settings.resources);
+    let effective = permission::effective(key.granted(), &app.settings.permissions);
+    let routes = app.settings.route_permissions.iter().filter(|route| route.concerns(target));
     let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
     Ok(Verdict {
         permitted: reaches && required.all(|requirement| requirement.holds(&effective)),
@@ -115,6 +115,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::app::AppSettings;
     use crate::bounds::Bounds;
     use crate::examples::{self, NOW};
     use crate::hashing::{Keyring, PepperVersion};
@@ -149,7 +150,7 @@ mod tests {
         let dead: [(Change, &str); 4] = [
             (|_, key| key.revoked_at = Some(NOW), "key_revoked"),
             (|app, _| app.deleted_at = Some(NOW), "app_deleted"),
-            (|app, _| app.is_active = false, "app_disabled"),
+            (|app, _| app.settings.is_active = false, "app_disabled"),
             (|_, key| key.expires_at = Some(NOW), "key_expired"),
         ];
         for (n, (change, code)) in dead.iter().enumerate() {
@@ -178,25 +179,30 @@ mod tests {
         let route =
             WrittenRoute { method: "GET".into(), path: "/users/*".into(), permissions: vec!["write".into()] };
         let routes = RoutePermission::parse_all("route_permissions", &[route]).unwrap();
-        let plain = examples::app;
-        for (app, required, permitted) in [
+        let plain = || examples::app().settings;
+        for (settings, required, permitted) in [
             (plain(), &[][..], true),
             (plain(), &["read", "write"], true),
             (plain(), &["read", "admin"], false),
-            (App { permissions: within(&["read"]), ..plain() }, &["read"], true),
-            (App { permissions: within(&["read"]), ..plain() }, &["write"], false),
-            (App { permissions: within(&[]), ..plain() }, &["read"], false),
-            (App { resources: reaching("/users/*"), ..plain() }, &["read"], true),
-            (App { resources: reaching("/other"), ..plain() }, &["read"], false),
-            (App { resources: reaching("/other"), ..plain() }, &[], false),
-            (App { resources: Bounds::Within(vec![]), ..plain() }, &[], false),
-            (App { route_permissions: routes.clone(), ..plain() }, &["read"], true),
-            (App { route_permissions: routes, permissions: within(&["read"]), ..plain() }, &["read"], false),
+            (AppSettings { permissions: within(&["read"]), ..plain() }, &["read"], true),
+            (AppSettings { permissions: within(&["read"]), ..plain() }, &["write"], false),
+            (AppSettings { permissions: within(&[]), ..plain() }, &["read"], false),
+            (AppSettings { resources: reaching("/users/*"), ..plain() }, &["read"], true),
+            (AppSettings { resources: reaching("/other"), ..plain() }, &["read"], false),
+            (AppSettings { resources: reaching("/other"), ..plain() }, &[], false),
+            (AppSettings { resources: Bounds::Within(vec![]), ..plain() }, &[], false),
+            (AppSettings { route_permissions: routes.clone(), ..plain() }, &["read"], true),
+            (
+                AppSettings { route_permissions: routes, permissions: within(&["read"]), ..plain() },
+                &["read"],
+                false,
+            ),
         ] {
+            let app = App { settings, ..examples::app() };
             assert_eq!(decided(&app, &reader, required), Ok(permitted), "{app:?} {required:?}");
         }
         let target = Target::parse("GET", "/").unwrap();
-        let verdict = decide(&verified(&plain(), &reader), &target, &[], NOW).unwrap();
+        let verdict = decide(&verified(&examples::app(), &reader), &target, &[], NOW).unwrap();
         let names: Vec<&str> = verdict.permissions.iter().map(Permission::as_str).collect();
         assert_eq!(names, ["read", "write"]);
     }

@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::app::OnStoreError;
-use crate::bounds::Bounds;
+use crate::app::AppSettings;
 use crate::id::{AppNumber, DeploymentId, KeyId};
 use crate::key::Owner;
 use crate::metadata::Metadata;
@@ -16,22 +15,13 @@ pub(crate) const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// An app that bounds nothing.
 pub(crate) fn app() -> App {
+    let name = Name::parse("name", "Acme").unwrap();
     App {
         number: AppNumber::mint(1),
         deployment_id: DeploymentId::new(1).unwrap(),
         app_slug: Slug::parse("app_slug", "acme").unwrap(),
-        name: Name::parse("name", "Acme").unwrap(),
-        description: None,
-        key_prefix: KeyPrefix::parse("key_prefix", "sk").unwrap(),
-        is_active: true,
-        permissions: Bounds::Unbounded,
-        resources: Bounds::Unbounded,
-        route_permissions: vec![],
-        rate_limit_scheme_slug: None,
-        on_store_error: OnStoreError::Deny,
         user_id: None,
-        organization_id: None,
-        workspace_id: None,
+        settings: AppSettings::new(name, KeyPrefix::parse("key_prefix", "sk").unwrap()),
         created_at: NOW,
         updated_at: NOW,
         deleted_at: None,

@@ -26,6 +26,7 @@ pub mod pepper;
 pub mod permission;
 pub mod rate_limit;
 pub mod requirement;
+pub mod root_key;
 pub mod route;
 pub mod session;
 pub mod target;

@@ -28,6 +28,27 @@ impl InvalidField {
     }
 }
 
+/// What callers may write into one app or one key, in bytes, so that a strongly consistent read of either takes one unit of
+/// 4 KiB.
+pub const MOST_BYTES: usize = 2_560;
+
+/// Refuses texts that come to more than `most` bytes together. `field` names them to the caller.
+///
+/// # Errors
+/// They do.
+pub fn check_total<'a>(
+    field: &str,
+    most: usize,
+    texts: impl IntoIterator<Item = &'a str>,
+) -> Result<(), InvalidField> {
+    // Each member of a list costs up to three bytes beside its text.
+    let size: usize = texts.into_iter().map(|text| text.len() + 3).sum();
+    if size <= most {
+        return Ok(());
+    }
+    Err(InvalidField::new(field, format!("come to {size} bytes together; {most} are the most")))
+}
+
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $label:literal, $check:expr) => {
         text!($(#[$doc])* $name, $label, $check, |value| Self::parse($label, &value));

@@ -4,39 +4,10 @@
 use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
 use keyward_core::id::{DeploymentId, RootKeyId};
+use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session};
-use serde::{Deserialize, Serialize};
 
 use crate::{Error, Store, random};
-
-/// What a root key may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// Manage apps, keys and rate-limit schemes.
-    Manage,
-    /// Issue tickets.
-    Tickets,
-    /// Check requests.
-    Verify,
-    /// Read the audit log.
-    Audit,
-}
-
-impl Scope {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Manage, Self::Tickets, Self::Verify, Self::Audit];
-
-    /// Its name on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Manage => "manage",
-            Self::Tickets => "tickets",
-            Self::Verify => "verify",
-            Self::Audit => "audit",
-        }
-    }
-}
 
 /// Whoever operates the installation, with the rights of its AWS account or, of a local run, to its folder.
 #[derive(Debug)]

@@ -3,76 +3,17 @@
 
 use crate::access::{about_app, capabilities};
 use crate::change::Change;
-use crate::item::{CALLER_BYTES, Expression, Item, Key, check_size, entry};
+use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, AppBySlug, readable};
 use crate::schemes::{User, count_use};
-use crate::{AppAccess, Error, RootAccess, Scope, SessionAccess, Store, random};
-use chrono::{DateTime, Utc};
-use keyward_core::app::OnStoreError;
+use crate::{AppAccess, Error, RootAccess, SessionAccess, Store, random};
+use keyward_core::App;
+use keyward_core::app::{AppSettings, NewApp};
 use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
-use keyward_core::path::PathPattern;
-use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Rules;
-use keyward_core::route::RoutePermission;
-use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
-use keyward_core::{App, Bounds};
-
-/// An app to be made.
-#[derive(Debug, Clone)]
-pub struct NewApp {
-    /// See [`App::app_slug`].
-    pub app_slug: Slug,
-    /// See [`App::name`].
-    pub name: Name,
-    /// See [`App::key_prefix`].
-    pub key_prefix: KeyPrefix,
-    /// See [`App::description`].
-    pub description: Option<Description>,
-    /// See [`App::permissions`].
-    pub permissions: Bounds<Permission>,
-    /// See [`App::resources`].
-    pub resources: Bounds<PathPattern>,
-    /// See [`App::route_permissions`].
-    pub route_permissions: Vec<RoutePermission>,
-    /// See [`App::rate_limit_scheme_slug`].
-    pub rate_limit_scheme_slug: Option<Slug>,
-    /// See [`App::on_store_error`].
-    pub on_store_error: OnStoreError,
-    /// See [`App::user_id`].
-    pub user_id: Option<OwnerId>,
-    /// See [`App::organization_id`].
-    pub organization_id: Option<OwnerId>,
-    /// See [`App::workspace_id`].
-    pub workspace_id: Option<OwnerId>,
-}
-
-/// What is to change of an app. `None` leaves a member as it is; `Some(None)` clears it.
-#[derive(Debug, Clone, Default)]
-pub struct AppChanges {
-    /// See [`App::name`].
-    pub name: Option<Name>,
-    /// See [`App::key_prefix`]; keys that exist keep theirs.
-    pub key_prefix: Option<KeyPrefix>,
-    /// See [`App::is_active`].
-    pub is_active: Option<bool>,
-    /// See [`App::permissions`].
-    pub permissions: Option<Bounds<Permission>>,
-    /// See [`App::resources`].
-    pub resources: Option<Bounds<PathPattern>>,
-    /// See [`App::route_permissions`].
-    pub route_permissions: Option<Vec<RoutePermission>>,
-    /// See [`App::description`].
-    pub description: Option<Option<Description>>,
-    /// See [`App::rate_limit_scheme_slug`].
-    pub rate_limit_scheme_slug: Option<Option<Slug>>,
-    /// See [`App::on_store_error`].
-    pub on_store_error: Option<OnStoreError>,
-    /// See [`App::organization_id`].
-    pub organization_id: Option<Option<OwnerId>>,
-    /// See [`App::workspace_id`].
-    pub workspace_id: Option<Option<OwnerId>>,
-}
+use keyward_core::root_key::Scope;
+use keyward_core::text::Slug;
 
 /// Which apps to list.
 #[derive(Debug, Clone, Default)]
@@ -115,23 +56,10 @@ fn list(deployment: DeploymentId, is_active: bool) -> String {
 
 fn list_key(app: &App) -> Key {
     let created = app.created_at.timestamp_millis();
-    Key::new(list(app.deployment_id, app.is_active), format!("{created:015}#{}", app.number.base62()))
-}
-
-fn size_checked(app: &App) -> Result<(), Error> {
-    let texts = [app.name.as_str(), app.app_slug.as_str(), app.key_prefix.as_str()]
-        .into_iter()
-        .chain(app.description.as_ref().map(Description::as_str))
-        .chain(app.permissions.entries().iter().map(Permission::as_str))
-        .chain(app.resources.entries().iter().map(PathPattern::as_str))
-        .chain(app.route_permissions.iter().flat_map(RoutePermission::texts))
-        .chain(
-            [&app.user_id, &app.organization_id, &app.workspace_id]
-                .into_iter()
-                .flatten()
-                .map(OwnerId::as_str),
-        );
-    check_size("the app's texts", CALLER_BYTES, texts)
+    Key::new(
+        list(app.deployment_id, app.settings.is_active),
+        format!("{created:015}#{}", app.number.base62()),
+    )
 }
 
 impl Store {
@@ -142,29 +70,8 @@ impl Store {
     /// exist or the texts are too long together.
     pub async fn create_app(&self, access: &RootAccess, new: NewApp) -> Result<(App, Option<Rules>), Error> {
         access.require(Scope::Manage)?;
-        let now = self.clock().now();
-        let app = App {
-            number: AppNumber::mint(u64::from_be_bytes(random()?)),
-            deployment_id: access.deployment_id,
-            app_slug: new.app_slug,
-            name: new.name,
-            description: new.description,
-            key_prefix: new.key_prefix,
-            is_active: true,
-            permissions: new.permissions,
-            resources: new.resources,
-            route_permissions: new.route_permissions,
-            rate_limit_scheme_slug: new.rate_limit_scheme_slug,
-            on_store_error: new.on_store_error,
-            user_id: new.user_id,
-            organization_id: new.organization_id,
-            workspace_id: new.workspace_id,
-            created_at: now,
-            updated_at: now,
-            deleted_at: None,
-            revision: 1,
-        };
-        size_checked(&app)?;
+        let number = AppNumber::mint(u64::from_be_bytes(random()?));
+        let app = App::create(new, number, access.deployment_id, self.clock().now())?;
         let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);
         let exists = Error::Conflict(format!("API auth app '{}' already exists", app.app_slug));
@@ -173,7 +80,7 @@ impl Store {
             .create(record::item(&slug, &AppBySlug { number: app.number })?, exists)?
             .create(record::item(&key(app.number), &app)?, number_taken)?
             .put(entry(&list_key(&app)))?;
-        if let Some(scheme) = &app.rate_limit_scheme_slug {
+        if let Some(scheme) = &app.settings.rate_limit_scheme_slug {
             change = count_use(change, app.deployment_id, scheme, User::App, 1)?;
         }
         change.commit().await?;
@@ -209,7 +116,7 @@ impl Store {
             .map(key)
             .collect();
         let apps: Vec<App> = readable(self.table.get_many(&keys).await?).collect();
-        let schemes = apps.iter().filter_map(|app| app.rate_limit_scheme_slug.as_ref());
+        let schemes = apps.iter().filter_map(|app| app.settings.rate_limit_scheme_slug.as_ref());
         let rules = self.rules(access.deployment_id, schemes).await?;
         Ok(AppPage {
             has_more: which.offset.saturating_add(keys.len()) < total && !keys.is_empty(),
@@ -217,7 +124,7 @@ impl Store {
             apps: apps
                 .into_iter()
                 .map(|app| {
-                    let rules = app.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.get(slug));
+                    let rules = app.settings.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.get(slug));
                     let rules = rules.cloned();
                     (app, rules)
                 })
@@ -227,7 +134,7 @@ impl Store {
 
     async fn find_app(&self, access: &RootAccess, slug: &Slug, which: &ListApps) -> Result<AppPage, Error> {
         let found = match self.app(access, slug).await {
-            Ok(found) => Some(found).filter(|(app, _)| app.is_active || which.include_inactive),
+            Ok(found) => Some(found).filter(|(app, _)| app.settings.is_active || which.include_inactive),
             Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
@@ -255,22 +162,23 @@ impl Store {
         &self,
         access: &RootAccess,
         slug: &Slug,
-        changes: AppChanges,
+        change: impl FnOnce(&mut AppSettings),
     ) -> Result<(App, Option<Rules>), Error> {
         access.require(Scope::Manage)?;
         let (before, stored) = self.stored_app(access.deployment_id, slug).await?;
-        let after = changed(before.clone(), changes, self.clock().now());
-        size_checked(&after)?;
+        let mut settings = before.settings.clone();
+        change(&mut settings);
+        let after = before.change(settings, self.clock().now())?;
         let rules = self.rules_of(&after).await?;
         let mut change = self.change_app(access, &stored, &before, &after, Action::AppUpdated)?;
-        if before.is_active != after.is_active {
+        if before.settings.is_active != after.settings.is_active {
             change = change.delete(&list_key(&before))?.put(entry(&list_key(&after)))?;
         }
-        if before.rate_limit_scheme_slug != after.rate_limit_scheme_slug {
-            if let Some(scheme) = &after.rate_limit_scheme_slug {
+        if before.settings.rate_limit_scheme_slug != after.settings.rate_limit_scheme_slug {
+            if let Some(scheme) = &after.settings.rate_limit_scheme_slug {
                 change = count_use(change, after.deployment_id, scheme, User::App, 1)?;
             }
-            if let Some(scheme) = &before.rate_limit_scheme_slug {
+            if let Some(scheme) = &before.settings.rate_limit_scheme_slug {
                 change = count_use(change, after.deployment_id, scheme, User::App, -1)?;
             }
         }
@@ -285,13 +193,11 @@ impl Store {
     pub async fn delete_app(&self, access: &RootAccess, slug: &Slug) -> Result<(), Error> {
         access.require(Scope::Manage)?;
         let (before, stored) = self.stored_app(access.deployment_id, slug).await?;
-        let now = self.clock().now();
-        let after =
-            App { deleted_at: Some(now), updated_at: now, revision: before.revision + 1, ..before.clone() };
+        let after = before.delete(self.clock().now());
         let mut change = self
             .change_app(access, &stored, &before, &after, Action::AppDeleted)?
             .delete(&list_key(&before))?;
-        if let Some(scheme) = &before.rate_limit_scheme_slug {
+        if let Some(scheme) = &before.settings.rate_limit_scheme_slug {
             change = count_use(change, before.deployment_id, scheme, User::App, -1)?;
         }
         change.commit().await
@@ -367,8 +273,8 @@ impl Store {
     }
 
     pub(crate) async fn rules_of(&self, app: &App) -> Result<Option<Rules>, Error> {
-        let mut rules = self.rules(app.deployment_id, &app.rate_limit_scheme_slug).await?;
-        Ok(app.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.remove(slug)))
+        let mut rules = self.rules(app.deployment_id, &app.settings.rate_limit_scheme_slug).await?;
+        Ok(app.settings.rate_limit_scheme_slug.as_ref().and_then(|slug| rules.remove(slug)))
     }
 
     fn change_app(
@@ -395,25 +301,6 @@ fn grant(access: &RootAccess, app: App) -> AppAccess {
         actor: access.actor(),
         capabilities: capabilities(&access.scopes),
         origin: access.origin.clone(),
-    }
-}
-
-fn changed(app: App, changes: AppChanges, now: DateTime<Utc>) -> App {
-    App {
-        name: changes.name.unwrap_or(app.name),
-        key_prefix: changes.key_prefix.unwrap_or(app.key_prefix),
-        is_active: changes.is_active.unwrap_or(app.is_active),
-        permissions: changes.permissions.unwrap_or(app.permissions),
-        resources: changes.resources.unwrap_or(app.resources),
-        route_permissions: changes.route_permissions.unwrap_or(app.route_permissions),
-        description: changes.description.unwrap_or(app.description),
-        rate_limit_scheme_slug: changes.rate_limit_scheme_slug.unwrap_or(app.rate_limit_scheme_slug),
-        on_store_error: changes.on_store_error.unwrap_or(app.on_store_error),
-        organization_id: changes.organization_id.unwrap_or(app.organization_id),
-        workspace_id: changes.workspace_id.unwrap_or(app.workspace_id),
-        updated_at: now,
-        revision: app.revision + 1,
-        ..app
     }
 }
 

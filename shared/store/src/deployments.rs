@@ -11,6 +11,7 @@ use keyward_core::Deployment;
 use keyward_core::audit::Action;
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::id::DeploymentId;
+use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
 use keyward_core::token::{RootKey, Token};
 use ring::rand::SystemRandom;
@@ -19,7 +20,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use crate::change::{Change, id_taken};
 use crate::item::Key;
 use crate::record::{self, FirstDeployment};
-use crate::{Error, OperatorAccess, PICKED_UP, PublicAccess, Scope, SessionAccess, Store, Table, random};
+use crate::{Error, OperatorAccess, PICKED_UP, PublicAccess, SessionAccess, Store, Table, random};
 
 fn key(id: DeploymentId) -> Key {
     Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")

@@ -8,7 +8,6 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use keyward_core::InvalidField;
 
 use crate::{Deadline, Error, Table, random};
 
@@ -16,8 +15,6 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// How often a transaction that lost to another, or a batch that was not answered whole, is tried again.
 pub(crate) const ATTEMPTS: u32 = 12;
-/// What callers may write into one app or one key, in bytes, so that reading both costs two read units (4 KiB each).
-pub(crate) const CALLER_BYTES: usize = 2_560;
 
 /// The primary key of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,23 +57,6 @@ pub(crate) fn string(value: impl ToString) -> AttributeValue {
 /// An instant as the bodies of items hold it.
 pub(crate) fn instant(at: DateTime<Utc>) -> Result<AttributeValue, Error> {
     Ok(serde_dynamo::to_attribute_value(at)?)
-}
-
-/// Refuses what would make an item cost more than one read unit.
-///
-/// `texts` are the values that the caller chose, of which the item has room for `most` bytes.
-pub(crate) fn check_size<'a>(
-    field: &str,
-    most: usize,
-    texts: impl IntoIterator<Item = &'a str>,
-) -> Result<(), Error> {
-    // Each member of a list costs up to three bytes beside its text.
-    let size: usize = texts.into_iter().map(|text| text.len() + 3).sum();
-    if size <= most {
-        return Ok(());
-    }
-    let problem = format!("come to {size} bytes together; {most} are the most");
-    Err(InvalidField::new(field, problem).into())
 }
 
 /// A condition and an update in DynamoDB's expression language, with their values.

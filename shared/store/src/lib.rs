@@ -11,7 +11,6 @@
 mod access;
 mod apps;
 mod change;
-mod checks;
 mod client;
 mod deadline;
 mod deployments;
@@ -38,18 +37,15 @@ use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_pepper::KeyProvider;
 use ring::rand::{SecureRandom, SystemRandom};
 
-pub use access::{AppAccess, OperatorAccess, PublicAccess, RootAccess, Scope, SessionAccess};
-pub use apps::{AppChanges, AppPage, ListApps, NewApp};
-pub use checks::{Candidate, Found, KeyToCheck};
+pub use access::{AppAccess, OperatorAccess, PublicAccess, RootAccess, SessionAccess};
+pub use apps::{AppPage, ListApps};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::Error;
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
-pub use keys::{KeyPage, KeyStatus, NewKey};
+pub use keys::{Candidate, Found, KeyPage, KeyStatus, KeyToCheck};
 pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
-pub use root_keys::RootKeyRecord;
-pub use schemes::{NewScheme, Scheme, SchemeChanges};
 pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 

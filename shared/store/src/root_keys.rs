@@ -2,31 +2,16 @@
 //! consistent read authenticates a backend. They are made and revoked by the installation's operator, not through the
 //! API; one that is revoked is gone, but for its events.
 
-use chrono::{DateTime, Utc};
 use keyward_core::audit::{Action, Origin};
 use keyward_core::id::{DeploymentId, RootKeyId};
+use keyward_core::root_key::{RootKey, Scope};
 use keyward_core::text::Name;
-use keyward_core::token::{RootKey, Secret, Token};
+use keyward_core::token::{self, Secret, Token};
 
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, readable, tag_of, with_tag};
-use crate::{Error, OperatorAccess, RootAccess, Scope, Store, random};
-
-/// What is known of a root key beside its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootKeyRecord {
-    /// Its id.
-    pub id: RootKeyId,
-    /// The deployment that it belongs to.
-    pub deployment_id: DeploymentId,
-    /// What people call it.
-    pub name: Name,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-}
+use crate::{Error, OperatorAccess, RootAccess, Store, random};
 
 pub(crate) fn key(id: RootKeyId) -> Key {
     Key::new(format!("ROOTKEY#{}", id.base62()), "ROOTKEY")
@@ -51,7 +36,7 @@ impl Store {
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
-    ) -> Result<Token<RootKey>, Error> {
+    ) -> Result<Token<token::RootKey>, Error> {
         if !self.table.has_deployment(deployment_id).await? {
             return Err(Error::NotFound("deployment not found"));
         }
@@ -67,11 +52,11 @@ impl Store {
         deployment_id: DeploymentId,
         name: Name,
         scopes: &[Scope],
-    ) -> Result<(Change<'_>, Token<RootKey>), Error> {
+    ) -> Result<(Change<'_>, Token<token::RootKey>), Error> {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
         let token = Token::new(id, Secret::from_random(&random()?));
-        let made = RootKeyRecord { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
+        let made = RootKey { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;
         event.key_name = Some(made.name.clone());
@@ -89,7 +74,7 @@ impl Store {
         &self,
         _operator: &OperatorAccess,
         deployment_id: DeploymentId,
-    ) -> Result<Vec<RootKeyRecord>, Error> {
+    ) -> Result<Vec<RootKey>, Error> {
         let entries = self.table.entries(&list(deployment_id), None, None).await?;
         let ids = entries.iter().filter_map(|sk| RootKeyId::from_base62(sk).ok());
         let keys: Vec<Key> = ids.map(key).collect();
@@ -107,7 +92,7 @@ impl Store {
         id: RootKeyId,
     ) -> Result<(), Error> {
         const UNKNOWN: Error = Error::NotFound("root key not found");
-        let found: Option<RootKeyRecord> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
+        let found: Option<RootKey> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
         let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyRevoked)?;
         event.key_name = Some(found.name);
@@ -124,7 +109,7 @@ impl Store {
     /// [`Error::Unauthenticated`] for an unknown one and a wrong secret alike, at the same cost.
     pub async fn authenticate_root_key(
         &self,
-        token: Token<RootKey>,
+        token: Token<token::RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let item = self.table.get(&key(token.id)).await?;
@@ -136,7 +121,7 @@ impl Store {
     pub(crate) async fn root_access(
         &self,
         item: Option<Item>,
-        token: Token<RootKey>,
+        token: Token<token::RootKey>,
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let Some(item) = item else {
@@ -144,7 +129,7 @@ impl Store {
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&item)?;
-        let row: RootKeyRecord = record::entity(item)?;
+        let row: RootKey = record::entity(item)?;
         if !self.peppers.of([&tag]).await?.matches_token(row.deployment_id, &token, &tag)?
             || row.id != token.id
         {

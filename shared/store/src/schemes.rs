@@ -3,74 +3,20 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
 use keyward_core::audit::Action;
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
-use keyward_core::rate_limit::Rules;
-use keyward_core::text::{Description, Name, Slug};
+use keyward_core::rate_limit::{NewScheme, Rules, Scheme, SchemeChanges};
+use keyward_core::root_key::Scope;
+use keyward_core::text::Slug;
 use keyward_core::{ApiKey, App, InvalidField};
 
 use crate::change::Change;
-use crate::item::{Expression, Item, Key, check_size, number};
+use crate::item::{Expression, Item, Key, number};
 use crate::record::{self, readable};
-use crate::{Error, RootAccess, Scope, Store, apps, keys, random};
-
-/// A rate-limit scheme.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scheme {
-    /// Its id.
-    pub id: SchemeId,
-    /// Whose it is.
-    pub deployment_id: DeploymentId,
-    /// What callers address it by; unique in the deployment.
-    pub slug: Slug,
-    /// What people call it.
-    pub name: Name,
-    /// What it is for.
-    pub description: Option<Description>,
-    /// Its rules.
-    pub rules: Rules,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-    /// When it last changed.
-    pub updated_at: DateTime<Utc>,
-    /// Counts the changes; a change is made on the condition that this has not moved.
-    pub(crate) revision: u64,
-    /// How many apps that are not deleted use it.
-    pub(crate) apps: u64,
-    /// How many keys have it for their own that are not revoked. Those that can never work again all the same, since they
-    /// have expired or their app was deleted, are taken out when that is all that keeps it.
-    pub(crate) api_keys: u64,
-}
-
-/// A scheme to be made.
-#[derive(Debug, Clone)]
-pub struct NewScheme {
-    /// See [`Scheme::slug`].
-    pub slug: Slug,
-    /// See [`Scheme::name`].
-    pub name: Name,
-    /// See [`Scheme::description`].
-    pub description: Option<Description>,
-    /// See [`Scheme::rules`].
-    pub rules: Rules,
-}
-
-/// What is to change of a scheme; `None` leaves a member as it is.
-#[derive(Debug, Clone, Default)]
-pub struct SchemeChanges {
-    /// See [`Scheme::name`].
-    pub name: Option<Name>,
-    /// See [`Scheme::description`].
-    pub description: Option<Description>,
-    /// See [`Scheme::rules`].
-    pub rules: Option<Rules>,
-}
+use crate::{Error, RootAccess, Store, apps, keys, random};
 
 /// From how many keys a scheme is taken in one transaction.
 const RELEASED: usize = 25;
-/// What callers may write into one scheme beside the numbers of its rules, so that reading it costs one read unit.
-const CALLER_BYTES: usize = 1_536;
 
 const UNKNOWN: Error = Error::NotFound("Rate limit scheme not found");
 
@@ -99,20 +45,8 @@ impl Store {
     pub async fn create_scheme(&self, access: &RootAccess, new: NewScheme) -> Result<Scheme, Error> {
         access.require(Scope::Manage)?;
         let now = self.clock().now();
-        let scheme = Scheme {
-            id: SchemeId::mint(now, u32::from_be_bytes(random()?)),
-            deployment_id: access.deployment_id,
-            slug: new.slug,
-            name: new.name,
-            description: new.description,
-            rules: new.rules,
-            created_at: now,
-            updated_at: now,
-            revision: 1,
-            apps: 0,
-            api_keys: 0,
-        };
-        size_checked(&scheme)?;
+        let id = SchemeId::mint(now, u32::from_be_bytes(random()?));
+        let scheme = Scheme::create(new, id, access.deployment_id, now)?;
         let key = key(access.deployment_id, &scheme.slug);
         let mut item = record::item(&key, &scheme)?;
         item.extend(["apps", "api_keys"].map(|count| (count.to_owned(), number(0))));
@@ -185,17 +119,8 @@ impl Store {
     ) -> Result<Scheme, Error> {
         access.require(Scope::Manage)?;
         let (before, stored) = self.stored_scheme(access, slug).await?;
-        let read = before.revision;
-        let after = Scheme {
-            name: changes.name.unwrap_or(before.name),
-            description: changes.description.or(before.description),
-            rules: changes.rules.unwrap_or(before.rules),
-            updated_at: self.clock().now(),
-            revision: read + 1,
-            ..before
-        };
-        size_checked(&after)?;
-        let update = record::update(&stored, &after, Expression::unchanged(read))?;
+        let after = before.change(changes, self.clock().now())?;
+        let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
         let changed = Error::Conflict("the rate limit scheme was changed at the same time; try again".into());
         Change::new(self, &access.event(self, Action::SchemeUpdated)?)?
             .update(&key(access.deployment_id, slug), update, changed)?
@@ -302,15 +227,4 @@ pub(crate) fn count_use<'t>(
 
 fn unknown_scheme() -> Error {
     InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
-}
-
-/// That a scheme is read for one read unit.
-fn size_checked(scheme: &Scheme) -> Result<(), Error> {
-    let rules = scheme.rules.limits().iter().map(|limit| limit.rule());
-    let endpoints = rules.filter_map(|rule| rule.endpoints.as_ref()).flatten();
-    let texts = [scheme.name.as_str(), scheme.slug.as_str()]
-        .into_iter()
-        .chain(scheme.description.as_ref().map(Description::as_str))
-        .chain(endpoints.map(String::as_str));
-    check_size("the scheme's name, description and endpoints", CALLER_BYTES, texts)
 }

@@ -8,6 +8,7 @@ use keyward_core::audit::{Action, Outcome};
 use keyward_core::audit::{Actor, Origin};
 use keyward_core::id::{SessionId, TicketId};
 use keyward_core::rate_limit::Rules;
+use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session, Ticket};
 use keyward_core::text::{OwnerId, Slug};
 use keyward_core::token::{self, Secret, Token};
@@ -17,7 +18,7 @@ use crate::access::about_app;
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Key, purged_at, string};
 use crate::record::{self, tag_of, with_tag};
-use crate::{Error, RootAccess, Scope, SessionAccess, Store, random, sessions};
+use crate::{Error, RootAccess, SessionAccess, Store, random, sessions};
 
 /// A ticket to be issued.
 #[derive(Debug, Clone)]
@@ -82,7 +83,7 @@ impl Store {
             return self.refuse_ticket(access, &new.app_slug, app.ok().as_ref(), "forbidden", refusal).await;
         }
         let app = match app {
-            Ok(app) if app.is_active => app,
+            Ok(app) if app.settings.is_active => app,
             Ok(app) => {
                 let refusal = Error::Forbidden("the app is disabled".into());
                 return self.refuse_ticket(access, &new.app_slug, Some(&app), "app_disabled", refusal).await;

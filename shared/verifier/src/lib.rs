@@ -339,7 +339,9 @@ impl Verifier {
         let Verified { found, request_id, verdict } = verified;
         let verified = found.into_verified();
         let admission = match admission {
-            Err(cause) if cause.is_failure() && verified.app().on_store_error == OnStoreError::Allow => {
+            Err(cause)
+                if cause.is_failure() && verified.app().settings.on_store_error == OnStoreError::Allow =>
+            {
                 tracing::error!(metric = cause.metric().map(Metric::name), %cause, "a request was not counted");
                 Admission::default()
             }

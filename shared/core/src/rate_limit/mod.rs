@@ -4,12 +4,14 @@
 mod counter;
 mod endpoint;
 mod identity;
+mod scheme;
 mod window;
 
 use serde::{Deserialize, Serialize};
 
 pub use counter::{Counts, Standing};
 pub use endpoint::Endpoint;
+pub use scheme::{NewScheme, Scheme, SchemeChanges};
 pub use window::{LONGEST_WINDOW, Window, seconds_until};
 
 use crate::target::Target;

@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use keyward_core::app::OnStoreError;
+use keyward_core::app::{AppSettings, OnStoreError};
 use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
@@ -85,24 +85,25 @@ impl Entity for App {
     type Record = AppRecord;
 
     fn to_record(&self) -> AppRecord {
+        let settings = self.settings.clone();
         AppRecord {
             number: self.number,
             deployment_id: self.deployment_id,
             app_slug: self.app_slug.clone(),
-            name: self.name.clone(),
-            description: self.description.clone(),
-            key_prefix: self.key_prefix.clone(),
-            is_active: self.is_active,
-            any_permission: self.permissions == Bounds::Unbounded,
-            permissions: self.permissions.entries().to_vec(),
-            any_resource: self.resources == Bounds::Unbounded,
-            resources: self.resources.entries().to_vec(),
-            route_permissions: self.route_permissions.iter().map(RouteRecord::from).collect(),
-            rate_limit_scheme_slug: self.rate_limit_scheme_slug.clone(),
-            on_store_error: self.on_store_error,
+            name: settings.name,
+            description: settings.description,
+            key_prefix: settings.key_prefix,
+            is_active: settings.is_active,
+            any_permission: settings.permissions == Bounds::Unbounded,
+            permissions: settings.permissions.into_list(),
+            any_resource: settings.resources == Bounds::Unbounded,
+            resources: settings.resources.into_list(),
+            route_permissions: settings.route_permissions.iter().map(RouteRecord::from).collect(),
+            rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
+            on_store_error: settings.on_store_error,
             user_id: self.user_id.clone(),
-            organization_id: self.organization_id.clone(),
-            workspace_id: self.workspace_id.clone(),
+            organization_id: settings.organization_id,
+            workspace_id: settings.workspace_id,
             created_at: self.created_at,
             updated_at: self.updated_at,
             deleted_at: self.deleted_at,
@@ -116,18 +117,20 @@ impl Entity for App {
             number: record.number,
             deployment_id: record.deployment_id,
             app_slug: record.app_slug,
-            name: record.name,
-            description: record.description,
-            key_prefix: record.key_prefix,
-            is_active: record.is_active,
-            permissions: bounds("permissions", record.any_permission, record.permissions)?,
-            resources: bounds("resources", record.any_resource, record.resources)?,
-            route_permissions: routes.map(RoutePermission::try_from).collect::<Result<_, _>>()?,
-            rate_limit_scheme_slug: record.rate_limit_scheme_slug,
-            on_store_error: record.on_store_error,
             user_id: record.user_id,
-            organization_id: record.organization_id,
-            workspace_id: record.workspace_id,
+            settings: AppSettings {
+                name: record.name,
+                description: record.description,
+                key_prefix: record.key_prefix,
+                is_active: record.is_active,
+                permissions: bounds("permissions", record.any_permission, record.permissions)?,
+                resources: bounds("resources", record.any_resource, record.resources)?,
+                route_permissions: routes.map(RoutePermission::try_from).collect::<Result<_, _>>()?,
+                rate_limit_scheme_slug: record.rate_limit_scheme_slug,
+                on_store_error: record.on_store_error,
+                organization_id: record.organization_id,
+                workspace_id: record.workspace_id,
+            },
             created_at: record.created_at,
             updated_at: record.updated_at,
             deleted_at: record.deleted_at,

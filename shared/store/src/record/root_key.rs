@@ -2,15 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use keyward_core::id::{DeploymentId, RootKeyId};
+use keyward_core::root_key::{RootKey, Scope};
 use keyward_core::text::Name;
 use serde::{Deserialize, Serialize};
 
 use super::Entity;
-use crate::{RootKeyRecord, Scope};
 
 /// A root key.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct RootKeyRecord {
     id: RootKeyId,
     deployment_id: DeploymentId,
     name: Name,
@@ -18,12 +18,12 @@ pub(crate) struct Record {
     created_at: DateTime<Utc>,
 }
 
-impl Entity for RootKeyRecord {
+impl Entity for RootKey {
     const TYPE: &'static str = "root_key";
-    type Record = Record;
+    type Record = RootKeyRecord;
 
-    fn to_record(&self) -> Record {
-        Record {
+    fn to_record(&self) -> RootKeyRecord {
+        RootKeyRecord {
             id: self.id,
             deployment_id: self.deployment_id,
             name: self.name.clone(),
@@ -32,8 +32,8 @@ impl Entity for RootKeyRecord {
         }
     }
 
-    fn from_record(record: Record) -> Result<Self, String> {
-        let Record { id, deployment_id, name, scopes, created_at } = record;
+    fn from_record(record: RootKeyRecord) -> Result<Self, String> {
+        let RootKeyRecord { id, deployment_id, name, scopes, created_at } = record;
         Ok(Self { id, deployment_id, name, scopes, created_at })
     }
 }

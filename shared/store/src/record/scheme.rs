@@ -2,12 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use keyward_core::id::{DeploymentId, SchemeId};
-use keyward_core::rate_limit::{Mode, Rule, Rules, Unit, WindowKind};
+use keyward_core::rate_limit::{Mode, Rule, Rules, Scheme, Unit, WindowKind};
 use keyward_core::text::{Description, Name, Slug};
 use serde::{Deserialize, Serialize};
 
 use super::{Entity, fill_with_null, nullable};
-use crate::Scheme;
 use crate::item::Item;
 
 /// A scheme. `apps` and `api_keys` move by `ADD` alone, without a new revision, so no change writes them: they are absent at

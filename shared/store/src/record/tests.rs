@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::app::OnStoreError;
+use keyward_core::app::{AppSettings, OnStoreError};
 use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::hashing::{PepperVersion, Tag};
@@ -11,14 +11,15 @@ use keyward_core::metadata::Metadata;
 use keyward_core::path::PathPattern;
 use keyward_core::pepper::{PepperRecord, RowCount, WrappedPepper};
 use keyward_core::permission::Permission;
-use keyward_core::rate_limit::{Rule, Rules, Status};
+use keyward_core::rate_limit::{Rule, Rules, Scheme, Status};
+use keyward_core::root_key::{RootKey, Scope};
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::session::{Capability, Session, Ticket};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::{ApiKey, App, Bounds, Deployment};
 
 use super::*;
-use crate::{Repeppered, RootKeyRecord, Scheme, Scope};
+use crate::Repeppered;
 
 const AT: DateTime<Utc> = match DateTime::from_timestamp_millis(1_800_000_000_123) {
     Some(at) => at,
@@ -55,18 +56,8 @@ fn app() -> App {
         number: AppNumber::mint(7),
         deployment_id: DeploymentId::new(1).unwrap(),
         app_slug: slug("acme"),
-        name: name("Acme"),
-        description: None,
-        key_prefix: KeyPrefix::parse("key_prefix", "sk").unwrap(),
-        is_active: true,
-        permissions: Bounds::Unbounded,
-        resources: Bounds::Unbounded,
-        route_permissions: vec![],
-        rate_limit_scheme_slug: None,
-        on_store_error: OnStoreError::Deny,
         user_id: None,
-        organization_id: None,
-        workspace_id: None,
+        settings: AppSettings::new(name("Acme"), KeyPrefix::parse("key_prefix", "sk").unwrap()),
         created_at: AT,
         updated_at: AT,
         deleted_at: None,
@@ -81,7 +72,7 @@ fn full_app() -> App {
         path: path.into(),
         permissions: vec![permission.into()],
     });
-    App {
+    let settings = AppSettings {
         description: Some(Description::parse("description", "All that an app can say").unwrap()),
         is_active: false,
         permissions: Bounds::Within(permissions(&["users:read", "orgs:*"])),
@@ -89,14 +80,25 @@ fn full_app() -> App {
         route_permissions: RoutePermission::parse_all("route_permissions", &routes).unwrap(),
         rate_limit_scheme_slug: Some(slug("standard")),
         on_store_error: OnStoreError::Allow,
-        user_id: owner("u_1"),
         organization_id: owner("o_1"),
         workspace_id: owner("w_1"),
+        ..app().settings
+    };
+    App {
+        user_id: owner("u_1"),
+        settings,
         updated_at: later(1),
         deleted_at: Some(later(1)),
         revision: 2,
         ..app()
     }
+}
+
+/// That app with other settings.
+fn app_with(change: impl FnOnce(&mut AppSettings)) -> App {
+    let mut app = app();
+    change(&mut app.settings);
+    app
 }
 
 fn key() -> ApiKey {
@@ -160,8 +162,8 @@ fn deployment() -> Deployment {
     }
 }
 
-fn root_key() -> RootKeyRecord {
-    RootKeyRecord {
+fn root_key() -> RootKey {
+    RootKey {
         id: RootKeyId::new(3).unwrap(),
         deployment_id: DeploymentId::new(1).unwrap(),
         name: name("Backend"),
@@ -306,7 +308,7 @@ fn items_are_written_as_they_are() {
     let written = [
         ("app", comes_back(&app())),
         ("app_full", comes_back(&full_app())),
-        ("app_bound_to_nothing", comes_back(&App { permissions: Bounds::Within(vec![]), ..app() })),
+        ("app_bound_to_nothing", comes_back(&app_with(|app| app.permissions = Bounds::Within(vec![])))),
         ("app_by_slug", comes_back(&AppBySlug { number: AppNumber::mint(7) })),
         ("key", comes_back(&key())),
         ("key_full", comes_back(&full_key())),
@@ -350,7 +352,7 @@ fn rows_of_earlier_schemas_are_read() {
                 "key" => as_now::<ApiKey>(row),
                 "pepper" => as_now::<PepperRecord>(row),
                 "repepper" => as_now::<RepepperJob>(row),
-                "root_key" => as_now::<RootKeyRecord>(row),
+                "root_key" => as_now::<RootKey>(row),
                 "scheme" => as_now::<Scheme>(row),
                 "session" => as_now::<Session>(row),
                 "ticket" => as_now::<Ticket>(row),
@@ -438,15 +440,15 @@ fn a_row_of_another_type_and_one_of_a_later_release_are_not_read() {
 #[test]
 fn bounds_that_contradict_themselves_and_members_that_are_not_known_are_not_read() {
     let full = item(&key_of_tests(), &full_app()).unwrap();
-    let app_with = |name: &str, value: AttributeValue| {
+    let read_with = |name: &str, value: AttributeValue| {
         let mut row = full.clone();
         row.insert(name.to_owned(), value);
         entity::<App>(row)
     };
-    assert!(app_with("any_permission", AttributeValue::Bool(true)).is_err());
-    assert!(app_with("any_resource", AttributeValue::Bool(true)).is_err());
-    let closed = app_with("permissions", AttributeValue::L(vec![])).unwrap();
-    assert_eq!(closed.permissions, Bounds::Within(vec![]), "an empty list alone opens nothing");
+    assert!(read_with("any_permission", AttributeValue::Bool(true)).is_err());
+    assert!(read_with("any_resource", AttributeValue::Bool(true)).is_err());
+    let closed = read_with("permissions", AttributeValue::L(vec![])).unwrap();
+    assert_eq!(closed.settings.permissions, Bounds::Within(vec![]), "an empty list alone opens nothing");
 
     let inner = |row: &Item, list: &str| {
         let mut row = row.clone();
@@ -465,7 +467,7 @@ fn bounds_that_contradict_themselves_and_members_that_are_not_known_are_not_read
 fn an_update_sets_what_differs_and_nothing_else() {
     let mut stored = item(&key_of_tests(), &app()).unwrap();
     stored.insert("of_a_later_release".to_owned(), string("kept"));
-    let changed = App { name: name("Other"), revision: 2, ..app() };
+    let changed = App { revision: 2, ..app_with(|app| app.name = name("Other")) };
     let change = update(&stored, &changed, Expression::unchanged(1)).unwrap();
     assert_eq!(change.update().as_deref(), Some("SET #name = :name, #revision = :revision"));
     assert_eq!(change.condition.as_deref(), Some("revision = :read"));

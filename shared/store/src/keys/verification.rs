@@ -11,15 +11,16 @@ use std::hash::BuildHasher;
 use keyward_core::audit::Origin;
 use keyward_core::hashing::{Keyring, Tag};
 use keyward_core::id::DeploymentId;
-use keyward_core::rate_limit::Rules;
+use keyward_core::rate_limit::{Rules, Scheme};
+use keyward_core::root_key::Scope;
 use keyward_core::text::Slug;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::{ApiKey, App, VerifiedKey};
 
+use super::key;
 use crate::item::{Item, Key};
-use crate::keys::{key, scheme_of};
 use crate::record::{self, tag_of};
-use crate::{Deadline, Error, Scheme, Scope, Store, apps, root_keys, schemes};
+use crate::{Deadline, Error, Store, apps, root_keys, schemes};
 
 /// How often a key is read again whose scheme is gone, before that is no change at the same time.
 const READS: u32 = 4;
@@ -86,7 +87,7 @@ impl KeyToCheck {
 }
 
 fn scheme_key(app: &App, key: &ApiKey) -> Option<Key> {
-    scheme_of(app, key).map(|slug| schemes::key(app.deployment_id, slug))
+    key.rate_limit_scheme(app).map(|slug| schemes::key(app.deployment_id, slug))
 }
 
 fn rules_in(scheme: &Item) -> Result<Rules, Error> {
@@ -192,9 +193,7 @@ impl Store {
         self.note_scheme(&token, verified.key(), verified.app());
         let place = scheme_key(verified.app(), verified.key());
         let scheme = scheme.filter(|(read, _)| Some(read) == place.as_ref()).map(|(_, item)| item);
-        self.retag_later(crate::keys::key(token.id), tag, move |ring| {
-            ring.tag_api_key(deployment_id, &token)
-        });
+        self.retag_later(super::key(token.id), tag, move |ring| ring.tag_api_key(deployment_id, &token));
         Ok(Some(KeyToCheck { verified, scheme }))
     }
 
@@ -256,7 +255,7 @@ impl Store {
         let of = |slug: &Slug| schemes::key(app.deployment_id, slug);
         match &key.rate_limit_scheme_slug {
             Some(slug) => self.schemes_of_keys.put(self.fingerprint(token), of(slug)),
-            None => match &app.rate_limit_scheme_slug {
+            None => match &app.settings.rate_limit_scheme_slug {
                 Some(slug) => self.schemes_of_apps.put(app.number, of(slug)),
                 None => self.schemes_of_apps.forget(&app.number),
             },

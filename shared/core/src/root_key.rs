@@ -1,0 +1,51 @@
+//! Root keys: what a SaaS's backend authenticates with, and what each extends to.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DeploymentId, RootKeyId};
+use crate::text::Name;
+
+/// A root key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootKey {
+    /// Its id.
+    pub id: RootKeyId,
+    /// The deployment that it belongs to.
+    pub deployment_id: DeploymentId,
+    /// The name that people call it.
+    pub name: Name,
+    /// The scopes that it extends to.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A part of the API that a root key may extend to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Manage apps, keys and rate-limit schemes.
+    Manage,
+    /// Issue tickets.
+    Tickets,
+    /// Check requests.
+    Verify,
+    /// Read the audit log.
+    Audit,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Manage, Self::Tickets, Self::Verify, Self::Audit];
+
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manage => "manage",
+            Self::Tickets => "tickets",
+            Self::Verify => "verify",
+            Self::Audit => "audit",
+        }
+    }
+}
