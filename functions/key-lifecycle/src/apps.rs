@@ -11,10 +11,9 @@ use keyward_http::{
     ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
 };
 use keyward_store::ListApps;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use crate::body::{AppBody, patched};
+use crate::body::{AppBody, Done, patched};
 
 /// What keys begin with where their app does not say.
 const DEFAULT_PREFIX: &str = "wk_live";
@@ -33,7 +32,7 @@ pub(crate) async fn list(
     State(services): State<Services>,
     Root(access): Root,
     Query(query): Query<ListQuery>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<AppList>, ApiError> {
     let search = query.search.filter(|text| !text.trim().is_empty());
     let which = ListApps {
         include_inactive: query.include_inactive,
@@ -43,14 +42,27 @@ pub(crate) async fn list(
     };
     let page = services.store.apps(&access, &which).await?;
     let apps: Vec<AppBody> = page.apps.into_iter().map(AppBody::new).collect();
-    Ok(Data(json!({
-        "apps": apps,
-        "data": apps,
-        "total": page.total,
-        "has_more": page.has_more,
-        "limit": which.limit.unwrap_or(page.total),
-        "offset": which.offset,
-    })))
+    Ok(Data(AppList {
+        data: apps.clone(),
+        apps,
+        total: page.total,
+        has_more: page.has_more,
+        limit: which.limit.unwrap_or(page.total),
+        offset: which.offset,
+    }))
+}
+
+/// A page of apps, newest first.
+#[derive(Debug, Serialize)]
+pub(crate) struct AppList {
+    apps: Vec<AppBody>,
+    /// The same, by the name that some clients read.
+    data: Vec<AppBody>,
+    /// The number of apps on all pages.
+    total: usize,
+    has_more: bool,
+    limit: usize,
+    offset: usize,
 }
 
 /// The members of a request that makes or changes an app. Of those that can be changed, `None` is a member that is absent,
@@ -172,9 +184,9 @@ pub(crate) async fn delete(
     State(services): State<Services>,
     Root(access): Root,
     Path(app): Path<String>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<Done>, ApiError> {
     services.store.delete_app(&access, &app_slug(&app)?).await?;
-    Ok(Data(json!({})))
+    Ok(Data(Done {}))
 }
 
 /// A member that can be changed but not cleared.

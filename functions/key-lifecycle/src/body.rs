@@ -170,6 +170,10 @@ impl SchemeBody {
     }
 }
 
+/// That something was done of which there is no more to say: an empty object.
+#[derive(Debug, Serialize)]
+pub(crate) struct Done {}
+
 /// A member of a PATCH: `None` where it is absent, `Some(None)` where it is null.
 pub(crate) fn patched<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where

@@ -16,10 +16,9 @@ use keyward_http::{
 use keyward_store::{AppAccess, Error, KeyStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::apps::{owner, permissions, scheme};
-use crate::body::{KeyBody, KeyWithSecret};
+use crate::body::{Done, KeyBody, KeyWithSecret};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -151,7 +150,7 @@ pub(crate) async fn revoke(
     Root(access): Root,
     Path((app, id)): Path<(String, String)>,
     OptionalJson(request): OptionalJson<RevokeRequest>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<Done>, ApiError> {
     let id = key_id(&id)?;
     let access = services.store.app_access(&access, &app_slug(&app)?).await?;
     revoked(&services, &access, id, request.reason).await
@@ -186,7 +185,7 @@ pub(crate) async fn revoke_by_id(
     State(services): State<Services>,
     Root(access): Root,
     Json(request): Json<ByIdRequest>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<Done>, ApiError> {
     let id = request.id()?;
     let access = services.store.app_access_by_key(&access, id).await?;
     revoked(&services, &access, id, request.reason).await
@@ -217,9 +216,9 @@ async fn revoked(
     access: &AppAccess,
     id: KeyId,
     reason: Option<String>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<Done>, ApiError> {
     match services.store.revoke_key(access, id, parse_reason(reason)?).await? {
-        Some(_) => Ok(Data(json!({}))),
+        Some(_) => Ok(Data(Done {})),
         None => Err(Error::NotFound("API key not found or already revoked").into()),
     }
 }

@@ -2,14 +2,11 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use keyward_core::rate_limit::NewScheme;
-use keyward_core::rate_limit::SchemeChanges;
-use keyward_core::rate_limit::{Rule, Rules};
+use keyward_core::rate_limit::{NewScheme, Rule, Rules, SchemeChanges};
 use keyward_core::text::{Description, Name, Slug};
 use keyward_http::{ApiError, Data, Json, Path, Root, Services};
 use keyward_store::Error;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::body::SchemeBody;
 
@@ -20,11 +17,18 @@ fn slug(text: &str) -> Result<Slug, ApiError> {
 pub(crate) async fn list(
     State(services): State<Services>,
     Root(access): Root,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<SchemeList>, ApiError> {
     let schemes = services.store.schemes(&access).await?;
     let total = schemes.len();
-    let schemes: Vec<SchemeBody> = schemes.into_iter().map(SchemeBody::new).collect();
-    Ok(Data(json!({"schemes": schemes, "total": total})))
+    let schemes = schemes.into_iter().map(SchemeBody::new).collect();
+    Ok(Data(SchemeList { schemes, total }))
+}
+
+/// The rate-limit schemes of a deployment, the one that changed last first.
+#[derive(Debug, Serialize)]
+pub(crate) struct SchemeList {
+    schemes: Vec<SchemeBody>,
+    total: usize,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,7 @@ use keyward_core::metadata::Metadata;
 use keyward_core::text::Name;
 use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Path, Query, Services, key_id};
 use keyward_store::KeyStatus;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::body::{KeyBody, KeyWithSecret};
 use crate::keys::{RevokeRequest, RotateRequest, created, parse_reason, rotated};
@@ -92,16 +91,22 @@ pub(crate) async fn rotate(
     rotated(&services, &access, id).await
 }
 
+/// That a key is revoked.
+#[derive(Debug, Serialize)]
+pub(crate) struct Revoked {
+    success: bool,
+}
+
 /// Revoking a revoked key again is a success that changes nothing.
 pub(crate) async fn revoke(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,
     Path(id): Path<String>,
     FormOrJson(request): FormOrJson<RevokeRequest>,
-) -> Result<Data<Value>, ApiError> {
+) -> Result<Data<Revoked>, ApiError> {
     let id = key_id(&id)?;
     let reason = parse_reason(request.reason)?;
     let access = services.store.session_app(&session).await?;
     services.store.revoke_key(&access, id, reason).await?;
-    Ok(Data(json!({"success": true})))
+    Ok(Data(Revoked { success: true }))
 }

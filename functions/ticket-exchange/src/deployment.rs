@@ -4,61 +4,107 @@ use axum::Extension;
 use axum::extract::State;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use keyward_core::Deployment;
-use keyward_core::deployment::PublicKey;
+use keyward_core::deployment::{Mode, PublicKey};
+use keyward_core::id::DeploymentId;
 use keyward_core::instant::Instant;
+use keyward_core::text::Name;
 use keyward_http::{ApiError, Browser, Data, Services, publishable_key};
 use keyward_store::Error;
-use serde_json::{Value, json};
+use serde::Serialize;
+
+/// A deployment, as a page sees it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeploymentBody {
+    id: DeploymentId,
+    name: Name,
+    created_at: Instant,
+    updated_at: Instant,
+    /// Always null.
+    deleted_at: Option<Instant>,
+    /// Always false.
+    maintenance_mode: bool,
+    mode: Mode,
+    /// The URL of the installation, as is `frontend_host`.
+    backend_host: String,
+    frontend_host: String,
+    publishable_key: String,
+    ui_settings: UiSettings,
+}
+
+/// There are none.
+#[derive(Debug, Serialize)]
+struct UiSettings {}
 
 /// Describes the deployment to the page.
 pub(crate) async fn describe(
     State(services): State<Services>,
     Extension(browser): Extension<Browser>,
-) -> Data<Value> {
+) -> Data<DeploymentBody> {
     let deployment = browser.deployment;
-    let url = &services.settings.public_url;
-    Data(json!({
-        "id": deployment.id,
-        "name": deployment.name,
-        "created_at": Instant::from(deployment.created_at),
-        "updated_at": Instant::from(deployment.updated_at),
-        "deleted_at": null,
-        "maintenance_mode": false,
-        "mode": deployment.mode,
-        "backend_host": url.as_str(),
-        "frontend_host": url.as_str(),
-        "publishable_key": publishable_key(url.as_str(), deployment.mode),
-        "ui_settings": {},
-    }))
+    let url = services.settings.public_url.as_str();
+    Data(DeploymentBody {
+        id: deployment.id,
+        name: deployment.name.clone(),
+        created_at: deployment.created_at.into(),
+        updated_at: deployment.updated_at.into(),
+        deleted_at: None,
+        maintenance_mode: false,
+        mode: deployment.mode,
+        backend_host: url.to_owned(),
+        frontend_host: url.to_owned(),
+        publishable_key: publishable_key(url, deployment.mode),
+        ui_settings: UiSettings {},
+    })
 }
 
-/// The key set (RFC 7517, 5).
-pub(crate) async fn jwks(State(services): State<Services>) -> Result<Data<Value>, ApiError> {
+/// A set of public keys (RFC 7517, 5).
+#[derive(Debug, Serialize)]
+pub(crate) struct KeySet {
+    keys: [JsonWebKey; 1],
+}
+
+/// An ES256 key (RFC 7517, 4; RFC 7518, 6.2.1).
+#[derive(Debug, Serialize)]
+struct JsonWebKey {
+    kty: &'static str,
+    kid: DeploymentId,
+    #[serde(rename = "use")]
+    usage: &'static str,
+    alg: &'static str,
+    crv: &'static str,
+    x: String,
+    y: String,
+}
+
+/// The deployment's key, in a set.
+pub(crate) async fn jwks(State(services): State<Services>) -> Result<Data<KeySet>, ApiError> {
     let deployment = services.first_deployment().await?;
-    let PublicKey { x, y } = &deployment.public_key;
-    Ok(Data(json!({"keys": [{
-        "kty": "EC",
-        "kid": deployment.id,
-        "use": "sig",
-        "alg": "ES256",
-        "crv": "P-256",
-        "x": x,
-        "y": y,
-    }]})))
+    let PublicKey { x, y } = deployment.public_key.clone();
+    let key = JsonWebKey { kty: "EC", kid: deployment.id, usage: "sig", alg: "ES256", crv: "P-256", x, y };
+    Ok(Data(KeySet { keys: [key] }))
+}
+
+/// The deployment's key in PEM.
+#[derive(Debug, Serialize)]
+pub(crate) struct PemKey {
+    id: DeploymentId,
+    created_at: Instant,
+    updated_at: Instant,
+    /// A number here, unlike everywhere else: the clients read it so.
+    deployment_id: i64,
+    public_key: String,
 }
 
 /// The same key in PEM.
-pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<Value>, ApiError> {
-    let Deployment { id, public_key, created_at, updated_at, .. } = &*browser.deployment;
-    Ok(Data(json!({
-        "id": id,
-        "created_at": Instant::from(*created_at),
-        "updated_at": Instant::from(*updated_at),
-        // A number here, unlike everywhere else: the clients read it so.
-        "deployment_id": id.get(),
-        "public_key": pem(public_key)?,
-    })))
+pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<PemKey>, ApiError> {
+    let deployment = &browser.deployment;
+    Ok(Data(PemKey {
+        id: deployment.id,
+        created_at: deployment.created_at.into(),
+        updated_at: deployment.updated_at.into(),
+        deployment_id: deployment.id.get(),
+        public_key: pem(&deployment.public_key)?,
+    }))
 }
 
 /// A `SubjectPublicKeyInfo` (RFC 5480) of a P-256 key in PEM (RFC 7468).

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::routing::get;
 use keyward_core::instant::Instant;
 use keyward_http::{Data, Services, backend, frontend};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// The routes of this function.
 pub fn routes(services: &Services) -> Router<Services> {
@@ -22,6 +22,13 @@ pub fn routes(services: &Services) -> Router<Services> {
     frontend(browser, services.clone()).merge(backend(open))
 }
 
-async fn health(State(services): State<Services>) -> Data<Value> {
-    Data(json!({"status": "healthy", "timestamp": Instant::from(services.store.clock().now())}))
+/// That requests are answered.
+#[derive(Debug, Serialize)]
+struct Health {
+    status: &'static str,
+    timestamp: Instant,
+}
+
+async fn health(State(services): State<Services>) -> Data<Health> {
+    Data(Health { status: "healthy", timestamp: services.store.clock().now().into() })
 }
