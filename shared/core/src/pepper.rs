@@ -78,3 +78,26 @@ impl PepperRecord {
 pub fn current(peppers: &[PepperRecord]) -> Option<PepperVersion> {
     peppers.iter().filter(|pepper| pepper.is_active()).map(|pepper| pepper.version).max()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_version_that_is_active_makes_tags_and_a_retired_one_is_not_unwrapped() {
+        let pepper = |version| {
+            let wrapped =
+                WrappedPepper { version: PepperVersion(version), provider: "local".into(), wrapped: vec![7] };
+            assert_eq!(
+                PepperRecord::new(wrapped.clone(), DateTime::UNIX_EPOCH).wrapped(),
+                Some(wrapped.clone())
+            );
+            PepperRecord::new(wrapped, DateTime::UNIX_EPOCH)
+        };
+        let active = |version| PepperRecord { activated_at: Some(DateTime::UNIX_EPOCH), ..pepper(version) };
+        let retired = PepperRecord { wrapped: None, ..active(4) };
+        assert_eq!(retired.wrapped(), None);
+        assert_eq!(current(&[pepper(5), retired, active(2), active(3), active(1)]), Some(PepperVersion(3)));
+        assert_eq!(current(&[pepper(1)]), None);
+    }
+}

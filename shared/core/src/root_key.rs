@@ -49,3 +49,16 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_one_name_on_the_wire_and_in_the_table() {
+        for scope in Scope::ALL {
+            assert_eq!(serde_json::to_value(scope).unwrap(), scope.as_str());
+        }
+        assert_eq!(Scope::ALL.map(Scope::as_str), ["manage", "tickets", "verify", "audit"]);
+    }
+}
