@@ -18,34 +18,10 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::credential::Domain;
 use crate::id::DeploymentId;
 use crate::token::{ApiKeyToken, Kind, Secret, Token};
 use crate::verified::MatchedSecret;
-
-/// What a tag stands for, so that a tag of one kind of row is worthless in another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Domain {
-    /// An API key.
-    ApiKey,
-    /// A root key.
-    RootKey,
-    /// A ticket.
-    Ticket,
-    /// A session.
-    Session,
-}
-
-impl Domain {
-    /// The label that is hashed. It is in every stored tag: it must never change.
-    fn label(self) -> &'static [u8] {
-        match self {
-            Self::ApiKey => b"keyward/api-key/1",
-            Self::RootKey => b"keyward/root-key/1",
-            Self::Ticket => b"keyward/ticket/1",
-            Self::Session => b"keyward/session/1",
-        }
-    }
-}
 
 /// What a tag over another tag begins with. It is in stored tags: it must never change.
 const TAG_LABEL: &[u8] = b"keyward/tag/1";

@@ -11,6 +11,7 @@ pub mod authorization;
 pub mod base62;
 pub mod bounds;
 pub mod clock;
+pub mod credential;
 pub mod cursor;
 pub mod decision;
 pub mod deployment;

@@ -132,7 +132,7 @@ text!(
                 "must be 1 to 32 lower-case letters, digits or '_', starting with a letter and not ending in '_'".into(),
             );
         }
-        if crate::token::RESERVED_PREFIXES.contains(&value) {
+        if crate::credential::RESERVED_PREFIXES.contains(&value) {
             return Err(format!("must not be {value}, which Keyward's own credentials begin with"));
         }
         Ok(value)

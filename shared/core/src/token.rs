@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::base62;
-use crate::hashing::Domain;
+use crate::credential::{Domain, ROOT_KEY_PREFIX, SESSION_PREFIX, TICKET_PREFIX};
 use crate::id::{AppNumber, KeyId, RootKeyId, SessionId, TicketId};
 use crate::text::KeyPrefix;
 
@@ -25,10 +25,6 @@ const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
 /// How much of the checksum lists show, so that people can tell keys apart.
 const SUFFIX: usize = 4;
-
-/// The prefixes of Keyward's own credentials, which no app may take.
-pub const RESERVED_PREFIXES: [&str; 3] =
-    [<RootKey as Kind>::PREFIX, <Ticket as Kind>::PREFIX, <Session as Kind>::PREFIX];
 
 /// Finds API keys in text; the checksum then tells a real one from a lookalike.
 pub const API_KEY_REGEX: &str = r"\b[a-z][a-z0-9_]{0,31}_[0-9A-Za-z]{66}\b";
@@ -137,7 +133,7 @@ pub trait Kind: fmt::Debug + Clone + Copy {
 }
 
 macro_rules! kind {
-    ($(#[$doc:meta])* $name:ident, $id:ty, $prefix:literal) => {
+    ($(#[$doc:meta])* $name:ident, $id:ty, $prefix:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub struct $name;
@@ -168,19 +164,19 @@ kind!(
     /// What a SaaS backend authenticates with.
     RootKey,
     RootKeyId,
-    "kw_root"
+    ROOT_KEY_PREFIX
 );
 kind!(
     /// What a backend hands to a browser, to be exchanged once.
     Ticket,
     TicketId,
-    "kw_ticket"
+    TICKET_PREFIX
 );
 kind!(
     /// What a browser holds after the exchange.
     Session,
     SessionId,
-    "kw_session"
+    SESSION_PREFIX
 );
 
 /// A root key, a ticket or a session as its holder has it.
@@ -266,6 +262,7 @@ fn seal(mut text: String) -> SecretString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::RESERVED_PREFIXES;
     use proptest::prelude::*;
 
     fn key(prefix: &str, app: u64, id: i64, secret: [u8; 32]) -> ApiKeyToken {
