@@ -173,7 +173,10 @@ async fn slashes_around_a_path_change_nothing() {
 async fn gateway(keyward: &Keyward) -> String {
     let functions: BTreeMap<&str, Router> = FUNCTIONS
         .iter()
-        .map(|(name, of)| (*name, application(of(&keyward.services), keyward.services.clone())))
+        .map(|function| {
+            let routes = (function.routes)(&keyward.services);
+            (function.name, application(routes, keyward.services.clone()))
+        })
         .collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,6 +1,7 @@
 //! What the tests share: an installation of a test's own, the people who use one, and what they do with it.
 
 mod access;
+mod api;
 mod backend;
 mod browser;
 mod calls;
@@ -44,6 +45,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub use access::{Access, GRANTS, Grant};
+pub use api::{Credential, Operation, operations};
 pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
@@ -174,10 +176,10 @@ impl Keyward {
         let mut routes = Router::new();
         let mut recorders = vec![];
         // Each function has its own, as on Lambda: what it sends is known to be from it.
-        for (function, routes_of) in FUNCTIONS {
-            let services = start(calls.of(function), settings.clone()).await;
+        for function in FUNCTIONS {
+            let services = start(calls.of(function.name), settings.clone()).await;
             recorders.push(services.recorder.clone());
-            routes = routes.merge(routes_of(&services).with_state(services));
+            routes = routes.merge((function.routes)(&services).with_state(services));
         }
         let authorizer = start(calls.of("authorizer"), settings).await;
         recorders.push(authorizer.recorder.clone());

@@ -265,8 +265,8 @@ impl Soak {
             request_id: None,
         };
         match self.verifier.check(&check, None).await {
-            Ok(decision) => decision.denied.map_or(Ok(()), |denial| Err(denial.code().to_owned())),
-            Err(CheckError::Refused { refusal, .. }) => Err(refusal.code().to_owned()),
+            Ok(decision) => decision.denied.map_or(Ok(()), |denial| Err(denial.code().to_string())),
+            Err(CheckError::Refused { refusal, .. }) => Err(refusal.code().to_string()),
             Err(CheckError::InvalidKey) => Err("invalid_api_key".to_owned()),
             Err(error) => Err(error.to_string()),
         }

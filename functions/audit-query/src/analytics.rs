@@ -2,38 +2,52 @@
 
 use std::collections::{HashMap, HashSet};
 
+use axum::extract::State;
 use chrono::TimeDelta;
+use keyward_core::ErrorCode;
 use keyward_core::audit::{Event, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::instant::Bound;
-use keyward_http::{ApiError, Data, Services};
+use keyward_core::text::Slug;
+use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, Services};
 use keyward_store::AppAccess;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{Range, percent};
+use crate::{Range, app, percent};
 
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(30);
 const DEFAULT_TOP: u32 = 10;
 const LONGEST_TOP: u32 = 50;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct AnalyticsQuery {
+    /// Where the range begins: 30 days before its end where it is not given.
     start_date: Option<Bound>,
+    /// Where the range ends: now where it is not given.
     end_date: Option<Bound>,
+    /// The verifications of this key alone.
     key_id: Option<KeyId>,
+    /// Whether `top_keys` is answered.
     #[serde(default)]
     include_top_keys: bool,
+    /// Whether `top_paths` is answered.
     #[serde(default)]
     include_top_paths: bool,
+    /// Whether `blocked_reasons` is answered.
     #[serde(default)]
     include_blocked_reasons: bool,
+    /// Whether `rate_limit_stats` is answered.
     #[serde(default)]
     include_rate_limits: bool,
+    /// How many rows each of these has at most: 1 to 50, to which another number is brought.
+    #[param(default = 10)]
     top_limit: Option<u32>,
 }
 
 /// The figures. What was not asked for is left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Analytics {
     total_requests: u64,
     allowed_requests: u64,
@@ -53,34 +67,35 @@ pub(crate) struct Analytics {
     rate_limit_stats: Option<RateLimitStats>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TopKey {
     key_id: KeyId,
     key_name: String,
     total_requests: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TopPath {
     path: String,
     total_requests: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BlockedReason {
     blocked_by_rule: String,
     count: u64,
     percentage: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RateLimitStats {
     total_hits: u64,
     percentage_of_blocked: f64,
     top_rules: Vec<RateLimitRule>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RateLimitHits)]
 struct RateLimitRule {
     rule: String,
     hit_count: u64,
@@ -120,7 +135,38 @@ impl Counts {
     }
 }
 
-pub(crate) async fn count(
+/// Counts an app's verifications. A range of more than 20,000 verifications is refused.
+#[utoipa::path(
+    get, path = "/api-auth/apps/{slug}/audit/analytics", operation_id = "getAnalytics", tag = "Audit log",
+    security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), AnalyticsQuery),
+    responses((status = 200, body = Analytics)), extensions(("x-errors" = json!([ErrorCode::InvalidField]))),
+)]
+pub(crate) async fn of_app(
+    State(services): State<Services>,
+    root: Root,
+    Path(slug): Path<String>,
+    Query(query): Query<AnalyticsQuery>,
+) -> Result<Data<Analytics>, ApiError> {
+    let access = app(&services, root, &slug).await?;
+    count(&services, &access, query).await
+}
+
+/// Counts the verifications of the session's app. A range of more than 20,000 verifications is refused.
+#[utoipa::path(
+    get, path = "/api-auth/audit/analytics", operation_id = "getSessionAnalytics", tag = "Session",
+    security(("session" = ["audit:read"])), params(AnalyticsQuery),
+    responses((status = 200, body = Analytics)), extensions(("x-errors" = json!([ErrorCode::InvalidField]))),
+)]
+pub(crate) async fn of_session(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Query(query): Query<AnalyticsQuery>,
+) -> Result<Data<Analytics>, ApiError> {
+    let access = services.store.session_app(&session).await?;
+    count(&services, &access, query).await
+}
+
+async fn count(
     services: &Services,
     access: &AppAccess,
     query: AnalyticsQuery,

@@ -1,98 +1,25 @@
 //! The audit log of an app: events, figures and time series, for backends and for browsers.
 
+#![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
+
 mod analytics;
 mod logs;
 mod timeseries;
 
-use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::InvalidField;
 use keyward_core::instant::Bound;
-use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, Services, app_slug, backend, frontend};
+use keyward_http::{ApiError, Root, Services, app_slug};
 use keyward_store::AppAccess;
 
-use crate::analytics::{Analytics, AnalyticsQuery};
-use crate::logs::{Logs, LogsQuery};
-use crate::timeseries::{Timeseries, TimeseriesQuery};
-
-/// The routes of this function.
-pub fn routes(services: &Services) -> Router<Services> {
-    let server = Router::new()
-        .route("/api-auth/apps/{slug}/audit/logs", get(app_logs))
-        .route("/api-auth/apps/{slug}/audit/analytics", get(app_analytics))
-        .route("/api-auth/apps/{slug}/audit/timeseries", get(app_timeseries));
-    let browser = Router::new()
-        .route("/api-auth/audit/logs", get(session_logs))
-        .route("/api-auth/audit/analytics", get(session_analytics))
-        .route("/api-auth/audit/timeseries", get(session_timeseries));
-    backend(server).merge(frontend(browser, services.clone()))
+keyward_http::routes! {
+    Backend { logs::{of_app}, analytics::{of_app}, timeseries::{of_app} }
+    Browser { logs::{of_session}, analytics::{of_session}, timeseries::{of_session} }
 }
 
+/// The app with this slug, for the backend with this root key.
 async fn app(services: &Services, root: Root, slug: &str) -> Result<AppAccess, ApiError> {
     Ok(services.store.app_access(&root.0, &app_slug(slug)?).await?)
-}
-
-async fn session_app(services: &Services, session: ActiveSession) -> Result<AppAccess, ApiError> {
-    Ok(services.store.session_app(&session.0).await?)
-}
-
-async fn app_logs(
-    State(services): State<Services>,
-    root: Root,
-    Path(slug): Path<String>,
-    Query(query): Query<LogsQuery>,
-) -> Result<Data<Logs>, ApiError> {
-    let access = app(&services, root, &slug).await?;
-    logs::read(&services, &access, query).await
-}
-
-async fn session_logs(
-    State(services): State<Services>,
-    session: ActiveSession,
-    Query(query): Query<LogsQuery>,
-) -> Result<Data<Logs>, ApiError> {
-    let access = session_app(&services, session).await?;
-    logs::read(&services, &access, query).await
-}
-
-async fn app_analytics(
-    State(services): State<Services>,
-    root: Root,
-    Path(slug): Path<String>,
-    Query(query): Query<AnalyticsQuery>,
-) -> Result<Data<Analytics>, ApiError> {
-    let access = app(&services, root, &slug).await?;
-    analytics::count(&services, &access, query).await
-}
-
-async fn session_analytics(
-    State(services): State<Services>,
-    session: ActiveSession,
-    Query(query): Query<AnalyticsQuery>,
-) -> Result<Data<Analytics>, ApiError> {
-    let access = session_app(&services, session).await?;
-    analytics::count(&services, &access, query).await
-}
-
-async fn app_timeseries(
-    State(services): State<Services>,
-    root: Root,
-    Path(slug): Path<String>,
-    Query(query): Query<TimeseriesQuery>,
-) -> Result<Data<Timeseries>, ApiError> {
-    let access = app(&services, root, &slug).await?;
-    timeseries::count(&services, &access, query).await
-}
-
-async fn session_timeseries(
-    State(services): State<Services>,
-    session: ActiveSession,
-    Query(query): Query<TimeseriesQuery>,
-) -> Result<Data<Timeseries>, ApiError> {
-    let access = session_app(&services, session).await?;
-    timeseries::count(&services, &access, query).await
 }
 
 /// A range of time, both ends included.

@@ -1,34 +1,47 @@
 //! `…/audit/logs`: the events of an app, newest first, by cursor.
 
+use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Outcome};
 use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::{DeploymentId, KeyId};
 use keyward_core::instant::{Bound, Instant};
+use keyward_core::rate_limit::Status;
 use keyward_core::text::{Reason, Slug};
-use keyward_http::{ApiError, Data, Services};
+use keyward_core::{App, ErrorCode};
+use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, Services};
 use keyward_store::{AppAccess, EventFilter};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::Range;
+use crate::{Range, app};
 
 const DEFAULT_PAGE: u32 = 100;
 const LONGEST_PAGE: u32 = 1_000;
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(7);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
+    /// How many events a page holds: 1 to 1,000, to which another number is brought.
+    #[param(default = 100)]
     limit: Option<u32>,
+    /// How many events are left out before the page, where no cursor is given.
     #[serde(default)]
     offset: u32,
+    /// `allowed` or `blocked`: events that ended so. Others filter nothing.
     outcome: Option<String>,
+    /// The events of this key alone.
     key_id: Option<KeyId>,
+    /// Where the range begins: 7 days before its end where it is not given.
     start_date: Option<Bound>,
+    /// Where the range ends: now where it is not given.
     end_date: Option<Bound>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// The `timestamp` of the last row of the page before, with `cursor_id`.
     cursor_ts: Option<String>,
+    /// The `request_id` of the last row of the page before, with `cursor_ts`.
     cursor_id: Option<String>,
 }
 
@@ -78,7 +91,8 @@ async fn before(
 }
 
 /// A page of the log.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventList)]
 pub(crate) struct Logs {
     data: Vec<Row>,
     limit: u32,
@@ -86,7 +100,9 @@ pub(crate) struct Logs {
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+/// An event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event)]
 struct Row {
     request_id: EventId,
     deployment_id: DeploymentId,
@@ -96,15 +112,40 @@ struct Row {
     key_name: String,
     action: Action,
     outcome: Outcome,
+    /// The rule that blocked it, such as `100/60s`, or the code.
     blocked_by_rule: Option<String>,
+    /// Empty where it is not known.
     client_ip: String,
+    /// The method and the path.
     path: String,
     user_agent: String,
     /// A list for backends, and the JSON of one for browsers.
-    rate_limits: Option<Value>,
+    rate_limits: Option<RateLimits>,
     actor: Option<Actor>,
     reason: Option<Reason>,
     timestamp: Instant,
+}
+
+/// How the rate limits stood.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum RateLimits {
+    List(Vec<Status>),
+    /// JSON of the list.
+    Text(String),
+}
+
+impl RateLimits {
+    fn new(limits: Vec<Status>, access: &AppAccess) -> Option<Self> {
+        if limits.is_empty() {
+            return None;
+        }
+        if access.is_backend() {
+            return Some(Self::List(limits));
+        }
+        // With its members sorted, as it always was.
+        serde_json::to_value(limits).ok().map(|sorted| Self::Text(sorted.to_string()))
+    }
 }
 
 impl Row {
@@ -116,9 +157,6 @@ impl Row {
             event.origin.client_ip = None;
             event.origin.user_agent = None;
         }
-        let rate_limits = Some(json!(event.rate_limits)).filter(|_| !event.rate_limits.is_empty());
-        let rate_limits =
-            rate_limits.map(|list| if access.is_backend() { list } else { list.to_string().into() });
         Self {
             request_id: event.id,
             deployment_id: event.deployment_id,
@@ -131,7 +169,7 @@ impl Row {
             client_ip: event.origin.client_ip.map(|address| address.to_string()).unwrap_or_default(),
             path: event.origin.path,
             user_agent: event.origin.user_agent.unwrap_or_default(),
-            rate_limits,
+            rate_limits: RateLimits::new(event.rate_limits, access),
             actor: event.actor,
             reason: event.reason,
             timestamp: event.id.timestamp().into(),
@@ -139,11 +177,38 @@ impl Row {
     }
 }
 
-pub(crate) async fn read(
-    services: &Services,
-    access: &AppAccess,
-    query: LogsQuery,
+/// Lists the events of an app, newest first. A page may end early when a filter is rare: go on with `next_cursor` while `has_more`.
+#[utoipa::path(
+    get, path = "/api-auth/apps/{slug}/audit/logs", operation_id = "listEvents", tag = "Audit log",
+    security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), LogsQuery),
+    responses((status = 200, body = Logs)), extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::InvalidCursor]))),
+)]
+pub(crate) async fn of_app(
+    State(services): State<Services>,
+    root: Root,
+    Path(slug): Path<String>,
+    Query(query): Query<LogsQuery>,
 ) -> Result<Data<Logs>, ApiError> {
+    let access = app(&services, root, &slug).await?;
+    read(&services, &access, query).await
+}
+
+/// Lists the events of the session's app, newest first. A page may end early when a filter is rare: go on with `next_cursor` while `has_more`.
+#[utoipa::path(
+    get, path = "/api-auth/audit/logs", operation_id = "listSessionEvents", tag = "Session",
+    security(("session" = ["audit:read"])), params(LogsQuery),
+    responses((status = 200, body = Logs)), extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::InvalidCursor]))),
+)]
+pub(crate) async fn of_session(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Query(query): Query<LogsQuery>,
+) -> Result<Data<Logs>, ApiError> {
+    let access = services.store.session_app(&session).await?;
+    read(&services, &access, query).await
+}
+
+async fn read(services: &Services, access: &AppAccess, query: LogsQuery) -> Result<Data<Logs>, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
     let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let outcome = [Outcome::Allowed, Outcome::Blocked]

@@ -2,28 +2,38 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::State;
 use chrono::{DateTime, Datelike, DurationRound, NaiveTime, TimeDelta, Utc};
+use keyward_core::ErrorCode;
 use keyward_core::audit::Outcome;
 use keyward_core::id::KeyId;
 use keyward_core::instant::{Bound, Instant};
-use keyward_http::{ApiError, Data, Services};
+use keyward_core::text::Slug;
+use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, Services};
 use keyward_store::AppAccess;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{Range, percent};
+use crate::{Range, app, percent};
 
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(30);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct TimeseriesQuery {
+    /// Where the range begins: 30 days before its end where it is not given.
     start_date: Option<Bound>,
+    /// Where the range ends: now where it is not given.
     end_date: Option<Bound>,
+    /// `minute`, `hour`, `day`, `week` or `month`; anything else is an hour.
+    #[param(default = "hour")]
     interval: Option<String>,
+    /// The verifications of this key alone.
     key_id: Option<KeyId>,
 }
 
 /// The length of a bucket. Buckets begin at UTC boundaries, weeks on Sunday.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Interval {
     Minute,
@@ -61,22 +71,54 @@ impl Interval {
 }
 
 /// The buckets that hold requests, earliest first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Timeseries {
     data: Vec<Point>,
     interval: Interval,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Point {
     timestamp: Instant,
     total_requests: u64,
     allowed_requests: u64,
     blocked_requests: u64,
+    /// Percent.
     success_rate: f64,
 }
 
-pub(crate) async fn count(
+/// Counts an app's verifications by time. Only buckets that have any are listed. A range of more than 20,000 verifications is refused.
+#[utoipa::path(
+    get, path = "/api-auth/apps/{slug}/audit/timeseries", operation_id = "getTimeseries", tag = "Audit log",
+    security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), TimeseriesQuery),
+    responses((status = 200, body = Timeseries)), extensions(("x-errors" = json!([ErrorCode::InvalidField]))),
+)]
+pub(crate) async fn of_app(
+    State(services): State<Services>,
+    root: Root,
+    Path(slug): Path<String>,
+    Query(query): Query<TimeseriesQuery>,
+) -> Result<Data<Timeseries>, ApiError> {
+    let access = app(&services, root, &slug).await?;
+    count(&services, &access, query).await
+}
+
+/// Counts the verifications of the session's app by time. Only buckets that have any are listed. A range of more than 20,000 verifications is refused.
+#[utoipa::path(
+    get, path = "/api-auth/audit/timeseries", operation_id = "getSessionTimeseries", tag = "Session",
+    security(("session" = ["audit:read"])), params(TimeseriesQuery),
+    responses((status = 200, body = Timeseries)), extensions(("x-errors" = json!([ErrorCode::InvalidField]))),
+)]
+pub(crate) async fn of_session(
+    State(services): State<Services>,
+    ActiveSession(session): ActiveSession,
+    Query(query): Query<TimeseriesQuery>,
+) -> Result<Data<Timeseries>, ApiError> {
+    let access = services.store.session_app(&session).await?;
+    count(&services, &access, query).await
+}
+
+async fn count(
     services: &Services,
     access: &AppAccess,
     query: TimeseriesQuery,

@@ -11,6 +11,7 @@ mod guarded;
 mod response;
 mod settings;
 
+use keyward_core::ErrorCode;
 use keyward_core::audit::EventId;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
@@ -49,7 +50,7 @@ pub async fn authorize(
         Ok(decision) => (decision.allowed(), decision.denied.as_ref().map(Denial::code)),
         Err(refused) => (false, Some(refused.code)),
     };
-    tracing::info!(target: "keyward::request", allowed, code);
+    tracing::info!(target: "keyward::request", allowed, code = code.map(ErrorCode::as_str));
     match decided {
         Ok(decision) => {
             let mut context = context::of(&decision);
@@ -78,12 +79,14 @@ async fn decide(
     let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
     let presented = match event.presented(settings) {
         Ok(Some(presented)) => presented,
-        Ok(None) => return Ok(Err(Refused::unauthorized("missing_api_key", "The request has no API key"))),
-        Err(wrong) => return Ok(Err(Refused::forbidden("invalid_field", wrong.to_string()))),
+        Ok(None) => {
+            return Ok(Err(Refused::unauthorized(ErrorCode::MissingApiKey, "The request has no API key")));
+        }
+        Err(wrong) => return Ok(Err(Refused::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
     };
     let target = match event.target() {
         Ok(target) => target,
-        Err(wrong) => return Ok(Err(Refused::forbidden("invalid_field", wrong.to_string()))),
+        Err(wrong) => return Ok(Err(Refused::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
     };
     let check = Check {
         presented,
@@ -115,25 +118,25 @@ async fn decide(
 /// Why a request is refused before anything is decided about what it asks for.
 struct Refused {
     is_without_key: bool,
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     key: Option<KeyId>,
 }
 
 impl Refused {
     /// There is no valid key.
-    fn unauthorized(code: &'static str, message: impl Into<String>) -> Self {
+    fn unauthorized(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { is_without_key: true, code, message: message.into(), key: None }
     }
 
-    fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+    fn forbidden(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { is_without_key: false, ..Self::unauthorized(code, message) }
     }
 
     /// What whoever is refused may be told.
     fn context(&self) -> Context {
         let members = [
-            ("code", Some(self.code.to_owned())),
+            ("code", Some(self.code.to_string())),
             ("message", Some(self.message.clone())),
             ("key_id", self.key.map(|id| id.to_string())),
         ];

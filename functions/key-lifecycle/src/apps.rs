@@ -1,33 +1,51 @@
 //! `/api-auth/apps`: apps, for backends.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use keyward_core::app::{AppSettings, NewApp, OnStoreError};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
-use keyward_core::{Bounds, InvalidField};
+use keyward_core::{Bounds, ErrorCode, InvalidField};
 use keyward_http::{
     ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
 };
 use keyward_store::ListApps;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::openapi::schema::{AllOfBuilder, AnyOfBuilder, ObjectBuilder};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::body::{AppBody, Done, patched};
 
 /// What keys begin with where their app does not say.
 const DEFAULT_PREFIX: &str = "wk_live";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
+    /// Whether disabled apps are listed too.
     #[serde(default)]
     include_inactive: bool,
+    /// How many apps a page holds: all where it is not given.
     limit: Option<PageLimit>,
+    /// How many apps are left out before the page.
     #[serde(default)]
     offset: u32,
+    /// A slug: the app that has it is listed alone.
+    #[param(value_type = Option<Slug>)]
     search: Option<String>,
 }
 
+/// Lists apps, newest first.
+#[utoipa::path(
+    get, path = "/api-auth/apps", operation_id = "listApps", tag = "Apps", security(("rootKey" = ["manage"])),
+    params(ListQuery), responses((status = 200, body = AppList)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField]))),
+)]
 pub(crate) async fn list(
     State(services): State<Services>,
     Root(access): Root,
@@ -53,7 +71,7 @@ pub(crate) async fn list(
 }
 
 /// A page of apps, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AppList {
     apps: Vec<AppBody>,
     /// The same, by the name that some clients read.
@@ -61,41 +79,94 @@ pub(crate) struct AppList {
     /// The number of apps on all pages.
     total: usize,
     has_more: bool,
+    /// The limit that was asked for, or `total`.
     limit: usize,
     offset: usize,
 }
 
-/// The members of a request that makes or changes an app. Of those that can be changed, `None` is a member that is absent,
-/// `Some(None)` one that is null.
-#[derive(Debug, Deserialize)]
+/// The members of a request that makes or changes an app. In a change, what is absent is left and what is null is cleared.
+// `None` is a member that is absent, `Some(None)` one that is null.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AppSettings)]
 pub(crate) struct AppRequest {
-    /// Of a new app alone, as is `user_id`.
+    /// The app's slug. Of a new app alone: it never changes.
+    #[schema(value_type = Option<Slug>)]
     app_slug: Option<String>,
+    /// The same by another name.
+    #[schema(value_type = Option<Slug>)]
     slug: Option<String>,
+    /// The user whose app it is, in your own ids. Of a new app alone.
     user_id: Option<LooseId>,
+    /// The name that people see.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Name)]
     name: Option<Option<String>>,
+    /// What the app's keys begin with. Those that exist keep theirs.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<KeyPrefix>, default = "wk_live")]
     key_prefix: Option<Option<String>>,
-    /// Of a change alone: a new app is active.
+    /// Whether the app's keys work. Of a change alone: a new app is active.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = bool)]
     is_active: Option<Option<bool>>,
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<Description>)]
     description: Option<Option<String>>,
+    /// What the app's keys may be given. None, or an empty list, sets no bounds.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<Vec<Permission>>)]
     permissions: Option<Option<Vec<String>>>,
+    /// The paths that the app's keys may reach, in which `*` stands for any text. None, or an empty list, sets no bounds.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<Vec<String>>, example = json!(["/v1/users/*"]))]
     resources: Option<Option<Vec<String>>>,
+    /// What requests to the app's routes need, however they are checked.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<Vec<WrittenRoute>>, max_items = 32)]
     route_permissions: Option<Option<Vec<WrittenRoute>>>,
+    /// The rate-limit scheme of the app's keys, but for those with one of their own.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<Slug>)]
     rate_limit_scheme_slug: Option<Option<String>>,
+    /// What becomes of a request whose rate limits cannot be counted.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<OnStoreError>, default = "deny")]
     on_store_error: Option<Option<String>>,
+    /// The organization whose app it is, in your own ids.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<LooseId>)]
     organization_id: Option<Option<LooseId>>,
+    /// The workspace whose app it is, in your own ids.
     #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<LooseId>)]
     workspace_id: Option<Option<LooseId>>,
+}
+
+/// A new app: its settings, of which `name` and `app_slug` or `slug` are required.
+pub(crate) struct NewAppSchema;
+
+impl PartialSchema for NewAppSchema {
+    fn schema() -> RefOr<Schema> {
+        let with = |names: &[&str]| names.iter().fold(ObjectBuilder::new(), |all, name| all.required(*name));
+        AllOfBuilder::new()
+            .item(Ref::from_schema_name(AppRequest::name()))
+            .item(with(&["name"]))
+            .item(AnyOfBuilder::new().item(with(&["app_slug"])).item(with(&["slug"])))
+            .description(Some("A new app. Its slug is `app_slug` or `slug`."))
+            .examples([json!({"app_slug": "acme", "name": "Acme", "key_prefix": "acme_live"})])
+            .into()
+    }
+}
+
+impl ToSchema for NewAppSchema {
+    fn name() -> Cow<'static, str> {
+        "NewApp".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((AppRequest::name().into(), AppRequest::schema()));
+        AppRequest::schemas(schemas);
+    }
 }
 
 impl AppRequest {
@@ -154,6 +225,12 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
+/// Makes an app.
+#[utoipa::path(
+    post, path = "/api-auth/apps", operation_id = "createApp", tag = "Apps", security(("rootKey" = ["manage"])),
+    request_body = NewAppSchema, responses((status = 200, body = AppBody)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::NotFound, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn create(
     State(services): State<Services>,
     Root(access): Root,
@@ -162,6 +239,11 @@ pub(crate) async fn create(
     Ok(Data(AppBody::new(services.store.create_app(&access, request.into_new()?).await?)))
 }
 
+/// Gets an app.
+#[utoipa::path(
+    get, path = "/api-auth/apps/{slug}", operation_id = "getApp", tag = "Apps", security(("rootKey" = ["manage"])),
+    params(("slug" = Slug, Path, description = "The app's slug.")), responses((status = 200, body = AppBody)),
+)]
 pub(crate) async fn get(
     State(services): State<Services>,
     Root(access): Root,
@@ -170,6 +252,13 @@ pub(crate) async fn get(
     Ok(Data(AppBody::new(services.store.app(&access, &app_slug(&app)?).await?)))
 }
 
+/// Changes an app: what is absent is left, what is null is cleared. `is_active: false` makes all its keys fail.
+#[utoipa::path(
+    patch, path = "/api-auth/apps/{slug}", operation_id = "updateApp", tag = "Apps",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),
+    request_body = AppRequest, responses((status = 200, body = AppBody)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn update(
     State(services): State<Services>,
     Root(access): Root,
@@ -180,6 +269,12 @@ pub(crate) async fn update(
     Ok(Data(AppBody::new(services.store.update_app(&access, &app_slug(&app)?, change).await?)))
 }
 
+/// Deletes an app: its keys fail, and its slug stays taken.
+#[utoipa::path(
+    delete, path = "/api-auth/apps/{slug}", operation_id = "deleteApp", tag = "Apps",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),
+    responses((status = 200, body = Done)), extensions(("x-errors" = json!([ErrorCode::Conflict]))),
+)]
 pub(crate) async fn delete(
     State(services): State<Services>,
     Root(access): Root,

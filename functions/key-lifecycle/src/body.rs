@@ -8,16 +8,18 @@ use keyward_core::metadata::Members;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules, Scheme};
-use keyward_core::route::RoutePermission;
+use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
 use keyward_store::AppAccess;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
 /// An app, with the rules of its scheme.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = App)]
 pub(crate) struct AppBody {
     deployment_id: DeploymentId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,9 +33,14 @@ pub(crate) struct AppBody {
     description: Option<Description>,
     is_active: bool,
     key_prefix: KeyPrefix,
+    /// What the app's keys may be given; no bounds where it is empty.
     permissions: Vec<Permission>,
+    /// The paths that the app's keys may reach; no bounds where it is empty.
+    #[schema(value_type = Vec<String>)]
     resources: Vec<PathPattern>,
+    #[schema(value_type = Vec<WrittenRoute>)]
     route_permissions: Vec<RoutePermission>,
+    /// The rules of its scheme.
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
@@ -70,18 +77,22 @@ impl AppBody {
 }
 
 /// A key, with the rules that limit it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ApiKey)]
 pub(crate) struct KeyBody {
     id: KeyId,
     deployment_id: DeploymentId,
     app_slug: Slug,
     name: Name,
     key_prefix: KeyPrefix,
+    /// The last characters of the key, which are of its checksum and reveal nothing of the secret.
     key_suffix: String,
     permissions: Vec<Permission>,
-    /// The SaaS's own: browsers do not see it.
+    /// Your own: browsers do not see it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     metadata: Option<Members>,
+    /// The rules that limit it.
     rate_limits: Vec<Rule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
@@ -90,7 +101,9 @@ pub(crate) struct KeyBody {
     org_role_permissions: Vec<Permission>,
     workspace_role_permissions: Vec<Permission>,
     expires_at: Option<Instant>,
+    /// When it was last checked, to the minute.
     last_used_at: Option<Instant>,
+    /// Whether it was not revoked.
     is_active: bool,
     created_at: Instant,
     updated_at: Instant,
@@ -128,11 +141,14 @@ impl KeyBody {
 }
 
 /// A key with its secret, which is shown this once: the key's members, the key again as `key`, and `secret`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKeyWithSecret)]
 pub(crate) struct KeyWithSecret {
     #[serde(flatten)]
     flat: KeyBody,
     key: KeyBody,
+    /// The whole key. It is shown in this answer, and never again.
+    #[schema(example = "acme_live_…")]
     secret: String,
 }
 
@@ -143,13 +159,15 @@ impl KeyWithSecret {
 }
 
 /// A rate-limit scheme.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RateLimitScheme)]
 pub(crate) struct SchemeBody {
     id: SchemeId,
     deployment_id: DeploymentId,
     slug: Slug,
     name: Name,
     description: Option<Description>,
+    #[schema(value_type = Vec<Rule>, min_items = 1, max_items = 20)]
     rules: Rules,
     created_at: Instant,
     updated_at: Instant,
@@ -171,7 +189,7 @@ impl SchemeBody {
 }
 
 /// That something was done of which there is no more to say: an empty object.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Done {}
 
 /// A member of a PATCH: `None` where it is absent, `Some(None)` where it is null.

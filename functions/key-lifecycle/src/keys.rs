@@ -1,33 +1,46 @@
 //! `/api-auth/apps/{slug}/keys` and the flat `/api-auth/keys/rotate|revoke`: keys, for backends.
 
 use axum::extract::State;
-use keyward_core::InvalidField;
 use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::KeyId;
 use keyward_core::instant::Instant;
 use keyward_core::key::NewKey;
 use keyward_core::key::Owner;
 use keyward_core::metadata::Metadata;
-use keyward_core::text::{Name, Reason};
+use keyward_core::permission::Permission;
+use keyward_core::text::{Name, Reason, Slug};
+use keyward_core::{ErrorCode, InvalidField};
 use keyward_http::{
     ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, Services,
     app_slug, key_id,
 };
 use keyward_store::{AppAccess, Error, KeyStatus};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::apps::{owner, permissions, scheme};
 use crate::body::{Done, KeyBody, KeyWithSecret};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
+    /// Whether revoked keys are listed too.
     #[serde(default)]
     include_inactive: bool,
+    /// How many keys a page holds: all where it is not given.
     limit: Option<PageLimit>,
+    /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
+/// Lists an app's keys, newest first.
+#[utoipa::path(
+    get, path = "/api-auth/apps/{slug}/keys", operation_id = "listKeys", tag = "Keys",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug."), ListQuery),
+    responses((status = 200, body = KeyList)), extensions(("x-errors" = json!([ErrorCode::InvalidCursor]))),
+)]
 pub(crate) async fn list(
     State(services): State<Services>,
     Root(access): Root,
@@ -59,20 +72,41 @@ fn before(list: &List, cursor: &str) -> Result<KeyId, InvalidCursor> {
 }
 
 /// A page of keys.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKeyList)]
 pub(crate) struct KeyList {
     keys: Vec<KeyBody>,
     has_more: bool,
     next_cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A new key. What it does not say of its owner, the app says.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewApiKey, example = json!({"name": "Billing", "permissions": ["invoices:read"], "owner_user_id": "user_42"}))]
 pub(crate) struct CreateRequest {
+    #[schema(value_type = Name)]
     name: String,
+    /// What it may do, within what the app's keys may be given.
+    #[schema(value_type = Option<Vec<Permission>>)]
     permissions: Option<Vec<String>>,
+    /// What its owner's role in the organization adds.
+    #[schema(value_type = Option<Vec<Permission>>)]
     org_role_permissions: Option<Vec<String>>,
+    /// What its owner's role in the workspace adds.
+    #[schema(value_type = Option<Vec<Permission>>)]
     workspace_role_permissions: Option<Vec<String>>,
+    /// A rate-limit scheme in place of the app's.
+    #[schema(value_type = Option<Slug>)]
     rate_limit_scheme_slug: Option<String>,
+    /// A JSON object of your own, which comes back as it was written.
+    #[serde(skip)]
+    #[schema(value_type = Option<Object>)]
+    #[expect(
+        dead_code,
+        reason = "it is read from the body itself, since no other type holds its numbers as they are written"
+    )]
+    metadata: Option<IgnoredAny>,
+    /// When it stops working: in the future, or never where it is not given.
     expires_at: Option<Instant>,
     owner_user_id: Option<LooseId>,
     organization_id: Option<LooseId>,
@@ -81,6 +115,13 @@ pub(crate) struct CreateRequest {
     workspace_membership_id: Option<LooseId>,
 }
 
+/// Makes a key of an app. The answer has the key's members, the key again as `key`, and `secret`, this once.
+#[utoipa::path(
+    post, path = "/api-auth/apps/{slug}/keys", operation_id = "createKey", tag = "Keys",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),
+    request_body = CreateRequest, responses((status = 200, body = KeyWithSecret)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn create(
     State(services): State<Services>,
     Root(access): Root,
@@ -126,9 +167,18 @@ fn metadata(body: &[u8]) -> Result<Metadata, InvalidField> {
 }
 
 /// An object of which no member is read.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Rotation)]
 pub(crate) struct RotateRequest {}
 
+/// Gives a key a new secret; the old one fails at once. Answers as creation does.
+#[utoipa::path(
+    post, path = "/api-auth/apps/{slug}/keys/{id}/rotate", operation_id = "rotateKey", tag = "Keys",
+    security(("rootKey" = ["manage"])),
+    params(("slug" = Slug, Path, description = "The app's slug."), ("id" = KeyId, Path, description = "The key's id.")),
+    request_body(content = Option<RotateRequest>), responses((status = 200, body = KeyWithSecret)),
+    extensions(("x-errors" = json!([ErrorCode::Conflict]))),
+)]
 pub(crate) async fn rotate(
     State(services): State<Services>,
     Root(access): Root,
@@ -140,11 +190,22 @@ pub(crate) async fn rotate(
     rotated(&services, &access, id).await
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// Why a key is revoked.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = Revocation)]
 pub(crate) struct RevokeRequest {
+    #[schema(value_type = Option<Reason>)]
     pub(crate) reason: Option<String>,
 }
 
+/// Revokes a key, for good.
+#[utoipa::path(
+    post, path = "/api-auth/apps/{slug}/keys/{id}/revoke", operation_id = "revokeKey", tag = "Keys",
+    security(("rootKey" = ["manage"])),
+    params(("slug" = Slug, Path, description = "The app's slug."), ("id" = KeyId, Path, description = "The key's id.")),
+    request_body(content = Option<RevokeRequest>), responses((status = 200, body = Done)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn revoke(
     State(services): State<Services>,
     Root(access): Root,
@@ -156,21 +217,34 @@ pub(crate) async fn revoke(
     revoked(&services, &access, id, request.reason).await
 }
 
-#[derive(Debug, Deserialize)]
+/// A key by its id: `key_id` or `api_key_id`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = KeyById, example = json!({"key_id": "251658240000000000"}))]
 pub(crate) struct ByIdRequest {
     key_id: Option<LooseId>,
+    /// The same by another name.
     api_key_id: Option<LooseId>,
+    /// Why it is revoked. Of a revocation alone.
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
 }
 
 impl ByIdRequest {
     fn id(&self) -> Result<KeyId, ApiError> {
         let id = self.key_id.as_ref().or(self.api_key_id.as_ref());
-        let id = id.ok_or_else(|| ApiError::bad_request("invalid_field", "key_id is required"))?;
+        let id = id.ok_or_else(|| ApiError::new(ErrorCode::InvalidField, "key_id is required"))?;
         key_id(&id.0)
     }
 }
 
+/// Gives a key a new secret, by its id alone.
+#[utoipa::path(
+    post, path = "/api-auth/keys/rotate", operation_id = "rotateKeyById", tag = "Keys",
+    security(("rootKey" = ["manage"])), request_body = ByIdRequest, responses((status = 200, body = KeyWithSecret)),
+    extensions(("x-errors" = json!([
+        ErrorCode::InvalidField, ErrorCode::InvalidKeyId, ErrorCode::NotFound, ErrorCode::Conflict
+    ]))),
+)]
 pub(crate) async fn rotate_by_id(
     State(services): State<Services>,
     Root(access): Root,
@@ -181,6 +255,14 @@ pub(crate) async fn rotate_by_id(
     rotated(&services, &access, id).await
 }
 
+/// Revokes a key for good, by its id alone.
+#[utoipa::path(
+    post, path = "/api-auth/keys/revoke", operation_id = "revokeKeyById", tag = "Keys",
+    security(("rootKey" = ["manage"])), request_body = ByIdRequest, responses((status = 200, body = Done)),
+    extensions(("x-errors" = json!([
+        ErrorCode::InvalidField, ErrorCode::InvalidKeyId, ErrorCode::NotFound, ErrorCode::Conflict
+    ]))),
+)]
 pub(crate) async fn revoke_by_id(
     State(services): State<Services>,
     Root(access): Root,

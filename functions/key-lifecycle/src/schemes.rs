@@ -2,11 +2,13 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use keyward_core::ErrorCode;
 use keyward_core::rate_limit::{NewScheme, Rule, Rules, SchemeChanges};
 use keyward_core::text::{Description, Name, Slug};
 use keyward_http::{ApiError, Data, Json, Path, Root, Services};
 use keyward_store::Error;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::body::SchemeBody;
 
@@ -14,6 +16,11 @@ fn slug(text: &str) -> Result<Slug, ApiError> {
     Slug::parse("slug", text).map_err(|_| Error::NotFound("Rate limit scheme not found").into())
 }
 
+/// Lists rate-limit schemes, the one that changed last first.
+#[utoipa::path(
+    get, path = "/api-auth/rate-limit-schemes", operation_id = "listRateLimitSchemes", tag = "Rate limits",
+    security(("rootKey" = ["manage"])), responses((status = 200, body = SchemeList)),
+)]
 pub(crate) async fn list(
     State(services): State<Services>,
     Root(access): Root,
@@ -25,20 +32,33 @@ pub(crate) async fn list(
 }
 
 /// The rate-limit schemes of a deployment, the one that changed last first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RateLimitSchemeList)]
 pub(crate) struct SchemeList {
     schemes: Vec<SchemeBody>,
     total: usize,
 }
 
-#[derive(Debug, Deserialize)]
+/// A new rate-limit scheme.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewRateLimitScheme)]
 pub(crate) struct CreateRequest {
+    #[schema(value_type = Slug)]
     slug: String,
+    #[schema(value_type = Name)]
     name: String,
+    #[schema(value_type = Option<Description>)]
     description: Option<String>,
+    #[schema(min_items = 1, max_items = 20)]
     rules: Vec<Rule>,
 }
 
+/// Makes a rate-limit scheme.
+#[utoipa::path(
+    post, path = "/api-auth/rate-limit-schemes", operation_id = "createRateLimitScheme", tag = "Rate limits",
+    security(("rootKey" = ["manage"])), request_body = CreateRequest, responses((status = 200, body = SchemeBody)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn create(
     State(services): State<Services>,
     Root(access): Root,
@@ -54,6 +74,12 @@ pub(crate) async fn create(
     Ok(Data(SchemeBody::new(services.store.create_scheme(&access, new).await?)))
 }
 
+/// Gets a rate-limit scheme.
+#[utoipa::path(
+    get, path = "/api-auth/rate-limit-schemes/{slug}", operation_id = "getRateLimitScheme", tag = "Rate limits",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The scheme's slug.")),
+    responses((status = 200, body = SchemeBody)),
+)]
 pub(crate) async fn get(
     State(services): State<Services>,
     Root(access): Root,
@@ -62,14 +88,25 @@ pub(crate) async fn get(
     Ok(Data(SchemeBody::new(services.store.scheme(&access, &slug(&scheme)?).await?)))
 }
 
-/// A member that is null is left as it is: clients send all of them.
-#[derive(Debug, Deserialize)]
+/// Changes of a rate-limit scheme. What is absent or null is left: clients send all members.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = RateLimitSchemeChanges)]
 pub(crate) struct UpdateRequest {
+    #[schema(value_type = Option<Name>)]
     name: Option<String>,
+    #[schema(value_type = Option<Description>)]
     description: Option<String>,
+    #[schema(min_items = 1, max_items = 20)]
     rules: Option<Vec<Rule>>,
 }
 
+/// Changes a rate-limit scheme; absent and `null` leave. The next check is held to it.
+#[utoipa::path(
+    patch, path = "/api-auth/rate-limit-schemes/{slug}", operation_id = "updateRateLimitScheme", tag = "Rate limits",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The scheme's slug.")),
+    request_body = UpdateRequest, responses((status = 200, body = SchemeBody)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn update(
     State(services): State<Services>,
     Root(access): Root,
@@ -86,6 +123,14 @@ pub(crate) async fn update(
     Ok(Data(SchemeBody::new(updated)))
 }
 
+/// Deletes a rate-limit scheme that no app uses, and no key that may work again: neither those that were revoked or have
+/// expired nor those of deleted apps keep it.
+#[utoipa::path(
+    delete, path = "/api-auth/rate-limit-schemes/{slug}", operation_id = "deleteRateLimitScheme", tag = "Rate limits",
+    security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The scheme's slug.")),
+    responses((status = 204, description = "It is deleted.")),
+    extensions(("x-errors" = json!([ErrorCode::InUse, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn delete(
     State(services): State<Services>,
     Root(access): Root,

@@ -1,6 +1,8 @@
 //! `/api-auth/keys`: the keys of a session's app, for browsers.
 
 use axum::extract::State;
+use keyward_core::ErrorCode;
+use keyward_core::id::KeyId;
 use keyward_core::instant::Instant;
 use keyward_core::key::NewKey;
 use keyward_core::key::Owner;
@@ -9,13 +11,18 @@ use keyward_core::text::Name;
 use keyward_http::{ActiveSession, ApiError, Data, FormOrJson, Path, Query, Services, key_id};
 use keyward_store::KeyStatus;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::body::{KeyBody, KeyWithSecret};
 use crate::keys::{RevokeRequest, RotateRequest, created, parse_reason, rotated};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
+    /// `active`, `revoked`, `expired` or `all`.
+    #[param(default = "active")]
     status: Option<String>,
+    /// Whether all keys are listed where `status` does not say.
     #[serde(default)]
     include_inactive: bool,
 }
@@ -29,14 +36,20 @@ impl ListQuery {
             Some("revoked") => Ok(KeyStatus::Revoked),
             Some("expired") => Ok(KeyStatus::Expired),
             Some("all") => Ok(KeyStatus::All),
-            Some(_) => Err(ApiError::bad_request(
-                "invalid_status",
+            Some(_) => Err(ApiError::new(
+                ErrorCode::InvalidStatus,
                 "invalid status filter: must be active, revoked, expired or all",
             )),
         }
     }
 }
 
+/// Lists the keys of the session's app, newest first.
+#[utoipa::path(
+    get, path = "/api-auth/keys", operation_id = "listSessionKeys", tag = "Session",
+    security(("session" = ["keys:read"])), params(ListQuery), responses((status = 200, body = Vec<KeyBody>)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidStatus]))),
+)]
 pub(crate) async fn list(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,
@@ -49,21 +62,33 @@ pub(crate) async fn list(
     Ok(Data(keys.map(|(key, rules)| KeyBody::new(key, rules, &access)).collect()))
 }
 
-/// Permissions, limits and metadata are for the backend to set.
-#[derive(Debug, Default, Deserialize)]
+/// A new key that a customer makes. Permissions, limits and metadata are for the backend to set.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = NewSessionKey)]
 pub(crate) struct CreateRequest {
     #[serde(default)]
+    #[schema(value_type = Name, required = true)]
     name: String,
+    /// When it stops working: never where it is absent, empty or null.
+    #[schema(value_type = Option<Instant>)]
     expires_at: Option<String>,
 }
 
+/// Makes a key. `data.secret` is the whole key, this once.
+#[utoipa::path(
+    post, path = "/api-auth/keys", operation_id = "createSessionKey", tag = "Session",
+    security(("session" = ["keys:create"])),
+    request_body(content((CreateRequest = "application/json"), (CreateRequest = "application/x-www-form-urlencoded"))),
+    responses((status = 200, body = KeyWithSecret)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn create(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,
     FormOrJson(request): FormOrJson<CreateRequest>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     if request.name.trim().is_empty() {
-        return Err(ApiError::bad_request("invalid_field", "name is required"));
+        return Err(ApiError::new(ErrorCode::InvalidField, "name is required"));
     }
     let expires_at = request.expires_at.filter(|text| !text.trim().is_empty());
     let new = NewKey {
@@ -80,6 +105,13 @@ pub(crate) async fn create(
     created(&services, &access, new).await
 }
 
+/// Gives a key a new secret, which is `data.secret`, this once.
+#[utoipa::path(
+    post, path = "/api-auth/keys/{id}/rotate", operation_id = "rotateSessionKey", tag = "Session",
+    security(("session" = ["keys:rotate"])), params(("id" = KeyId, Path, description = "The key's id.")),
+    request_body(content((Option<RotateRequest> = "application/json"), (Option<RotateRequest> = "application/x-www-form-urlencoded"))),
+    responses((status = 200, body = KeyWithSecret)), extensions(("x-errors" = json!([ErrorCode::Conflict]))),
+)]
 pub(crate) async fn rotate(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,
@@ -92,12 +124,19 @@ pub(crate) async fn rotate(
 }
 
 /// That a key is revoked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Revoked {
     success: bool,
 }
 
-/// Revoking a revoked key again is a success that changes nothing.
+/// Revokes a key, for good. Again is a success that changes nothing.
+#[utoipa::path(
+    post, path = "/api-auth/keys/{id}/revoke", operation_id = "revokeSessionKey", tag = "Session",
+    security(("session" = ["keys:revoke"])), params(("id" = KeyId, Path, description = "The key's id.")),
+    request_body(content((Option<RevokeRequest> = "application/json"), (Option<RevokeRequest> = "application/x-www-form-urlencoded"))),
+    responses((status = 200, body = Revoked)),
+    extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::Conflict]))),
+)]
 pub(crate) async fn revoke(
     State(services): State<Services>,
     ActiveSession(session): ActiveSession,

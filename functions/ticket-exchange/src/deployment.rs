@@ -11,9 +11,11 @@ use keyward_core::text::Name;
 use keyward_http::{ApiError, Browser, Data, Services, publishable_key};
 use keyward_store::Error;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A deployment, as a page sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Deployment)]
 pub(crate) struct DeploymentBody {
     id: DeploymentId,
     name: Name,
@@ -32,10 +34,14 @@ pub(crate) struct DeploymentBody {
 }
 
 /// There are none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct UiSettings {}
 
-/// Describes the deployment to the page.
+/// Tells a page what it needs first: `mode`, `publishable_key`, `backend_host`, …
+#[utoipa::path(
+    get, path = "/deployment", operation_id = "getDeployment", tag = "Installation",
+    responses((status = 200, body = DeploymentBody)),
+)]
 pub(crate) async fn describe(
     State(services): State<Services>,
     Extension(browser): Extension<Browser>,
@@ -58,13 +64,15 @@ pub(crate) async fn describe(
 }
 
 /// A set of public keys (RFC 7517, 5).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JsonWebKeySet)]
 pub(crate) struct KeySet {
+    #[schema(value_type = Vec<JsonWebKey>)]
     keys: [JsonWebKey; 1],
 }
 
 /// An ES256 key (RFC 7517, 4; RFC 7518, 6.2.1).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct JsonWebKey {
     kty: &'static str,
     kid: DeploymentId,
@@ -76,7 +84,11 @@ struct JsonWebKey {
     y: String,
 }
 
-/// The deployment's key, in a set.
+/// Gives the deployment's public key in a set (RFC 7517, 5).
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", operation_id = "getJsonWebKeySet", tag = "Installation",
+    responses((status = 200, body = KeySet)),
+)]
 pub(crate) async fn jwks(State(services): State<Services>) -> Result<Data<KeySet>, ApiError> {
     let deployment = services.first_deployment().await?;
     let PublicKey { x, y } = deployment.public_key.clone();
@@ -85,7 +97,7 @@ pub(crate) async fn jwks(State(services): State<Services>) -> Result<Data<KeySet
 }
 
 /// The deployment's key in PEM.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PemKey {
     id: DeploymentId,
     created_at: Instant,
@@ -95,7 +107,11 @@ pub(crate) struct PemKey {
     public_key: String,
 }
 
-/// The same key in PEM.
+/// Gives the deployment's public key in PEM.
+#[utoipa::path(
+    get, path = "/.well-known/jwk", operation_id = "getPemKey", tag = "Installation",
+    responses((status = 200, body = PemKey)),
+)]
 pub(crate) async fn jwk(Extension(browser): Extension<Browser>) -> Result<Data<PemKey>, ApiError> {
     let deployment = &browser.deployment;
     Ok(Data(PemKey {

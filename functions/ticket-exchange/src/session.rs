@@ -2,22 +2,27 @@
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use keyward_core::App;
 use keyward_core::id::SessionId;
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::token::{self, Token};
+use keyward_core::{App, ErrorCode};
 use keyward_http::{ActiveSession, ApiError, Browser, Data, Initiator, NewSession, Query, Services, origin};
 use keyward_store::Error;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ExchangeQuery {
+    /// The ticket. Required.
+    #[param(required = true, value_type = String)]
     ticket: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A session that was made.
+#[derive(Serialize, ToSchema)]
 struct Exchanged {
     success: bool,
     message: &'static str,
@@ -25,14 +30,16 @@ struct Exchanged {
     access: Access,
 }
 
-/// What a session leads to.
-#[derive(Serialize)]
+/// A session and its app.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionAccess)]
 pub(crate) struct Access {
     session_id: SessionId,
     api_auth_app: SessionApp,
 }
 
-#[derive(Serialize)]
+/// The app that a session is for.
+#[derive(Serialize, ToSchema)]
 struct SessionApp {
     /// The slug again, by the name that older clients read.
     id: String,
@@ -42,6 +49,7 @@ struct SessionApp {
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
     is_active: bool,
+    /// The rules of its scheme.
     rate_limits: Vec<Rule>,
 }
 
@@ -62,15 +70,26 @@ impl Access {
     }
 }
 
-/// Exchanges the ticket for a session, of which the response tells the browser.
+/// Exchanges a ticket for a session, once. The browser that won may ask again.
+#[utoipa::path(
+    get, path = "/session/ticket/exchange", operation_id = "exchangeTicket", tag = "Session", params(ExchangeQuery),
+    responses((status = 200, body = Exchanged)),
+    extensions(("x-errors" = json!([
+        ErrorCode::TicketRequired, ErrorCode::InvalidTicket, ErrorCode::Forbidden, ErrorCode::Conflict
+    ]))),
+)]
 pub(crate) async fn exchange(
     State(services): State<Services>,
     Extension(browser): Extension<Browser>,
     Query(query): Query<ExchangeQuery>,
     parts: axum::http::request::Parts,
 ) -> Result<Response, ApiError> {
+    // An exchange is no safe method (RFC 9110, 9.2.1), whatever the protocol calls it: HEAD must not stand for it.
+    if parts.method == Method::HEAD {
+        return Ok((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")]).into_response());
+    }
     let text = query.ticket.filter(|text| !text.trim().is_empty());
-    let text = text.ok_or_else(|| ApiError::bad_request("ticket_required", "ticket is required"))?;
+    let text = text.ok_or_else(|| ApiError::new(ErrorCode::TicketRequired, "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
     let recognised = services.store.recognise_ticket(&ticket).await.map_err(refused)?;
     services.require_intent(Initiator::of(&parts.headers), recognised.deployment())?;
@@ -93,11 +112,6 @@ pub(crate) async fn exchange(
     Ok(response)
 }
 
-/// An exchange is no safe method (RFC 9110, 9.2.1), whatever the protocol calls it: HEAD must not stand for it.
-pub(crate) async fn no_head() -> impl IntoResponse {
-    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")])
-}
-
 fn refused(error: Error) -> ApiError {
     match error {
         Error::Unauthenticated => invalid(),
@@ -106,17 +120,22 @@ fn refused(error: Error) -> ApiError {
 }
 
 fn invalid() -> ApiError {
-    ApiError::unauthorized("invalid_ticket", "Invalid or expired ticket")
+    ApiError::new(ErrorCode::InvalidTicket, "Invalid or expired ticket")
 }
 
-/// The session's app.
+/// Gets the session's app.
+#[utoipa::path(
+    get, path = "/api-auth/session", operation_id = "getSession", tag = "Session", security(("session" = [])),
+    responses((status = 200, body = Access)), extensions(("x-errors" = json!([[400, ErrorCode::AppDeleted]]))),
+)]
 pub(crate) async fn current(
     State(services): State<Services>,
     ActiveSession(access): ActiveSession,
 ) -> Result<Data<Access>, ApiError> {
     let app = services.store.session_app(&access).await.map_err(|error| match error {
         Error::NotFound(_) => {
-            ApiError::bad_request("app_deleted", "Invalid API auth app session: the app was deleted")
+            ApiError::new(ErrorCode::AppDeleted, "Invalid API auth app session: the app was deleted")
+                .with_status(StatusCode::BAD_REQUEST)
         }
         error => error.into(),
     })?;

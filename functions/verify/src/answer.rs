@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use keyward_core::ErrorCode;
 use keyward_core::audit::EventId;
 use keyward_core::decision::Denial;
 use keyward_core::id::{DeploymentId, KeyId};
@@ -9,42 +10,52 @@ use keyward_core::metadata::Members;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Slug};
-use keyward_http::{ApiError, RequestId};
+use keyward_http::{ApiError, ErrorBody, RequestId};
 use keyward_verifier::{Decision, PRINCIPAL_TYPE};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
-use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 const PRINCIPAL: &str = "api_key";
 
 /// The answer on a key that works.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Decision)]
 pub(crate) struct Answer {
     request_id: EventId,
     allowed: bool,
-    reason: Option<&'static str>,
+    /// `permission_denied` or `rate_limited`; null where it is allowed.
+    #[schema(value_type = Option<String>)]
+    reason: Option<ErrorCode>,
+    /// The name of the rule that has none left, such as `100/60s`, or `reason`.
     blocked_rule: Option<String>,
     /// For a request that may not go through, what errors have too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    #[schema(value_type = Option<String>)]
+    code: Option<ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     identity: Identity,
+    /// All that the key may do.
     permissions: Vec<Permission>,
+    #[schema(value_type = Object)]
     metadata: Members,
     rate_limits: Vec<Status>,
+    /// In how many seconds the rule that blocked it lets a request through again.
     retry_after: Option<u32>,
+    /// Suggestions to pass on to your service.
     headers: BTreeMap<String, String>,
 }
 
 /// The answers to a batch, in the order of its checks.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Decisions)]
 pub(crate) struct Results {
     pub(crate) results: Vec<BatchResult>,
 }
 
 /// What the check would have been answered with alone.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct BatchResult {
     /// The status.
     status: u16,
@@ -53,11 +64,13 @@ pub(crate) struct BatchResult {
     body: Body,
 }
 
-#[derive(Serialize)]
+/// A decision, or the error.
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = DecisionOrError)]
 enum Body {
     Answer(Box<Answer>),
-    Error(Map<String, Value>),
+    Error(ErrorBody),
 }
 
 impl BatchResult {
@@ -73,7 +86,7 @@ impl BatchResult {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Identity {
     principal_type: &'static str,
     key_id: KeyId,
@@ -125,23 +138,8 @@ impl Answer {
     }
 }
 
-/// An error that has all the members of an answer too, blank, for clients that read those first.
+/// An error that has all the members of an answer too, for clients that read those first.
 pub(crate) fn no_decision(mut error: ApiError) -> ApiError {
-    let blank = json!({
-        "allowed": false,
-        "reason": null,
-        "blocked_rule": null,
-        "identity": null,
-        "permissions": [],
-        "metadata": null,
-        "rate_limits": [],
-        "retry_after": null,
-        "headers": {},
-    });
-    if let Value::Object(blank) = blank {
-        for (name, value) in blank {
-            error.members.entry(name).or_insert(value);
-        }
-    }
+    error.is_undecided = true;
     error
 }

@@ -13,23 +13,40 @@ pub mod stack;
 mod template;
 
 use axum::Router;
-use keyward_http::Services;
+use keyward_http::{Route, Services};
 pub use template::table_shape;
 
-/// Makes the routes of a function.
-pub type Routes = fn(&Services) -> Router<Services>;
+/// A function that has routes.
+pub struct Function {
+    /// Its name.
+    pub name: &'static str,
+    /// Makes its routes.
+    pub routes: fn(&Services) -> Router<Services>,
+    /// Its routes as their handlers declare them.
+    pub declared_routes: fn() -> Vec<Route>,
+}
 
-/// The functions that have routes, by name.
-pub const FUNCTIONS: [(&str, Routes); 6] = [
-    ("ticket-issuance", ticket_issuance::routes),
-    ("ticket-exchange", ticket_exchange::routes),
-    ("key-lifecycle", key_lifecycle::routes),
-    ("verify", verify::routes),
-    ("audit-query", audit_query::routes),
-    ("hosted-page", hosted_page::routes),
-];
+macro_rules! functions {
+    ($($function:ident: $name:literal),* $(,)?) => {
+        /// The functions that have routes.
+        pub const FUNCTIONS: &[Function] = &[$(Function {
+            name: $name,
+            routes: $function::routes,
+            declared_routes: $function::declared_routes,
+        }),*];
+    };
+}
+
+functions! {
+    ticket_issuance: "ticket-issuance",
+    ticket_exchange: "ticket-exchange",
+    key_lifecycle: "key-lifecycle",
+    verify: "verify",
+    audit_query: "audit-query",
+    hosted_page: "hosted-page",
+}
 
 /// All functions' routes together, as a local run serves them.
 pub fn routes(services: &Services) -> Router<Services> {
-    FUNCTIONS.iter().fold(Router::new(), |all, (_, routes)| all.merge(routes(services)))
+    FUNCTIONS.iter().fold(Router::new(), |all, function| all.merge((function.routes)(services)))
 }

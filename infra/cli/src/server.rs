@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use keyward_core::ErrorCode;
 use keyward_http::{ApiError, REQUEST_ID, RequestId};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -122,18 +123,18 @@ fn own_host(headers: &HeaderMap) -> Result<(), ApiError> {
     let authority = hosts.next().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let (Some(authority), None) = (authority, hosts.next()) else {
         let message = "A request must have one Host header, which names a host";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "host_not_allowed", message));
+        return Err(ApiError::new(ErrorCode::HostNotAllowed, message).with_status(StatusCode::BAD_REQUEST));
     };
     if ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| authority.host().eq_ignore_ascii_case(own)) {
         return Ok(());
     }
     let message = "This server is for programs and pages on this machine: ask it as localhost or 127.0.0.1";
-    Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message))
+    Err(ApiError::new(ErrorCode::HostNotAllowed, message))
 }
 
 fn timed_out() -> Response {
     let message = "The request was not received, or not answered, in time";
-    refusal(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message))
+    refusal(ApiError::new(ErrorCode::RequestTimeout, message))
 }
 
 fn refusal(error: ApiError) -> Response {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::bounds::Bounds;
 use crate::id::{AppNumber, DeploymentId};
@@ -150,7 +151,7 @@ impl App {
 }
 
 /// What becomes of a request whose rate limits cannot be counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreError {
     /// It is not decided on: the caller gets an error.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
+use utoipa::ToSchema;
 
 use crate::address::ClientAddress;
 use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
@@ -13,8 +14,9 @@ use crate::rate_limit::Status;
 use crate::text::{Name, OwnerId, Reason, Slug, is_readable};
 
 /// The id of an event, `req_` and a ULID: it sorts by time, and answers carry it as `request_id`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(into = "String", try_from = "String")]
+#[schema(value_type = String, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$", example = "req_01K7ZZ9S9Q3Z7T5V0J8R4N2M6C")]
 pub struct EventId(Ulid);
 
 /// A text is not an event's id.
@@ -87,7 +89,7 @@ impl TryFrom<String> for EventId {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Action {
     /// A key was presented and its request decided.
     #[serde(rename = "verification")]
@@ -143,7 +145,7 @@ pub enum Action {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It went through.
@@ -163,7 +165,7 @@ impl Outcome {
 }
 
 /// Who did it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Actor {
     /// Whoever runs the installation, with the rights of its AWS account.

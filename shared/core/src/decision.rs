@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::error_code::ErrorCode;
 use crate::permission::{self, Permission};
 use crate::rate_limit::Blocked;
 use crate::requirement::Requirement;
@@ -28,12 +29,12 @@ pub enum Refusal {
 
 impl Refusal {
     /// The stable code, in answers and in the audit log.
-    pub fn code(self) -> &'static str {
+    pub fn code(self) -> ErrorCode {
         match self {
-            Self::KeyRevoked => "key_revoked",
-            Self::AppDisabled => "app_disabled",
-            Self::AppDeleted => "app_deleted",
-            Self::KeyExpired => "key_expired",
+            Self::KeyRevoked => ErrorCode::KeyRevoked,
+            Self::AppDisabled => ErrorCode::AppDisabled,
+            Self::AppDeleted => ErrorCode::AppDeleted,
+            Self::KeyExpired => ErrorCode::KeyExpired,
         }
     }
 }
@@ -51,17 +52,17 @@ pub enum Denial {
 
 impl Denial {
     /// The stable code: the `reason` in answers.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::PermissionDenied => "permission_denied",
-            Self::RateLimited(_) => "rate_limited",
+            Self::PermissionDenied => ErrorCode::PermissionDenied,
+            Self::RateLimited(_) => ErrorCode::RateLimited,
         }
     }
 
     /// What the audit log and answers name as the rule that blocked the request.
     pub fn blocked_rule(&self) -> &str {
         match self {
-            Self::PermissionDenied => self.code(),
+            Self::PermissionDenied => self.code().as_str(),
             Self::RateLimited(blocked) => &blocked.rule,
         }
     }
@@ -141,7 +142,7 @@ mod tests {
         let required: Vec<String> = required.iter().copied().map(str::to_owned).collect();
         let required = Requirement::parse_all("required_permissions", &required).unwrap();
         let verdict = decide(&verified(app, key), &target, &required, NOW);
-        verdict.map(|verdict| verdict.permitted).map_err(Refusal::code)
+        verdict.map(|verdict| verdict.permitted).map_err(|refusal| refusal.code().as_str())
     }
 
     #[test]
@@ -211,8 +212,8 @@ mod tests {
     fn a_denial_names_its_code_and_what_blocked_the_request() {
         let blocked = Blocked { rule: "2/60s".into(), place: 0, retry_after: 3 };
         for (denial, code, rule) in [
-            (Denial::PermissionDenied, "permission_denied", "permission_denied"),
-            (Denial::RateLimited(blocked), "rate_limited", "2/60s"),
+            (Denial::PermissionDenied, ErrorCode::PermissionDenied, "permission_denied"),
+            (Denial::RateLimited(blocked), ErrorCode::RateLimited, "2/60s"),
         ] {
             assert_eq!((denial.code(), denial.blocked_rule()), (code, rule));
         }

@@ -10,6 +10,8 @@ use chrono::{DateTime, Utc};
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use utoipa::ToSchema;
+
 use crate::base62;
 
 /// 2025-01-01T00:00:00Z in Unix milliseconds. Part of every id that exists: it must never change.
@@ -51,8 +53,9 @@ impl Visitor<'_> for IdVisitor {
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[schema(value_type = String, pattern = "^[1-9][0-9]{0,18}$", example = "251658240000000000")]
         pub struct $name(i64);
 
         impl $name {
@@ -123,27 +126,27 @@ macro_rules! id {
 }
 
 id!(
-    /// A deployment: a tenant of the installation.
+    /// The id of a deployment, which is a tenant of the installation.
     DeploymentId
 );
 id!(
-    /// An API key.
+    /// The id of an API key.
     KeyId
 );
 id!(
-    /// A root key.
+    /// The id of a root key.
     RootKeyId
 );
 id!(
-    /// A rate-limit scheme.
+    /// The id of a rate-limit scheme.
     SchemeId
 );
 id!(
-    /// A ticket.
+    /// The id of a ticket.
     TicketId
 );
 id!(
-    /// A session made from a ticket.
+    /// The id of a session.
     SessionId
 );
 

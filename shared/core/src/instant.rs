@@ -3,10 +3,15 @@
 //! RFC 3339 (<https://www.rfc-editor.org/rfc/rfc3339#section-5.6>) in the years 0001 to 9999 and without leap seconds,
 //! which is what JavaScript's `Date` reads too (<https://tc39.es/ecma262/#sec-date-time-string-format>).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::text::InvalidField;
 
@@ -22,7 +27,8 @@ const LAST_MS: i64 = 253_402_300_799_999;
 const DAY: TimeDelta = TimeDelta::milliseconds(24 * 60 * 60 * 1_000 - 1);
 
 /// An instant that every client can read: in UTC, in whole milliseconds, in the years 0001 to 9999.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime, example = "2027-06-01T00:00:00Z")]
 pub struct Instant(DateTime<Utc>);
 
 impl Instant {
@@ -104,6 +110,20 @@ impl Bound {
     /// Where a range ends that ends here, itself included.
     pub fn end(self) -> DateTime<Utc> {
         self.last.0
+    }
+}
+
+impl PartialSchema for Bound {
+    fn schema() -> RefOr<Schema> {
+        let described = "An instant or, as `2027-06-01`, a UTC day: its first instant where a range begins, its last where one ends.";
+        let text = ObjectBuilder::new().schema_type(Type::String).description(Some(described));
+        text.examples(["2027-06-01"]).into()
+    }
+}
+
+impl ToSchema for Bound {
+    fn name() -> Cow<'static, str> {
+        "DateOrInstant".into()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::id::{AppNumber, DeploymentId, KeyId};
@@ -207,7 +208,7 @@ impl ApiKey {
 }
 
 /// The SaaS's own ids of whom a key belongs to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Owner {
     /// A user.
     #[serde(skip_serializing_if = "Option::is_none")]

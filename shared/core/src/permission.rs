@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::bounds::Bounds;
 use crate::text::InvalidField;
@@ -19,8 +20,9 @@ pub(crate) const AND: &str = "AND";
 pub(crate) const OR: &str = "OR";
 
 /// A granted permission: `*`, or 1 to 128 of `[A-Za-z0-9_.:/-]`, optionally ending in `*` after one of `:./`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(into = "String", try_from = "String")]
+#[schema(max_length = 128, pattern = r"^(\*|[A-Za-z0-9_.:/-]+([:./]\*)?)$", example = "users:read")]
 pub struct Permission(String);
 
 impl Permission {

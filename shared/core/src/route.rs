@@ -4,6 +4,7 @@
 //! hold; of one that none concerns, they ask for nothing.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::method::Method;
 use crate::path::PathPattern;
@@ -26,15 +27,18 @@ pub struct RoutePermission {
     permissions: Vec<Requirement>,
 }
 
-/// A route as it is written.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The permissions that requests to a route need, as they are written.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = RoutePermission)]
 pub struct WrittenRoute {
     /// A method, or `*` for any, which it is where none is given.
     #[serde(default = "any_method")]
     pub method: String,
-    /// A [`PathPattern`].
+    /// A path, in which `*` stands for any text.
+    #[schema(min_length = 1, max_length = 128)]
     pub path: String,
-    /// [`Requirement`]s, at least one.
+    /// Permissions or expressions of them, all of which must hold.
+    #[schema(min_items = 1)]
     pub permissions: Vec<String>,
 }
 

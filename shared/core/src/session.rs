@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{AppNumber, DeploymentId, SessionId, TicketId};
 use crate::text::{InvalidField, OwnerId};
@@ -14,7 +15,7 @@ pub const SESSION_IDLE: TimeDelta = TimeDelta::minutes(30);
 pub const SESSION_LONGEST: TimeDelta = TimeDelta::hours(12);
 
 /// Something that a session may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Capability {
     /// List keys.
     #[serde(rename = "keys:read")]

@@ -10,6 +10,7 @@ use std::fmt;
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A field of a request that is not acceptable: which, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +55,9 @@ macro_rules! text {
         text!($(#[$doc])* $name, $label, $check, |value| Self::parse($label, &value));
     };
     ($(#[$doc:meta])* $name:ident, $label:literal, $check:expr, |$stored:ident| $read:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(into = "String", try_from = "String")]
+        $(#[$doc])*
         pub struct $name(String);
 
         impl $name {
@@ -102,6 +103,7 @@ macro_rules! text {
 
 text!(
     /// The name of an app, a key or a scheme: 1 to 128 characters on one line, around which white space is dropped.
+    #[schema(min_length = 1, example = "Acme production")]
     Name, "name", |value| {
         let text = value.trim();
         longest(text, 128)?;
@@ -112,6 +114,7 @@ text!(
 );
 text!(
     /// The slug of an app or a scheme: `[a-z0-9][a-z0-9_-]{0,63}`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "acme")]
     Slug, "slug", |value| {
         let first = value.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let rest = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
@@ -124,6 +127,7 @@ text!(
 );
 text!(
     /// What an app's keys begin with: `[a-z][a-z0-9_]{0,31}`, not ending in `_`, and none of Keyward's own prefixes.
+    #[schema(pattern = "^[a-z]([a-z0-9_]{0,30}[a-z0-9])?$", example = "acme_live")]
     KeyPrefix, "key_prefix", |value| {
         let first = value.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
         let rest = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
@@ -140,6 +144,7 @@ text!(
 );
 text!(
     /// A description: up to 512 characters on any number of lines, or none at all.
+    #[schema(max_length = 512)]
     Description, "description", |value| {
         longest(value, 512)?;
         if !value.is_empty() {
@@ -152,6 +157,7 @@ text!(
 text!(
     /// An id of the SaaS's own (a user, an organization, a membership): opaque, 1 to 128 characters as of a name. One that was
     /// stored stays as it is: another text would be another id.
+    #[schema(min_length = 1, max_length = 128, example = "user_42")]
     OwnerId, "owner id", |value| {
         longest(value, 128)?;
         readable(value, &[])?;
@@ -161,6 +167,7 @@ text!(
 );
 text!(
     /// Why a key was revoked: 1 to 512 bytes on one line.
+    #[schema(max_length = 512, example = "The laptop was lost")]
     Reason, "reason", |value| {
         let text = value.trim();
         if text.len() > 512 {

@@ -2,10 +2,11 @@
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::BodyExt;
+use keyward_core::ErrorCode;
 
 use crate::ApiError;
 
@@ -21,16 +22,15 @@ const MAX_DRAINED: usize = 16 * 1024 * 1024;
 pub(crate) async fn read(request: Request) -> Result<Bytes, ApiError> {
     if request.extensions().get::<TooLarge>().is_some() {
         let message = format!("The body is longer than {MAX_BODY} bytes");
-        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+        return Err(ApiError::new(ErrorCode::BodyTooLarge, message));
     }
     let encoded = is_encoded(request.headers());
     let body = to_bytes(request.into_body(), MAX_BODY).await;
     let body =
-        body.map_err(|_| ApiError::bad_request("unreadable_body", "The body could not be read to its end"))?;
+        body.map_err(|_| ApiError::new(ErrorCode::UnreadableBody, "The body could not be read to its end"))?;
     if encoded && !body.is_empty() {
         return Err(ApiError::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_content_encoding",
+            ErrorCode::UnsupportedContentEncoding,
             "The body must be sent as it is: the only Content-Encoding that is taken is 'identity'",
         ));
     }

@@ -4,9 +4,9 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
-use keyward_core::InvalidField;
 use keyward_core::authorization::{Authorization, sole};
 use keyward_core::token::{RootKey, Token, TokenError};
+use keyward_core::{ErrorCode, InvalidField};
 use keyward_store::{RootAccess, SessionAccess};
 
 use crate::frontend::Browser;
@@ -52,15 +52,14 @@ pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
         return Err(InvalidField::new(ROOT_KEY.as_str(), problem).into());
     }
     let text = own.or(bearer).ok_or_else(|| {
-        ApiError::unauthorized(
-            "missing_root_key",
+        ApiError::new(ErrorCode::MissingRootKey,
             "Authorization header must be Bearer token: send the root key as 'Authorization: Bearer kw_root_...' \
              or in x-keyward-root-key",
         )
     })?;
     Token::parse(text).map_err(|error| match error {
-        TokenError::Prefix => ApiError::unauthorized(
-            "not_a_root_key",
+        TokenError::Prefix => ApiError::new(
+            ErrorCode::NotARootKey,
             "Authentication failed: this route takes a root key, and another kind of credential was sent",
         ),
         TokenError::Malformed | TokenError::Checksum => invalid_root_key(),
@@ -69,7 +68,7 @@ pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
 
 /// 401: the root key is not valid.
 pub fn invalid_root_key() -> ApiError {
-    ApiError::unauthorized("invalid_root_key", "Authentication failed: the root key is not valid")
+    ApiError::new(ErrorCode::InvalidRootKey, "Authentication failed: the root key is not valid")
 }
 
 /// A browser that sent a valid session. Only on routes of the [`crate::frontend`] plane.
@@ -81,8 +80,6 @@ impl<S: Send + Sync> FromRequestParts<S> for ActiveSession {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let session = parts.extensions.get::<Browser>().and_then(|browser| browser.session.clone());
-        session
-            .map(Self)
-            .ok_or_else(|| ApiError::unauthorized("no_session", "No active API auth app session"))
+        session.map(Self).ok_or_else(|| ApiError::new(ErrorCode::NoSession, "No active API auth app session"))
     }
 }

@@ -12,6 +12,7 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusC
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
+use keyward_core::ErrorCode;
 use keyward_core::audit::EventId;
 use tracing::{Instrument, Span};
 
@@ -192,12 +193,12 @@ pub fn application(routes: Router<Services>, services: Services) -> Router {
         let id = RequestId::of(request.extensions());
         let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
         let Some(other) = other else {
-            let error = ApiError::new(StatusCode::NOT_FOUND, "route_not_found", "There is no such path");
+            let error = ApiError::new(ErrorCode::RouteNotFound, "There is no such path");
             return render(error.into_response(), id);
         };
         let message =
             "This path has no slash at its end and one at its beginning: ask for the one in Location";
-        let error = ApiError::new(StatusCode::PERMANENT_REDIRECT, "redirected", message);
+        let error = ApiError::new(ErrorCode::Redirected, message);
         let mut response = render(error.into_response(), id);
         response
             .headers_mut()

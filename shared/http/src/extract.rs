@@ -5,12 +5,16 @@ use std::fmt;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
+use keyward_core::ErrorCode;
 use keyward_core::id::KeyId;
 use keyward_core::text::Slug;
 use keyward_store::Error;
 use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::ApiError;
 use crate::body::read;
@@ -97,7 +101,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = axum::extract::Path::from_request_parts(parts, state).await;
         path.map(|axum::extract::Path(value)| Self(value))
-            .map_err(|_| ApiError::new(StatusCode::NOT_FOUND, "not_found", "Resource does not exist"))
+            .map_err(|_| ApiError::new(ErrorCode::NotFound, "Resource does not exist"))
     }
 }
 
@@ -111,7 +115,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
         input::pairs(query.as_bytes()).map(Self).map_err(|mismatch| {
-            ApiError::bad_request("invalid_query", format!("The query parameter {mismatch}"))
+            ApiError::new(ErrorCode::InvalidQuery, format!("The query parameter {mismatch}"))
         })
     }
 }
@@ -123,6 +127,22 @@ pub struct LooseId(pub String);
 impl<'de> Deserialize<'de> for LooseId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(LooseIdVisitor)
+    }
+}
+
+impl PartialSchema for LooseId {
+    fn schema() -> RefOr<Schema> {
+        OneOfBuilder::new()
+            .item(ObjectBuilder::new().schema_type(Type::String))
+            .item(ObjectBuilder::new().schema_type(Type::Integer))
+            .description(Some("An id: text, or a whole number, which is read as its digits."))
+            .into()
+    }
+}
+
+impl ToSchema for LooseId {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Id".into()
     }
 }
 
@@ -149,7 +169,8 @@ impl Visitor<'_> for LooseIdVisitor {
 }
 
 /// How many items a page of a list holds, where its `limit` says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(minimum = 1, maximum = 1_000)]
 pub struct PageLimit(usize);
 
 impl PageLimit {
@@ -196,7 +217,7 @@ pub fn app_slug(text: &str) -> Result<Slug, ApiError> {
 /// # Errors
 /// 400 for anything but a positive 64-bit number.
 pub fn key_id(text: &str) -> Result<KeyId, ApiError> {
-    text.parse().map_err(|error| ApiError::bad_request("invalid_key_id", format!("invalid key id: {error}")))
+    text.parse().map_err(|error| ApiError::new(ErrorCode::InvalidKeyId, format!("invalid key id: {error}")))
 }
 
 enum Kind {
@@ -222,12 +243,12 @@ impl Kind {
 fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     input::json(body).map_err(|error| match error {
         BodyError::Malformed { .. } if body.trim_ascii().is_empty() => {
-            ApiError::bad_request("malformed_json", "The body is empty: a JSON object is wanted")
+            ApiError::new(ErrorCode::MalformedJson, "The body is empty: a JSON object is wanted")
         }
         BodyError::Malformed { line, column } => {
             let place = format!("line {line}, column {column}");
             let problem = "it breaks off, goes wrong or has a number beyond 1.7e308 at";
-            ApiError::bad_request("malformed_json", format!("The body is not JSON: {problem} {place}"))
+            ApiError::new(ErrorCode::MalformedJson, format!("The body is not JSON: {problem} {place}"))
         }
         BodyError::Mismatch(mismatch) => invalid_body(&mismatch.to_string()),
     })
@@ -239,13 +260,12 @@ fn form<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 
 /// 422: the body is of another shape.
 pub fn invalid_body(message: &str) -> ApiError {
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", message)
+    ApiError::new(ErrorCode::InvalidBody, message)
 }
 
 fn unsupported(wanted: &str) -> ApiError {
     ApiError::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
+        ErrorCode::UnsupportedMediaType,
         format!("The body must be sent with the Content-Type {wanted}"),
     )
 }

@@ -18,17 +18,18 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::Deployment;
 use keyward_core::audit::EventId;
 use keyward_core::deployment::Mode;
 use keyward_core::id::SessionId;
 use keyward_core::instant::Instant;
 use keyward_core::session::Session;
 use keyward_core::token::{self, Token};
+use keyward_core::{Deployment, ErrorCode};
 use keyward_store::{Error, SessionAccess};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::initiator::{Initiator, sole};
 use crate::plane::{Payload, answer, error_of};
@@ -178,8 +179,7 @@ async fn admit(
     let meant = sole(&parts.headers, MEANT_SESSION);
     if meant.is_none_or(|meant| meant.is_some_and(|meant| meant != access.session().id.to_string())) {
         return Err(ApiError::new(
-            StatusCode::CONFLICT,
-            "session_changed",
+            ErrorCode::SessionChanged,
             "Another session was opened in this browser since the page was loaded: load it again",
         ));
     }
@@ -217,8 +217,8 @@ impl Services {
             Initiator::Script(_) | Initiator::OwnScript | Initiator::Program => Ok(()),
             // Without cookies there is nothing that another page could use or replace.
             Initiator::SilentBrowser if deployment.mode == Mode::Staging => Ok(()),
-            Initiator::SilentBrowser | Initiator::Other => Err(ApiError::forbidden(
-                "script_required",
+            Initiator::SilentBrowser | Initiator::Other => Err(ApiError::new(
+                ErrorCode::ScriptRequired,
                 "Only a script of an allowed page can ask for this: no navigation, prefetch or embedded resource",
             )),
         }
@@ -226,8 +226,8 @@ impl Services {
 }
 
 fn origin_not_allowed() -> ApiError {
-    ApiError::forbidden(
-        "origin_not_allowed",
+    ApiError::new(
+        ErrorCode::OriginNotAllowed,
         "This page's origin is not one of the deployment's allowed origins",
     )
 }
@@ -295,7 +295,7 @@ fn hand_over(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
 struct Envelope<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     message: &'a str,
     data: Option<&'a RawValue>,
     session: Option<EnvelopeSession>,
@@ -305,17 +305,43 @@ struct Envelope<'a> {
     request_id: Option<EventId>,
 }
 
-#[derive(Serialize)]
-struct EnvelopeSession {
+/// The session that the request was made with or led to.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
+pub struct EnvelopeSession {
     id: SessionId,
     created_at: Instant,
     updated_at: Instant,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct EnvelopeError<'a> {
-    code: &'static str,
+    /// The code, for programs.
+    #[schema(value_type = String, example = "no_session")]
+    code: ErrorCode,
     message: &'a str,
+}
+
+/// An error, as pages read it.
+#[derive(ToSchema)]
+#[schema(as = BrowserError)]
+#[expect(dead_code, reason = "what is written is an envelope; this describes those of errors")]
+pub struct ErrorEnvelope<'a> {
+    /// The HTTP status.
+    status: u16,
+    /// The code, for programs.
+    #[schema(value_type = String, example = "no_session")]
+    code: ErrorCode,
+    /// A sentence for people, which may change.
+    message: &'a str,
+    /// Always null.
+    #[schema(value_type = Option<Object>)]
+    data: (),
+    session: Option<EnvelopeSession>,
+    /// The error again, for clients that read a list.
+    errors: [EnvelopeError<'a>; 1],
+    /// The id under which the log has the request.
+    request_id: Option<EventId>,
 }
 
 fn render(mut response: Response, session: Option<&Session>, id: Option<RequestId>) -> Response {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt};
+use keyward_core::ErrorCode;
 use keyward_core::metric::Metric;
 use keyward_pepper::forbid_core_dumps;
 use lambda_http::service_fn;
@@ -75,7 +75,7 @@ impl<T> Starting<T> {
 
 fn not_ready() -> ApiError {
     let message = "The service cannot start right now; try again";
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)
+    ApiError::new(ErrorCode::NotReady, message)
 }
 
 /// Serves the routes that `routes` gives, until the Lambda runtime ends the process. What a request decided is written

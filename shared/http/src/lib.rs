@@ -18,21 +18,26 @@ mod metrics;
 mod origin;
 mod plane;
 mod proxies;
+mod routes;
 mod services;
+
+#[doc(hidden)]
+pub use {axum, pastey, utoipa};
 
 pub use body::MAX_BODY;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use edge::{REQUEST_ID, RequestId, application};
-pub use error::ApiError;
+pub use error::{ApiError, ErrorBody, Undecided};
 pub use extract::{
     FormOrJson, Item, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, app_slug,
     invalid_body, key_id,
 };
-pub use frontend::{Browser, NewSession, frontend};
+pub use frontend::{Browser, EnvelopeSession, ErrorEnvelope, NewSession, frontend};
 pub use initiator::Initiator;
 pub use lambda::{Starting, answer, function, run, start_log};
 pub use log::log_filter;
 pub use origin::origin;
 pub use plane::{Data, backend};
 pub use proxies::TrustedProxies;
+pub use routes::{Audience, Route, filter};
 pub use services::{Services, Settings, SettingsError, VerifyAuth, publishable_key, sdk_config};

@@ -5,8 +5,8 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
+use keyward_core::ErrorCode;
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{ApiError, RequestId, Services};
@@ -44,7 +44,13 @@ pub(crate) fn render(mut response: Response, id: Option<RequestId>) -> Response 
         return answer(response, value.get().to_owned());
     }
     match error_of(&mut response) {
-        Some(error) => answer(response, Value::from(error.into_body(id)).to_string()),
+        Some(error) => match serde_json::to_string(&error.into_body(id)) {
+            Ok(json) => answer(response, json),
+            Err(error) => {
+                tracing::error!(%error, "an error could not be written");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        },
         None => response,
     }
 }
@@ -57,40 +63,29 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
         Some(error) => error,
         // What the router itself answers carries no error of ours.
         None if bare && status == StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
-            status,
-            "method_not_allowed",
+            ErrorCode::MethodNotAllowed,
             "This path does not take this method: the Allow header has those that it takes",
         ),
         None if bare && (status.is_client_error() || status.is_server_error()) => {
-            ApiError::new(status, "request_failed", status.canonical_reason().unwrap_or("Request failed"))
+            let message = status.canonical_reason().unwrap_or("Request failed");
+            ApiError::new(ErrorCode::RequestFailed, message).with_status(status)
         }
         None => return None,
     };
     error.log();
-    if let Some(challenge) = challenge(&error) {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    let headers = response.headers_mut();
+    if let Some(challenge) = error.code.challenge("keyward").and_then(|text| HeaderValue::try_from(text).ok())
+    {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     if error.status == StatusCode::SERVICE_UNAVAILABLE {
-        let soon = HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, soon);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if error.code == "unsupported_content_encoding" {
+    if error.code == ErrorCode::UnsupportedContentEncoding {
         // RFC 9110, 12.5.3: what is taken.
-        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     Some(error)
-}
-
-/// What tells the caller how to authenticate (RFC 9110, 11.6.1; RFC 6750, 3).
-fn challenge(error: &ApiError) -> Option<&'static str> {
-    match (error.status, error.code) {
-        (StatusCode::UNAUTHORIZED, "missing_root_key" | "no_session") => Some("Bearer realm=\"keyward\""),
-        (StatusCode::UNAUTHORIZED, _) => Some("Bearer realm=\"keyward\", error=\"invalid_token\""),
-        (StatusCode::FORBIDDEN, "forbidden") => {
-            Some("Bearer realm=\"keyward\", error=\"insufficient_scope\"")
-        }
-        _ => None,
-    }
 }
 
 /// The response with this JSON as its body, which no cache may keep.

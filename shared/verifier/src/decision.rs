@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::StatusCode;
-use keyward_core::ApiKey;
 use keyward_core::audit::EventId;
 use keyward_core::decision::{Denial, Refusal};
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Status, window_name};
+use keyward_core::{ApiKey, ErrorCode};
 use keyward_store::Error;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -163,26 +162,14 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// The stable code.
-    pub fn code(&self) -> &'static str {
+    /// The stable code. Its status is 401 where another key may help, 403 where only a change of this one or of its app does.
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::InvalidKey => "invalid_api_key",
+            Self::InvalidKey => ErrorCode::InvalidApiKey,
             Self::Refused { refusal, .. } => refusal.code(),
-            Self::Store(Error::Unauthenticated) => "invalid_root_key",
-            Self::Store(error) if error.is_unavailable() => "store_unavailable",
-            Self::Store(_) => "internal_error",
-        }
-    }
-
-    /// The status to answer with: 401 where another key may help, 403 where only a change of this one or of its app does.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::InvalidKey
-            | Self::Refused { refusal: Refusal::KeyExpired, .. }
-            | Self::Store(Error::Unauthenticated) => StatusCode::UNAUTHORIZED,
-            Self::Refused { .. } => StatusCode::FORBIDDEN,
-            Self::Store(error) if error.is_unavailable() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(Error::Unauthenticated) => ErrorCode::InvalidRootKey,
+            Self::Store(error) if error.is_unavailable() => ErrorCode::StoreUnavailable,
+            Self::Store(_) => ErrorCode::InternalError,
         }
     }
 }

@@ -19,8 +19,8 @@ use keyward_core::metric::Metric;
 use keyward_core::requirement::Requirement;
 use keyward_core::target::Target;
 use keyward_core::text::Slug;
-use keyward_core::{ClientAddress, InvalidField};
-use serde_json::json;
+use keyward_core::{ClientAddress, ErrorCode, InvalidField};
+use serde::Serialize;
 use tower::{Layer, Service};
 
 use crate::{Check, CheckError, Decision, Verifier, presented};
@@ -213,91 +213,87 @@ impl Gate {
 
 /// A request that is answered here.
 struct Refused {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     request_id: Option<EventId>,
-    /// Whether a key was sent.
-    with_key: bool,
     headers: BTreeMap<String, String>,
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { status, code, message, request_id: None, with_key: true, headers: BTreeMap::new() }
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), request_id: None, headers: BTreeMap::new() }
     }
 
     fn without_key() -> Self {
         let message = "The request has no API key: send it as 'Authorization: Bearer KEY' or in x-api-key";
-        Self { with_key: false, ..Self::new(StatusCode::UNAUTHORIZED, "missing_api_key", message) }
+        Self::new(ErrorCode::MissingApiKey, message)
     }
 
     fn denied(decision: &Decision, denial: &Denial) -> Self {
-        let status = match denial {
-            Denial::PermissionDenied => StatusCode::FORBIDDEN,
-            Denial::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-        };
         let headers = decision.limit_headers();
-        let refused = Self::new(status, denial.code(), format!("Denied: {denial}"));
+        let refused = Self::new(denial.code(), format!("Denied: {denial}"));
         Self { request_id: Some(decision.request_id), headers, ..refused }
     }
 
-    /// What tells the client how to authenticate (RFC 6750, 3).
-    fn challenge(&self) -> Option<&'static str> {
-        match (self.status, self.code) {
-            (StatusCode::UNAUTHORIZED, _) if !self.with_key => Some("Bearer realm=\"api\""),
-            (StatusCode::UNAUTHORIZED, _) => Some("Bearer realm=\"api\", error=\"invalid_token\""),
-            (StatusCode::FORBIDDEN, "permission_denied") => {
-                Some("Bearer realm=\"api\", error=\"insufficient_scope\"")
-            }
-            _ => None,
-        }
-    }
-
     fn into_response<B: From<String>>(self) -> Response<B> {
-        let challenge = self.challenge();
-        let mut body = json!({
-            "code": self.code,
-            "message": self.message,
-            "errors": [{"code": self.status.as_u16(), "message": self.message}],
-        });
-        if let (Some(id), Some(members)) = (self.request_id, body.as_object_mut()) {
-            members.insert("request_id".to_owned(), id.to_string().into());
-        }
-        let mut response = Response::new(B::from(body.to_string()));
-        *response.status_mut() = self.status;
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let challenge = self.code.challenge("api").and_then(|text| HeaderValue::try_from(text).ok());
+        let body = ErrorBody {
+            code: self.code,
+            message: &self.message,
+            errors: [ErrorEntry { code: status.as_u16(), message: &self.message }],
+            request_id: self.request_id,
+        };
+        let mut response = Response::new(B::from(serde_json::to_string(&body).unwrap_or_default()));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.extend(challenge.map(|text| (WWW_AUTHENTICATE, HeaderValue::from_static(text))));
+        headers.extend(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         put(headers, self.headers);
         response
     }
 }
 
+/// An error as clients read it.
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    code: ErrorCode,
+    message: &'a str,
+    errors: [ErrorEntry<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<EventId>,
+}
+
+/// The error again, with its status in place of its code.
+#[derive(Serialize)]
+struct ErrorEntry<'a> {
+    code: u16,
+    message: &'a str,
+}
+
 impl From<InvalidField> for Refused {
     fn from(wrong: InvalidField) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_field", wrong.to_string())
+        Self::new(ErrorCode::InvalidField, wrong.to_string())
     }
 }
 
 impl From<CheckError> for Refused {
     fn from(error: CheckError) -> Self {
-        let (status, code) = (error.status(), error.code());
+        let code = error.code();
         match error {
-            CheckError::InvalidKey => Self::new(status, code, error.to_string()),
+            CheckError::InvalidKey => Self::new(code, error.to_string()),
             CheckError::Refused { request_id, .. } => {
-                Self { request_id: Some(request_id), ..Self::new(status, code, error.to_string()) }
+                Self { request_id: Some(request_id), ..Self::new(code, error.to_string()) }
             }
             CheckError::Store(error) => {
                 tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
-                if status != StatusCode::SERVICE_UNAVAILABLE {
-                    return Self::new(status, code, "Something went wrong");
+                if code != ErrorCode::StoreUnavailable {
+                    return Self::new(code, "Something went wrong");
                 }
                 let message = "API keys cannot be checked right now; try again";
                 let headers = BTreeMap::from([(RETRY_AFTER.to_string(), "1".to_owned())]);
-                Self { headers, ..Self::new(status, code, message) }
+                Self { headers, ..Self::new(code, message) }
             }
         }
     }

@@ -357,7 +357,7 @@ impl Verifier {
         let blocked_by_rule = match &decided {
             Ok((_, None)) => None,
             Ok((_, Some(denial))) => Some(denial.blocked_rule()),
-            Err(refusal) => Some(refusal.code()),
+            Err(refusal) => Some(refusal.code().as_str()),
         };
         let origin = Origin::new(check.client_ip, &check.target.to_string(), check.user_agent);
         let limits = admission.limits.clone();

@@ -8,6 +8,7 @@ mod scheme;
 mod window;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use counter::{Counts, Standing};
 pub use endpoint::Endpoint;
@@ -29,7 +30,7 @@ const MOST_RULES: usize = 20;
 const MOST_ENDPOINTS: usize = 20;
 
 /// The unit of a rule's window. Calendar units follow UTC days and months.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// 1 ms.
@@ -65,7 +66,7 @@ impl Unit {
 }
 
 /// How the windows of a rule follow each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowKind {
     /// A window ends with any instant: none of its length lets more through.
@@ -83,8 +84,9 @@ impl WindowKind {
 }
 
 /// Whose requests a rule counts together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = RateLimitMode)]
 pub enum Mode {
     /// All keys of the app.
     PerApp,
@@ -98,13 +100,16 @@ pub enum Mode {
 }
 
 /// One rule of a scheme, as it stands on the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RateLimitRule, example = json!({"unit": "minute", "duration": 1, "max_requests": 100}))]
 pub struct Rule {
     /// The unit of the window.
     pub unit: Unit,
-    /// The window in units.
+    /// The window in units: 30 days at most, and one of `calendar_day`, `month` and `calendar_month`.
+    #[schema(minimum = 1, maximum = 60_000)]
     pub duration: i32,
     /// How many requests the window admits.
+    #[schema(minimum = 1)]
     pub max_requests: i32,
     /// How its windows follow each other. It makes no difference to calendar units, whose windows are fixed.
     #[serde(default, skip_serializing_if = "WindowKind::is_default")]
@@ -112,8 +117,10 @@ pub struct Rule {
     /// Whose requests count together; one key's where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// Which requests it holds for, as [`Endpoint`]s; all where none is given.
+    /// Which requests it holds for: paths, in which `*` stands for any text, each after a method if it is for that alone
+    /// (`POST /v1/*`). All where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 20)]
     pub endpoints: Option<Vec<String>>,
     /// Rules are evaluated in ascending order of this.
     #[serde(default)]
@@ -210,9 +217,10 @@ pub fn window_name(ms: i64) -> String {
 }
 
 /// How one rule stood when a request was decided on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RateLimitStatus)]
 pub struct Status {
-    /// The rule's name: see [`Limit::name`].
+    /// The rule's name, such as `100/60s`.
     pub rule: String,
     /// How many more requests may pass.
     pub remaining: i64,

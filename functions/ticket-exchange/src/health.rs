@@ -1,0 +1,21 @@
+//! `GET /health`.
+
+use axum::extract::State;
+use keyward_core::instant::Instant;
+use keyward_http::{Data, Services};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// That requests are answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// Always `healthy`.
+    status: &'static str,
+    timestamp: Instant,
+}
+
+/// Tells that requests are answered.
+#[utoipa::path(get, path = "/health", operation_id = "health", tag = "Installation", responses((status = 200, body = Health)))]
+pub(crate) async fn health(State(services): State<Services>) -> Data<Health> {
+    Data(Health { status: "healthy", timestamp: services.store.clock().now().into() })
+}
