@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_cli::dev::TABLE;
+use keyward_core::ErrorCode;
 use keyward_core::audit::{Event, EventId, Origin};
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
@@ -71,7 +72,8 @@ async fn an_event_is_put_once_and_replaces_none() {
     let [written] = &verifications(&keyward).await[..] else { panic!("one check") };
     let event = logged(&keyward, written).await;
     let key = verified(event.app.unwrap(), event.key_id.unwrap());
-    let blocked = Verification::new(&key, event.id, Some("permission_denied"), vec![], Origin::default());
+    let denied = Some(ErrorCode::PermissionDenied.into());
+    let blocked = Verification::new(&key, event.id, denied, vec![], Origin::default());
     keyward.services.store.write_verification(&blocked).await.unwrap();
     assert_eq!(verifications(&keyward).await, std::slice::from_ref(written));
 }

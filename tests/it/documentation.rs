@@ -13,7 +13,7 @@ use keyward_core::ErrorCode;
 use keyward_store::Sweep;
 use keyward_tests::{Keyward, operator, text};
 use regex::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -56,6 +56,10 @@ fn every_error_code_has_a_page() {
         let statuses = begins.and_then(|text| text.split("\n\n").next()).unwrap_or_default();
         let status = if *code == ErrorCode::RequestFailed { "4xx".into() } else { code.status().to_string() };
         assert!(statuses.contains(&status) && page.contains("\n## What to do\n"), "{page}");
+        let body = page.split_once("\n```json\n").and_then(|(_, rest)| rest.split_once("\n```\n"));
+        let body: Value = serde_json::from_str(body.unwrap_or_else(|| panic!("{page}")).0).unwrap();
+        assert_eq!(body["code"], code.as_str());
+        assert!(!body["message"].as_str().unwrap_or_default().is_empty(), "{page}");
     }
 }
 

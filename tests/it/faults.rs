@@ -12,7 +12,10 @@ use chrono::Utc;
 use keyward_cli::dev::TABLE;
 use keyward_cli::table_shape;
 use keyward_core::Clock;
-use keyward_http::{Services, Settings, SettingsError, answer, application, function};
+use keyward_core::audit::Origin;
+use keyward_core::text::Slug;
+use keyward_core::token::{RootKey, Token};
+use keyward_http::{ApiError, Services, Settings, SettingsError, answer, application, function};
 use keyward_pepper::PepperError;
 use keyward_store::Table;
 use keyward_tests::{Fault, Faults, Keyward, Metrics, check_body, operator, text};
@@ -265,6 +268,31 @@ async fn one_attempt_that_fails_is_made_up_for_and_counted_once() {
             let counted: i64 = process.counts().await.iter().map(|(rule, after)| after - before[rule]).sum();
             assert_eq!(counted, 2, "once in each of two rules: {operation} {fault:?}");
         }
+    }
+}
+
+/// Whoever mends it is told what it was that failed, and nobody else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_knows_its_call_the_kind_of_item_and_the_place_in_the_code() {
+    let keyward = Keyward::start().await;
+    let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
+    let store = keyward.process(keyward.services.store.clock().clone(), client).await.store;
+    let token = Token::<RootKey>::parse(&keyward.backend().root_key).unwrap();
+    let access = store.authenticate_root_key(token, Origin::default()).await.unwrap();
+    let slug = Slug::parse("slug", "acme").unwrap();
+    for fault in [Fault::Refused, Fault::Garbage, Fault::Denied, Fault::KeyDisabled] {
+        faults.plan("GetItem", 0, fault, usize::MAX);
+        let error = store.app_access(&access, &slug).await.unwrap_err();
+        let failure = error.failure().unwrap_or_else(|| panic!("{error}"));
+        let partition = failure.partition.as_deref();
+        assert_eq!(
+            (failure.operation, partition),
+            (Some("GetItem"), Some("DEPLOYMENT#*#SLUG#*")),
+            "{fault:?}"
+        );
+        assert!(failure.place.file().starts_with("shared/store/src/"), "{}", failure.place);
+        let told = ApiError::from(error.clone()).message;
+        assert!(!told.contains("GetItem") && error.to_string().contains("GetItem"), "{told}");
     }
 }
 

@@ -218,6 +218,10 @@ impl World {
         if !declared && fault != Fault::OtherMethod {
             return Err(format!("docs/openapi.json does not name {status} {code}").into());
         }
+        let page = self.keyward.http.get(text(&answer.body["doc_url"])).send().await?.text().await?;
+        if !page.starts_with(&format!("# `{code}`\n")) {
+            return Err(format!("{} leads to {page}", answer.body["doc_url"]).into());
+        }
         Ok(())
     }
 }

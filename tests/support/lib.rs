@@ -109,12 +109,15 @@ impl Answer {
         self
     }
 
-    /// The body of an error but for the id of the request, which no two have.
+    /// The body of an error but for what no two requests or installations have: the request's id, and the installation's
+    /// URL before the page about the error.
     #[track_caller]
     pub fn without_id(&self) -> Value {
         let mut body = self.body.clone();
         let id = body.as_object_mut().and_then(|members| members.remove("request_id"));
         assert!(id.is_some_and(|id| id.is_string()), "{}", self.body);
+        let page = text(&body["doc_url"]);
+        body["doc_url"] = page.split_at(page.find("/errors/").expect("a page about errors")).1.into();
         body
     }
 

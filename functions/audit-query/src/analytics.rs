@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use axum::extract::State;
 use chrono::TimeDelta;
 use keyward_core::ErrorCode;
-use keyward_core::audit::{Event, Outcome};
+use keyward_core::audit::{BlockedBy, Event, Outcome};
 use keyward_core::id::KeyId;
 use keyward_core::instant::Bound;
 use keyward_core::text::Slug;
@@ -108,7 +108,7 @@ struct Counts {
     blocked: u64,
     keys: HashMap<KeyId, (u64, EventName)>,
     paths: HashMap<String, u64>,
-    rules: HashMap<String, u64>,
+    blocked_by: HashMap<BlockedBy, u64>,
 }
 
 /// A key's name as its latest event has it.
@@ -129,8 +129,8 @@ impl Counts {
             }
         }
         *self.paths.entry(event.origin.path).or_default() += 1;
-        if let Some(rule) = event.blocked_by_rule {
-            *self.rules.entry(rule).or_default() += 1;
+        if let Some(blocked_by) = event.blocked_by {
+            *self.blocked_by.entry(blocked_by).or_default() += 1;
         }
     }
 }
@@ -198,13 +198,15 @@ async fn count(
 fn figures(query: &AnalyticsQuery, counts: Counts, keys_used_24h: usize, top: usize) -> Analytics {
     let total = counts.allowed + counts.blocked;
     let limits: HashMap<String, u64> = counts
-        .rules
+        .blocked_by
         .iter()
-        // A rate-limit rule is named `<max>/<window>`, every other reason by a word.
-        .filter(|(rule, _)| rule.contains('/'))
-        .map(|(rule, count)| (rule.clone(), *count))
+        .filter_map(|(blocked_by, count)| match blocked_by {
+            BlockedBy::RateLimit(rule) => Some((rule.clone(), *count)),
+            _ => None,
+        })
         .collect();
-    let with_rule: u64 = counts.rules.values().sum();
+    let with_rule: u64 = counts.blocked_by.values().sum();
+    let reasons = counts.blocked_by.into_iter().map(|(blocked_by, count)| (blocked_by.to_string(), count));
     let keys = counts.keys.into_iter();
     let keys = keys.map(|(id, (count, (_, name)))| ((id, name), count));
     Analytics {
@@ -223,7 +225,7 @@ fn figures(query: &AnalyticsQuery, counts: Counts, keys_used_24h: usize, top: us
             rows.map(|(path, total_requests)| TopPath { path, total_requests }).collect()
         }),
         blocked_reasons: query.include_blocked_reasons.then(|| {
-            let rows = ranked(counts.rules, top).into_iter();
+            let rows = ranked(reasons, top).into_iter();
             rows.map(|(blocked_by_rule, count)| BlockedReason {
                 blocked_by_rule,
                 count,

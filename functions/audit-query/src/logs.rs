@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::audit::{Action, Actor, Event, EventId, Outcome};
+use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Outcome};
 use keyward_core::cursor::{InvalidCursor, List};
 use keyward_core::id::{DeploymentId, KeyId};
 use keyward_core::instant::{Bound, Instant};
@@ -113,7 +113,8 @@ struct Row {
     action: Action,
     outcome: Outcome,
     /// The rule that blocked it, such as `100/60s`, or the code.
-    blocked_by_rule: Option<String>,
+    #[schema(value_type = Option<String>)]
+    blocked_by_rule: Option<BlockedBy>,
     /// Empty where it is not known.
     client_ip: String,
     /// The method and the path.
@@ -165,7 +166,7 @@ impl Row {
             key_name: event.key_name.map(String::from).unwrap_or_default(),
             action: event.action,
             outcome: event.outcome,
-            blocked_by_rule: event.blocked_by_rule,
+            blocked_by_rule: event.blocked_by,
             client_ip: event.origin.client_ip.map(|address| address.to_string()).unwrap_or_default(),
             path: event.origin.path,
             user_agent: event.origin.user_agent.unwrap_or_default(),

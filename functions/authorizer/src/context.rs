@@ -17,7 +17,7 @@ const TRUNCATED: &str = "truncated";
 /// All there is to tell, in every form of answer: what is added here is told in each.
 pub(crate) fn of(decision: &Decision) -> Context {
     let Decision { request_id, key, permissions, limits, denied } = decision;
-    let blocked = denied.as_ref().map(|denial| denial.blocked_rule().to_owned());
+    let blocked = denied.as_ref().map(|denial| denial.blocked_by().to_string());
     let limits = serde_json::to_string(limits).ok().filter(|_| !limits.is_empty());
     let permissions: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
     let id = |id: &Option<OwnerId>| id.as_ref().map(OwnerId::to_string);

@@ -14,7 +14,7 @@ use keyward_http::{
     ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, Services,
     app_slug, key_id,
 };
-use keyward_store::{AppAccess, Error, KeyStatus};
+use keyward_store::{AppAccess, KeyStatus};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -301,7 +301,7 @@ async fn revoked(
 ) -> Result<Data<Done>, ApiError> {
     match services.store.revoke_key(access, id, parse_reason(reason)?).await? {
         Some(_) => Ok(Data(Done {})),
-        None => Err(Error::NotFound("API key not found or already revoked").into()),
+        None => Err(ApiError::new(ErrorCode::NotFound, "API key not found or already revoked")),
     }
 }
 

@@ -6,14 +6,14 @@ use keyward_core::ErrorCode;
 use keyward_core::rate_limit::{NewScheme, Rule, Rules, SchemeChanges};
 use keyward_core::text::{Description, Name, Slug};
 use keyward_http::{ApiError, Data, Json, Path, Root, Services};
-use keyward_store::Error;
+use keyward_store::{Error, Resource};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::body::SchemeBody;
 
 fn slug(text: &str) -> Result<Slug, ApiError> {
-    Slug::parse("slug", text).map_err(|_| Error::NotFound("Rate limit scheme not found").into())
+    Slug::parse("slug", text).map_err(|_| Error::NotFound(Resource::RateLimitScheme).into())
 }
 
 /// Lists rate-limit schemes, the one that changed last first.

@@ -133,7 +133,7 @@ fn pem(key: &PublicKey) -> Result<String, ApiError> {
     let decode = |coordinate: &str| {
         BASE64_URL_SAFE_NO_PAD
             .decode(coordinate)
-            .map_err(|error| ApiError::from(Error::Internal(error.to_string())))
+            .map_err(|error| ApiError::from(Error::internal(error.to_string())))
     };
     let der = [HEADER.as_slice(), &decode(&key.x)?, &decode(&key.y)?].concat();
     let text = BASE64_STANDARD.encode(der);

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use keyward_core::ErrorCode;
-use keyward_core::audit::EventId;
+use keyward_core::audit::{BlockedBy, EventId};
 use keyward_core::decision::Denial;
 use keyward_core::id::{DeploymentId, KeyId};
 use keyward_core::metadata::Members;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Slug};
-use keyward_http::{ApiError, ErrorBody, RequestId};
+use keyward_http::{ApiError, ErrorBody, ErrorContext};
 use keyward_verifier::{Decision, PRINCIPAL_TYPE};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -28,7 +28,8 @@ pub(crate) struct Answer {
     #[schema(value_type = Option<String>)]
     reason: Option<ErrorCode>,
     /// The name of the rule that has none left, such as `100/60s`, or `reason`.
-    blocked_rule: Option<String>,
+    #[schema(value_type = Option<String>)]
+    blocked_rule: Option<BlockedBy>,
     /// For a request that may not go through, what errors have too.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -75,12 +76,12 @@ enum Body {
 
 impl BatchResult {
     /// What was decided, in a request with this id: where nothing was, the log has it under that.
-    pub(crate) fn new(decided: Result<Answer, ApiError>, request_id: Option<RequestId>) -> Self {
+    pub(crate) fn new(decided: Result<Answer, ApiError>, context: &ErrorContext) -> Self {
         match decided {
             Ok(answer) => Self { status: 200, body: Body::Answer(Box::new(answer)) },
             Err(error) => {
                 let error = no_decision(error);
-                Self { status: error.status.as_u16(), body: Body::Error(error.into_body(request_id)) }
+                Self { status: error.status.as_u16(), body: Body::Error(error.into_body(context)) }
             }
         }
     }
@@ -114,7 +115,7 @@ impl Answer {
             request_id,
             allowed,
             reason,
-            blocked_rule: denied.as_ref().map(|denial| denial.blocked_rule().to_owned()),
+            blocked_rule: denied.as_ref().map(Denial::blocked_by),
             code: reason,
             message: denied.as_ref().map(|denial| format!("Denied: {denial}")),
             identity: Identity {

@@ -10,7 +10,8 @@ use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, ErrorCode, InvalidField};
 use keyward_http::{
-    ApiError, Data, Item, Json, RequestId, Services, VerifyAuth, invalid_root_key, origin, root_key,
+    ApiError, Data, ErrorContext, Item, Json, RequestId, Services, VerifyAuth, invalid_root_key, origin,
+    root_key,
 };
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
@@ -137,8 +138,8 @@ pub(crate) async fn check_batch(
         Ok(_) => decided.next().map(|decided| decided.map(Answer::new).map_err(refused)),
         Err(wrong) => Some(Err(wrong.clone())),
     });
-    let id = RequestId::of(&parts.extensions);
-    Ok(Data(Results { results: results.map(|decided| BatchResult::new(decided, id)).collect() }))
+    let context = ErrorContext::of(&parts.extensions);
+    Ok(Data(Results { results: results.map(|decided| BatchResult::new(decided, &context)).collect() }))
 }
 
 /// The root key of whoever asks, where the installation wants one.

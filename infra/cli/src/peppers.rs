@@ -13,7 +13,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{
-    Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table, dynamodb_client,
+    Conflict, Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table, dynamodb_client,
 };
 
 use crate::embedded::sdk_config_at;
@@ -49,8 +49,21 @@ pub enum PeppersError {
     #[error("the table cannot be used: {0}; to go on, run the command again")]
     Table(Error),
     /// It must not be done.
-    #[error("{0}")]
+    #[error("{}", refusal(.0))]
     Refused(Error),
+}
+
+/// Why it must not be done, and what to do first.
+fn refusal(error: &Error) -> String {
+    match error {
+        Error::Conflict(conflict @ Conflict::PepperActive(_)) => {
+            format!("{conflict}: rotate first, so that another one does")
+        }
+        Error::Conflict(conflict @ Conflict::PepperRecent { settled, .. }) => {
+            format!("{conflict}: try again after {}", settled.format("%H:%M:%S UTC"))
+        }
+        error => error.to_string(),
+    }
 }
 
 impl From<Error> for PeppersError {

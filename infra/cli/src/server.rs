@@ -22,7 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keyward_core::ErrorCode;
-use keyward_http::{ApiError, REQUEST_ID, RequestId};
+use keyward_http::{ApiError, ErrorContext, REQUEST_ID, RequestId};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
@@ -140,7 +140,7 @@ fn timed_out() -> Response {
 fn refusal(error: ApiError) -> Response {
     let id = RequestId::mint(Utc::now());
     let headers = [(header::CONNECTION, "close".to_owned()), (REQUEST_ID, id.0.to_string())];
-    (error.status, headers, Json(error.into_body(Some(id)))).into_response()
+    (error.status, headers, Json(error.into_body(&ErrorContext::new(id)))).into_response()
 }
 
 /// Whether a browser sent this: each of its requests that may have an effect has an `Origin`, or says how it came about.

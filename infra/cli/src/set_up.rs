@@ -67,6 +67,6 @@ pub async fn first_deployment(
         return Ok((Arc::new(made), Some(token)));
     }
     let public = store.table().public_access().await?;
-    let public = public.ok_or_else(|| Error::Internal("the first deployment is missing".into()))?;
+    let public = public.ok_or_else(|| Error::internal("the first deployment is missing"))?;
     Ok((store.first_deployment(&public).await?, None))
 }

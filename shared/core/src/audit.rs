@@ -4,11 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use ulid::Ulid;
 use utoipa::ToSchema;
 
 use crate::address::ClientAddress;
+use crate::error_code::ErrorCode;
 use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use crate::rate_limit::Status;
 use crate::text::{Name, OwnerId, Reason, Slug, is_readable};
@@ -164,6 +165,57 @@ impl Outcome {
     }
 }
 
+/// What blocked a request, as the audit log and answers name it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BlockedBy {
+    /// A rate-limit rule, by its name, `<max>/<window>`.
+    RateLimit(String),
+    /// The error with this code.
+    Code(ErrorCode),
+    /// A ticket was asked for, and there is no such app.
+    AppNotFound,
+    /// What only a later release knows.
+    Other(String),
+}
+
+const APP_NOT_FOUND: &str = "app_not_found";
+
+impl fmt::Display for BlockedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RateLimit(name) | Self::Other(name) => name,
+            Self::Code(code) => code.as_str(),
+            Self::AppNotFound => APP_NOT_FOUND,
+        })
+    }
+}
+
+/// Reads what [`BlockedBy`] is shown as.
+impl From<String> for BlockedBy {
+    fn from(name: String) -> Self {
+        if name.contains('/') {
+            return Self::RateLimit(name);
+        }
+        if name == APP_NOT_FOUND {
+            return Self::AppNotFound;
+        }
+        let code = ErrorCode::ALL.iter().find(|code| code.as_str() == name);
+        code.map_or(Self::Other(name), |code| Self::Code(*code))
+    }
+}
+
+impl From<ErrorCode> for BlockedBy {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code)
+    }
+}
+
+impl Serialize for BlockedBy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -238,8 +290,8 @@ pub struct Event {
     pub action: Action,
     /// How it ended.
     pub outcome: Outcome,
-    /// What refused it: `permission_denied`, or the code of the refusal.
-    pub blocked_by_rule: Option<String>,
+    /// What blocked it, if anything did.
+    pub blocked_by: Option<BlockedBy>,
     /// The key it concerns.
     pub key_id: Option<KeyId>,
     /// The key's name at that time.
@@ -276,6 +328,22 @@ mod tests {
         assert_eq!(id.spread(), 0x2345_6789);
         assert_eq!(serde_json::to_value(Outcome::Allowed).unwrap(), Outcome::Allowed.as_str());
         assert_eq!(serde_json::to_value(Outcome::Blocked).unwrap(), Outcome::Blocked.as_str());
+    }
+
+    #[test]
+    fn what_blocked_a_request_reads_back() {
+        for (blocked_by, name) in [
+            (BlockedBy::RateLimit("100/60s".into()), "100/60s"),
+            (BlockedBy::Code(ErrorCode::KeyRevoked), "key_revoked"),
+            (BlockedBy::AppNotFound, "app_not_found"),
+            (BlockedBy::Other("of_tomorrow".into()), "of_tomorrow"),
+        ] {
+            assert_eq!(
+                (blocked_by.to_string().as_str(), BlockedBy::from(name.to_owned())),
+                (name, blocked_by)
+            );
+        }
+        assert_eq!(serde_json::to_value(BlockedBy::from(ErrorCode::Forbidden)).unwrap(), "forbidden");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::audit::BlockedBy;
 use crate::error_code::ErrorCode;
 use crate::permission::{self, Permission};
 use crate::rate_limit::Blocked;
@@ -59,11 +60,11 @@ impl Denial {
         }
     }
 
-    /// What the audit log and answers name as the rule that blocked the request.
-    pub fn blocked_rule(&self) -> &str {
+    /// What blocked the request.
+    pub fn blocked_by(&self) -> BlockedBy {
         match self {
-            Self::PermissionDenied => self.code().as_str(),
-            Self::RateLimited(blocked) => &blocked.rule,
+            Self::PermissionDenied => self.code().into(),
+            Self::RateLimited(blocked) => BlockedBy::RateLimit(blocked.rule.clone()),
         }
     }
 }
@@ -215,7 +216,7 @@ mod tests {
             (Denial::PermissionDenied, ErrorCode::PermissionDenied, "permission_denied"),
             (Denial::RateLimited(blocked), ErrorCode::RateLimited, "2/60s"),
         ] {
-            assert_eq!((denial.code(), denial.blocked_rule()), (code, rule));
+            assert_eq!((denial.code(), denial.blocked_by().to_string().as_str()), (code, rule));
         }
     }
 }

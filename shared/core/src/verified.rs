@@ -1,6 +1,6 @@
 //! A key whose secret was presented: what requests are decided on and counted for, and nothing else.
 
-use crate::audit::{Action, Event, EventId, Origin, Outcome};
+use crate::audit::{Action, BlockedBy, Event, EventId, Origin, Outcome};
 use crate::id::DeploymentId;
 use crate::rate_limit::Status;
 use crate::token::ApiKeyToken;
@@ -57,11 +57,11 @@ impl VerifiedKey {
 pub struct Verification(Event);
 
 impl Verification {
-    /// The decision with this id: `blocked_by_rule` names what refused the request, if anything did.
+    /// The decision with this id.
     pub fn new(
         verified: &VerifiedKey,
         id: EventId,
-        blocked_by_rule: Option<&str>,
+        blocked_by: Option<BlockedBy>,
         rate_limits: Vec<Status>,
         origin: Origin,
     ) -> Self {
@@ -72,8 +72,8 @@ impl Verification {
             app: Some(key.app),
             app_slug: Some(key.app_slug.clone()),
             action: Action::Verification,
-            outcome: if blocked_by_rule.is_none() { Outcome::Allowed } else { Outcome::Blocked },
-            blocked_by_rule: blocked_by_rule.map(str::to_owned),
+            outcome: if blocked_by.is_none() { Outcome::Allowed } else { Outcome::Blocked },
+            blocked_by,
             key_id: Some(key.id),
             key_name: Some(key.name.clone()),
             actor: None,
@@ -127,14 +127,12 @@ mod tests {
         let id = EventId::mint(NOW, 1);
         let of = |rule| Verification::new(&verified, id, rule, vec![], Origin::default()).event().clone();
         let allowed = of(None);
-        assert_eq!((allowed.id, allowed.outcome, allowed.blocked_by_rule), (id, Outcome::Allowed, None));
+        assert_eq!((allowed.id, allowed.outcome, allowed.blocked_by), (id, Outcome::Allowed, None));
         assert_eq!((allowed.key_id, allowed.app), (Some(verified.key().id), Some(verified.app().number)));
         assert_eq!((allowed.action, allowed.actor), (Action::Verification, None));
-        let blocked = of(Some("100/60s"));
-        assert_eq!(
-            (blocked.outcome, blocked.blocked_by_rule.as_deref()),
-            (Outcome::Blocked, Some("100/60s"))
-        );
+        let rule = BlockedBy::RateLimit("100/60s".into());
+        let blocked = of(Some(rule.clone()));
+        assert_eq!((blocked.outcome, blocked.blocked_by), (Outcome::Blocked, Some(rule)));
         assert_eq!(verified.clone().into_key(), *verified.key());
     }
 }

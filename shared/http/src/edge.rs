@@ -3,6 +3,7 @@
 //! Each gets an id, which its answer has in `x-request-id` (an error also in its body) and its lines in the log. Its path is
 //! brought into one form before a route is looked for. Its answer tells a page of an allowed origin that it may read it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -47,6 +48,36 @@ impl RequestId {
     }
 }
 
+/// Where the pages about errors are: the URL that their codes are added to.
+#[derive(Debug, Clone)]
+struct ErrorPages(Arc<str>);
+
+/// What the bodies of errors tell of the request that they answer.
+#[derive(Debug, Clone, Default)]
+pub struct ErrorContext {
+    /// The request's id.
+    pub request_id: Option<RequestId>,
+    pages: Option<ErrorPages>,
+}
+
+impl ErrorContext {
+    /// Of a request of which no more is known.
+    pub fn new(request_id: RequestId) -> Self {
+        Self { request_id: Some(request_id), pages: None }
+    }
+
+    /// Of the request that these extensions belong to.
+    pub fn of(extensions: &Extensions) -> Self {
+        Self { request_id: RequestId::of(extensions), pages: extensions.get().cloned() }
+    }
+
+    /// The page about errors with this code. It is relative (RFC 3986, 4.2) where the installation's URL is not known.
+    pub(crate) fn doc_url(&self, code: ErrorCode) -> String {
+        let pages = self.pages.as_ref().map_or("/errors/", |ErrorPages(url)| url);
+        format!("{pages}{code}")
+    }
+}
+
 /// The path that a client asked for, where that is not the one that is looked for.
 #[derive(Debug, Clone)]
 struct Rewritten;
@@ -58,7 +89,11 @@ fn preflight(request: &Request) -> Option<HeaderValue> {
 }
 
 /// Surrounds the routes of an application.
-async fn surround(State(services): State<Services>, mut request: Request, next: Next) -> Response {
+async fn surround(
+    State((services, pages)): State<(Services, ErrorPages)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = RequestId::mint(services.store.clock().now());
     let preflight = preflight(&request).map(|method| (method, asked_headers(request.headers())));
     let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
@@ -67,6 +102,7 @@ async fn surround(State(services): State<Services>, mut request: Request, next: 
         request.extensions_mut().insert(Rewritten);
     }
     request.extensions_mut().insert(id);
+    request.extensions_mut().insert(pages);
     // What cannot be read is not allowed.
     let deployment = match &origin {
         Some(_) => services.first_deployment().await.ok(),
@@ -96,7 +132,7 @@ async fn surround(State(services): State<Services>, mut request: Request, next: 
 pub(crate) async fn refuse(id: RequestId, error: ApiError, request: Request) -> Response {
     let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
     answered(id, request, async |_| {
-        let mut response = render(error.into_response(), Some(id));
+        let mut response = render(error.into_response(), &ErrorContext::new(id));
         // Which origins are allowed cannot be read, and this says nothing that any may not know.
         if let Some(origin) = origin.and_then(|origin| HeaderValue::try_from(origin).ok()) {
             let headers = response.headers_mut();
@@ -190,16 +226,16 @@ fn without_outer_slashes(uri: &Uri) -> Option<Uri> {
 /// another function may have it, which was not asked because of those slashes: the client is sent there.
 pub fn application(routes: Router<Services>, services: Services) -> Router {
     let unknown = async |request: Request| {
-        let id = RequestId::of(request.extensions());
+        let context = ErrorContext::of(request.extensions());
         let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
         let Some(other) = other else {
             let error = ApiError::new(ErrorCode::RouteNotFound, "There is no such path");
-            return render(error.into_response(), id);
+            return render(error.into_response(), &context);
         };
         let message =
             "This path has no slash at its end and one at its beginning: ask for the one in Location";
         let error = ApiError::new(ErrorCode::Redirected, message);
-        let mut response = render(error.into_response(), id);
+        let mut response = render(error.into_response(), &context);
         response
             .headers_mut()
             .extend(HeaderValue::try_from(other.as_str()).ok().map(|to| (header::LOCATION, to)));
@@ -208,7 +244,8 @@ pub fn application(routes: Router<Services>, services: Services) -> Router {
     let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(tell_route));
     // Around all of it, since the router looks at the path before it asks a layer of its own.
     let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
-    surrounded.layer(from_fn_with_state(services, surround))
+    let pages = ErrorPages(format!("{}/errors/", services.settings.public_url).into());
+    surrounded.layer(from_fn_with_state((services, pages), surround))
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use keyward_core::audit::EventId;
 use keyward_core::cursor::InvalidCursor;
 use keyward_core::metric::Metric;
 use keyward_core::{ErrorCode, InvalidField};
-use keyward_store::Error;
+use keyward_store::{Conflict, Error, Forbidden, Resource};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::RequestId;
+use crate::{ErrorContext, RequestId};
 
 /// A request that was not carried out.
 #[derive(Debug, Clone)]
@@ -31,23 +31,15 @@ pub struct ApiError {
     pub request_id: Option<EventId>,
     /// Whether a check was asked for: its errors have all the members of an answer too, on the backend plane.
     pub is_undecided: bool,
-    detail: Option<String>,
-    metric: Option<Metric>,
+    /// What failed in the store, which callers do not learn.
+    cause: Option<Box<Error>>,
 }
 
 impl ApiError {
     /// An error with this code and the status that it usually has, and a sentence that the caller may read.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self {
-            status,
-            code,
-            message: message.into(),
-            request_id: None,
-            is_undecided: false,
-            detail: None,
-            metric: None,
-        }
+        Self { status, code, message: message.into(), request_id: None, is_undecided: false, cause: None }
     }
 
     /// The error with another status, where the request makes a difference to it.
@@ -55,26 +47,32 @@ impl ApiError {
         Self { status, ..self }
     }
 
-    /// As backends read it. `request_id` is the request's own, unless the error is about another.
-    pub fn into_body(self, request_id: Option<RequestId>) -> ErrorBody {
+    /// As backends read it.
+    pub fn into_body(self, context: &ErrorContext) -> ErrorBody {
         ErrorBody {
             code: self.code,
             errors: [ErrorEntry { code: self.status.as_u16(), message: self.message.clone() }],
             message: self.message,
-            request_id: self.request_id.or(request_id.map(|RequestId(id)| id)),
+            doc_url: context.doc_url(self.code),
+            request_id: self.request_id.or(context.request_id.map(|RequestId(id)| id)),
             undecided: self.is_undecided.then(Undecided::default),
         }
     }
 
-    fn with_detail(self, detail: String, metric: Option<Metric>) -> Self {
-        Self { detail: Some(detail), metric, ..self }
-    }
-
-    /// Writes the details that callers do not see to the log.
+    /// Writes to the log what callers do not see.
     pub(crate) fn log(&self) {
-        let Some(detail) = &self.detail else { return };
-        let (status, metric) = (self.status.as_u16(), self.metric.map(Metric::name));
-        tracing::error!(metric, status, code = %self.code, %detail, "a request failed");
+        let Some(error) = &self.cause else { return };
+        let failure = error.failure();
+        tracing::error!(
+            metric = error.metric().map(Metric::name),
+            status = self.status.as_u16(),
+            code = %self.code,
+            operation = failure.and_then(|failure| failure.operation),
+            partition = failure.and_then(|failure| failure.partition.as_deref()),
+            place = failure.map(|failure| display(failure.place)),
+            detail = %error,
+            "a request failed"
+        );
     }
 }
 
@@ -89,6 +87,9 @@ pub struct ErrorBody {
     errors: [ErrorEntry; 1],
     /// A sentence for people, which may change.
     message: String,
+    /// The page about errors with this code.
+    #[schema(example = "https://keys.example.com/errors/conflict")]
+    doc_url: String,
     /// The id under which the log has the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<EventId>,
@@ -146,22 +147,71 @@ impl From<InvalidCursor> for ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let metric = error.metric();
-        match error {
+        let cause = error.is_unavailable() || error.failure().is_some();
+        let cause = cause.then(|| Box::new(error.clone()));
+        let error = match error {
             Error::Unauthenticated => Self::new(ErrorCode::InvalidCredential, "Authentication failed"),
-            Error::Forbidden(message) => Self::new(ErrorCode::Forbidden, message),
-            Error::InUse(message) => Self::new(ErrorCode::InUse, message),
-            Error::NotFound(message) => Self::new(ErrorCode::NotFound, message),
-            Error::Conflict(message) => Self::new(ErrorCode::Conflict, message),
+            Error::Forbidden(lacking) => Self::new(ErrorCode::Forbidden, forbidden(lacking)),
+            Error::InUse(by) => Self::new(ErrorCode::InUse, in_use(by)),
+            Error::NotFound(resource) => Self::new(ErrorCode::NotFound, not_found(resource)),
+            Error::Conflict(conflict) => Self::new(ErrorCode::Conflict, sentence(&conflict)),
             Error::Invalid(field) => field.into(),
             Error::Unavailable(_) | Error::KeyUnavailable(_) | Error::Busy => {
                 Self::new(ErrorCode::StoreUnavailable, "The store cannot be reached right now; try again")
-                    .with_detail(error.to_string(), metric)
             }
-            Error::Internal(detail) => {
-                Self::new(ErrorCode::InternalError, "Something went wrong").with_detail(detail, metric)
-            }
+            Error::Internal(_) => Self::new(ErrorCode::InternalError, "Something went wrong"),
+        };
+        Self { cause, ..error }
+    }
+}
+
+fn forbidden(lacking: Forbidden) -> String {
+    match lacking {
+        Forbidden::Scope(scope) => format!("this root key lacks the scope '{}'", scope.as_str()),
+        Forbidden::Capability(capability) => {
+            format!("this credential may not do '{}'", capability.as_str())
         }
+        Forbidden::AppDisabled => "the app is disabled".to_owned(),
+    }
+}
+
+fn in_use(by: Resource) -> &'static str {
+    match by {
+        Resource::App => "Cannot delete rate limit scheme while it is assigned to API auth apps",
+        _ => "Cannot delete rate limit scheme while it is assigned to active API keys",
+    }
+}
+
+fn not_found(resource: Resource) -> &'static str {
+    match resource {
+        Resource::App => "API key app not found",
+        Resource::ApiKey => "API key not found",
+        Resource::ActiveApiKey => "API key not found or inactive",
+        Resource::RateLimitScheme => "Rate limit scheme not found",
+        Resource::Deployment => "deployment not found",
+        Resource::RootKey => "root key not found",
+        Resource::PepperVersion => "version of the pepper not found",
+    }
+}
+
+fn sentence(conflict: &Conflict) -> String {
+    match conflict {
+        Conflict::Exists(Resource::App, slug) => format!("API auth app '{slug}' already exists"),
+        Conflict::Exists(Resource::RateLimitScheme, slug) => {
+            format!("Rate limit scheme '{slug}' already exists")
+        }
+        Conflict::Changed(Resource::ApiKey) => {
+            "the API key or its app was changed at the same time; try again".to_owned()
+        }
+        Conflict::IdTaken(Resource::App) => "the new app's number was taken; try again".to_owned(),
+        Conflict::Changed(_) | Conflict::IdTaken(_) | Conflict::CredentialIdTaken => {
+            format!("{conflict}; try again")
+        }
+        Conflict::Exists(..)
+        | Conflict::Initialised
+        | Conflict::PepperActive(_)
+        | Conflict::PepperRecent { .. }
+        | Conflict::PepperNeeded { .. } => conflict.to_string(),
     }
 }
 

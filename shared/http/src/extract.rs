@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use keyward_core::ErrorCode;
 use keyward_core::id::KeyId;
 use keyward_core::text::Slug;
-use keyward_store::Error;
+use keyward_store::{Error, Resource};
 use serde::de::{self, DeserializeOwned, Visitor};
 use serde::{Deserialize, Deserializer};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
@@ -209,7 +209,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
 /// # Errors
 /// 404.
 pub fn app_slug(text: &str) -> Result<Slug, ApiError> {
-    Slug::parse("app_slug", text).map_err(|_| Error::NotFound("API key app not found").into())
+    Slug::parse("app_slug", text).map_err(|_| Error::NotFound(Resource::App).into())
 }
 
 /// Parses the id of a key in a path.

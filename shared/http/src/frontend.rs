@@ -33,7 +33,7 @@ use utoipa::ToSchema;
 
 use crate::initiator::{Initiator, sole};
 use crate::plane::{Payload, answer, error_of};
-use crate::{ApiError, RequestId, Services, origin};
+use crate::{ApiError, ErrorContext, RequestId, Services, origin};
 
 const COOKIE: &str = "__Host-session";
 const PARAMETER: &str = "__dev_session__";
@@ -75,14 +75,14 @@ pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services
 
 async fn serve(State(services): State<Services>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let id = RequestId::of(&parts.extensions);
+    let context = ErrorContext::of(&parts.extensions);
     let asking = sole(&parts.headers, header::ORIGIN).flatten().map(str::to_owned);
     let recognised = recognise(&services, &parts).await;
     let (browser, presented) = match recognised {
         Ok(recognised) => recognised,
         Err(error) => {
             // The edge says whether the page that asks may read this.
-            return render(error.into_response(), None, id);
+            return render(error.into_response(), None, &context);
         }
     };
     let deployment = browser.deployment.clone();
@@ -114,7 +114,7 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
     if let Some(held) = &held {
         hand_over(response.headers_mut(), held, services.store.clock().now());
     }
-    render(response, held.as_ref().map(|held| &held.session), id)
+    render(response, held.as_ref().map(|held| &held.session), &context)
 }
 
 /// Finds out who is asking. A session that is not valid is no session.
@@ -300,7 +300,9 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
     session: Option<EnvelopeSession>,
     errors: Option<[EnvelopeError<'a>; 1]>,
-    /// Of an error.
+    /// Of an error, as is `request_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doc_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<EventId>,
 }
@@ -340,11 +342,14 @@ pub struct ErrorEnvelope<'a> {
     session: Option<EnvelopeSession>,
     /// The error again, for clients that read a list.
     errors: [EnvelopeError<'a>; 1],
+    /// The page about errors with this code.
+    #[schema(example = "https://keys.example.com/errors/no_session")]
+    doc_url: String,
     /// The id under which the log has the request.
     request_id: Option<EventId>,
 }
 
-fn render(mut response: Response, session: Option<&Session>, id: Option<RequestId>) -> Response {
+fn render(mut response: Response, session: Option<&Session>, context: &ErrorContext) -> Response {
     let session = session.map(|session| EnvelopeSession {
         id: session.id,
         created_at: session.created_at.into(),
@@ -355,7 +360,16 @@ fn render(mut response: Response, session: Option<&Session>, id: Option<RequestI
     let envelope = match (&payload, &error) {
         (Some(Payload(data)), _) => {
             let (message, data) = ("", Some(&**data));
-            Envelope { status: 200, code: None, message, data, session, errors: None, request_id: None }
+            Envelope {
+                status: 200,
+                code: None,
+                message,
+                data,
+                session,
+                errors: None,
+                doc_url: None,
+                request_id: None,
+            }
         }
         (None, Some(error)) => Envelope {
             status: error.status.as_u16(),
@@ -364,7 +378,8 @@ fn render(mut response: Response, session: Option<&Session>, id: Option<RequestI
             data: None,
             session,
             errors: Some([EnvelopeError { code: error.code, message: &error.message }]),
-            request_id: id.map(|RequestId(id)| id),
+            doc_url: Some(context.doc_url(error.code)),
+            request_id: context.request_id.map(|RequestId(id)| id),
         },
         (None, None) => return response,
     };

@@ -26,7 +26,7 @@ pub use {axum, pastey, utoipa};
 
 pub use body::MAX_BODY;
 pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
-pub use edge::{REQUEST_ID, RequestId, application};
+pub use edge::{ErrorContext, REQUEST_ID, RequestId, application};
 pub use error::{ApiError, ErrorBody, Undecided};
 pub use extract::{
     FormOrJson, Item, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, app_slug,

@@ -9,7 +9,7 @@ use keyward_core::ErrorCode;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{ApiError, RequestId, Services};
+use crate::{ApiError, ErrorContext, Services};
 
 /// A value for the caller; the plane decides what surrounds it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl<T: Serialize> IntoResponse for Data<T> {
                 response.extensions_mut().insert(Payload(value));
                 response
             }
-            Err(error) => ApiError::from(keyward_store::Error::Internal(error.to_string())).into_response(),
+            Err(error) => ApiError::from(keyward_store::Error::internal(error.to_string())).into_response(),
         }
     }
 }
@@ -34,17 +34,17 @@ impl<T: Serialize> IntoResponse for Data<T> {
 /// Puts routes on the plane of backends: bare values, and errors as [`ApiError::into_body`] gives them.
 pub fn backend(routes: Router<Services>) -> Router<Services> {
     routes.layer(from_fn(async |request: Request, next: Next| {
-        let id = RequestId::of(request.extensions());
-        render(next.run(request).await, id)
+        let context = ErrorContext::of(request.extensions());
+        render(next.run(request).await, &context)
     }))
 }
 
-pub(crate) fn render(mut response: Response, id: Option<RequestId>) -> Response {
+pub(crate) fn render(mut response: Response, context: &ErrorContext) -> Response {
     if let Some(Payload(value)) = response.extensions_mut().remove() {
         return answer(response, value.get().to_owned());
     }
     match error_of(&mut response) {
-        Some(error) => match serde_json::to_string(&error.into_body(id)) {
+        Some(error) => match serde_json::to_string(&error.into_body(context)) {
             Ok(json) => answer(response, json),
             Err(error) => {
                 tracing::error!(%error, "an error could not be written");

@@ -67,7 +67,7 @@ pub fn filter(methods: &[HttpMethod]) -> MethodFilter {
 
 /// The routes of a function: the modules of its handlers, by [`Audience`].
 ///
-/// ```ignore
+/// ```text
 /// keyward_http::routes! {
 ///     Backend { apps::{list, create}, keys::{rotate} }
 ///     Browser { session_keys::{list} }

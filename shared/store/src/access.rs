@@ -7,7 +7,7 @@ use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session};
 
-use crate::{Error, Store, random};
+use crate::{Error, Forbidden, Store, random};
 
 /// Whoever operates the installation, with the rights of its AWS account or, of a local run, to its folder.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl RootAccess {
         if self.scopes.contains(&scope) {
             return Ok(());
         }
-        Err(Error::Forbidden(format!("this root key lacks the scope '{}'", scope.as_str())))
+        Err(Error::Forbidden(Forbidden::Scope(scope)))
     }
 
     /// An event of this backend's; the caller fills in what it is about.
@@ -127,7 +127,7 @@ impl AppAccess {
         if self.capabilities.contains(&capability) {
             return Ok(());
         }
-        Err(Error::Forbidden(format!("this credential may not do '{}'", capability.as_str())))
+        Err(Error::Forbidden(Forbidden::Capability(capability)))
     }
 }
 
@@ -158,7 +158,7 @@ impl Store {
             app_slug: None,
             action,
             outcome: Outcome::Allowed,
-            blocked_by_rule: None,
+            blocked_by: None,
             key_id: None,
             key_name: None,
             actor: Some(actor),

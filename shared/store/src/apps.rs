@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, AppBySlug, readable};
 use crate::schemes::{User, count_use};
-use crate::{AppAccess, Error, RootAccess, SessionAccess, Store, random};
+use crate::{AppAccess, Conflict, Error, Resource, RootAccess, SessionAccess, Store, random};
 use keyward_core::App;
 use keyward_core::app::{AppSettings, NewApp};
 use keyward_core::audit::Action;
@@ -39,7 +39,7 @@ pub struct AppPage {
     pub has_more: bool,
 }
 
-const UNKNOWN: Error = Error::NotFound("API key app not found");
+const UNKNOWN: Error = Error::NotFound(Resource::App);
 
 pub(crate) fn key(number: AppNumber) -> Key {
     Key::new(format!("APP#{}", number.base62()), "APP")
@@ -74,8 +74,8 @@ impl Store {
         let app = App::create(new, number, access.deployment_id, self.clock().now())?;
         let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);
-        let exists = Error::Conflict(format!("API auth app '{}' already exists", app.app_slug));
-        let number_taken = Error::Conflict("the new app's number was taken; try again".into());
+        let exists = Error::Conflict(Conflict::Exists(Resource::App, app.app_slug.to_string()));
+        let number_taken = Error::Conflict(Conflict::IdTaken(Resource::App));
         let mut change = Change::new(self, &about_app(access.event(self, Action::AppCreated)?, &app))?
             .create(record::item(&slug, &AppBySlug { number: app.number })?, exists)?
             .create(record::item(&key(app.number), &app)?, number_taken)?
@@ -219,7 +219,7 @@ impl Store {
     /// [`Error::NotFound`] if there is no such key in the caller's deployment, or its app was deleted.
     pub async fn app_access_by_key(&self, access: &RootAccess, id: KeyId) -> Result<AppAccess, Error> {
         entitled(access)?;
-        let unknown = Error::NotFound("API key not found");
+        let unknown = Error::NotFound(Resource::ApiKey);
         match self.app_of_key(access.deployment_id, id).await? {
             Some(number) => match self.app_by_number(number).await? {
                 Some(app) if app.deleted_at.is_none() => Ok(grant(access, app)),
@@ -305,5 +305,5 @@ fn grant(access: &RootAccess, app: App) -> AppAccess {
 }
 
 fn changed_meanwhile() -> Error {
-    Error::Conflict("the app was changed at the same time; try again".into())
+    Error::Conflict(Conflict::Changed(Resource::App))
 }

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem, Up
 use keyward_core::audit::Event;
 
 use crate::item::{ATTEMPTS, Expression, Item, Key, pause, request_token};
-use crate::{Error, Store, Table};
+use crate::{Conflict, Error, Store, Table};
 
 /// The reasons for which DynamoDB cancels a transaction that can be sent again: it meets others in an item, or comes when an
 /// item has taken all that it can take.
@@ -153,11 +153,11 @@ impl<'t> Change<'t> {
             }
             pause(attempt).await?;
         }
-        Err(Error::Unavailable("a transaction kept colliding with others".into()))
+        Err(Error::unavailable("a transaction kept colliding with others"))
     }
 }
 
 /// That a random id was taken, which a second attempt with another one will not find.
 pub(crate) fn id_taken() -> Error {
-    Error::Conflict("the new id was taken; try again".into())
+    Error::Conflict(Conflict::CredentialIdTaken)
 }

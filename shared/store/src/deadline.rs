@@ -37,7 +37,7 @@ impl Deadline {
     /// Those of the call, and [`Error::Unavailable`] when it is too late.
     pub async fn of<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let in_time = timeout_at(self.0, call).await;
-        in_time.unwrap_or_else(|_| Err(Error::Unavailable("the store took too long".into())))
+        in_time.unwrap_or_else(|_| Err(Error::unavailable("the store took too long")))
     }
 
     /// What a call gives, or an error when it is too late.

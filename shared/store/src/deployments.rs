@@ -20,7 +20,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use crate::change::{Change, id_taken};
 use crate::item::Key;
 use crate::record::{self, FirstDeployment};
-use crate::{Error, OperatorAccess, PICKED_UP, PublicAccess, SessionAccess, Store, Table, random};
+use crate::{Conflict, Error, OperatorAccess, PICKED_UP, PublicAccess, SessionAccess, Store, Table, random};
 
 fn key(id: DeploymentId) -> Key {
     Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")
@@ -45,7 +45,7 @@ impl Store {
     ) -> Result<Option<(Deployment, Token<RootKey>)>, Error> {
         let deployment = self.new_deployment(name, mode, vec![])?;
         let first = FirstDeployment { deployment_id: deployment.id };
-        let exists = Error::Conflict("there is a deployment already".into());
+        let exists = Error::Conflict(Conflict::Initialised);
         let (change, token) = self.new_root_key(operator, deployment.id, root_key, &Scope::ALL).await?;
         let made = change
             .create(record::item(&first_key(), &first)?, exists)?
@@ -115,7 +115,7 @@ impl Table {
     /// A deployment that something in the table names.
     pub(crate) async fn deployment(&self, id: DeploymentId) -> Result<Deployment, Error> {
         let found = self.get(&key(id)).await?;
-        let found = found.ok_or_else(|| Error::Internal(format!("there is no deployment {id}")))?;
+        let found = found.ok_or_else(|| Error::internal(format!("there is no deployment {id}")))?;
         Ok(record::entity(found)?)
     }
 }
@@ -158,17 +158,17 @@ pub(crate) struct ReadDeployment {
 }
 
 fn public_key() -> Result<PublicKey, Error> {
-    let failed = |_| Error::Internal("could not make an ES256 key".into());
+    let failed = |_| Error::internal("could not make an ES256 key");
     let random = SystemRandom::new();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(failed)?;
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random)
-        .map_err(|error| Error::Internal(error.to_string()))?;
+        .map_err(|error| Error::internal(error.to_string()))?;
     // An uncompressed point (SEC 1, 2.3.3): 4, then x and y of 32 bytes each.
     match pair.public_key().as_ref().split_first_chunk() {
         Some(([4], point)) if point.len() == 64 => {
             let (x, y) = point.split_at(32);
             Ok(PublicKey { x: BASE64_URL_SAFE_NO_PAD.encode(x), y: BASE64_URL_SAFE_NO_PAD.encode(y) })
         }
-        _ => Err(Error::Internal("an ES256 key is not an uncompressed point".into())),
+        _ => Err(Error::internal("an ES256 key is not an uncompressed point")),
     }
 }

@@ -59,7 +59,7 @@ impl Table {
             Err(error) if error.code() == Some("ResourceNotFoundException") => {
                 return Ok(vec![TableFault::Missing(name())]);
             }
-            described => described?.table.ok_or_else(|| Error::Internal("no table is described".into()))?,
+            described => described?.table.ok_or_else(|| Error::internal("no table is described"))?,
         };
         let mut faults = Vec::new();
         if let Some(status) = table.table_status()

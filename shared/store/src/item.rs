@@ -156,7 +156,8 @@ impl Table {
             .set_key(Some(key.attributes()))
             .consistent_read(true)
             .send()
-            .await?;
+            .await
+            .map_err(|error| Error::from(error).about(key))?;
         Ok(answer.item)
     }
 
@@ -174,7 +175,8 @@ impl Table {
                 .request_items(self.name(), wanted)
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .send()
-                .await?;
+                .await
+                .map_err(|error| batch.unread.iter().take(1).fold(Error::from(error), Error::about))?;
             batch.items.extend(answer.responses.unwrap_or_default().into_values().flatten());
             let unprocessed = answer.unprocessed_keys.unwrap_or_default().into_values();
             batch.unread = unprocessed.flat_map(|table| table.keys).filter_map(|key| key_of(&key)).collect();
@@ -183,7 +185,7 @@ impl Table {
             }
             pause(attempt).await?;
         }
-        Err(Error::Unavailable("a batch of reads was not answered whole".into()))
+        Err(Error::unavailable("a batch of reads was not answered whole"))
     }
 
     /// Reads any number of different items, four batches at a time; what is missing is left out.
@@ -242,12 +244,13 @@ impl Table {
             {
                 Ok(false)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Error::from(error).about(key)),
         }
     }
 
     /// Writes an item whose key must be free. Whether it was: an earlier attempt whose answer was lost may have written it.
     pub(crate) async fn put_new(&self, item: Item) -> Result<bool, Error> {
+        let key = key_of(&item);
         let sent = self
             .client()
             .put_item()
@@ -266,7 +269,7 @@ impl Table {
             {
                 Ok(false)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(key.iter().fold(Error::from(error), Error::about)),
         }
     }
 
@@ -305,7 +308,8 @@ impl Table {
         if let Some(before) = before {
             query = query.expression_attribute_values(":before", string(before));
         }
-        let answer = query.send().await?;
+        let partition = Key::new(pk.to_owned(), "");
+        let answer = query.send().await.map_err(|error| Error::from(error).about(&partition))?;
         let more = answer.last_evaluated_key.is_some();
         let items = answer
             .items

@@ -41,7 +41,7 @@ pub use access::{AppAccess, OperatorAccess, PublicAccess, RootAccess, SessionAcc
 pub use apps::{AppPage, ListApps};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
-pub use error::Error;
+pub use error::{Conflict, Error, Failure, Forbidden, Resource};
 pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
 pub use keys::{Candidate, Found, KeyPage, KeyStatus, KeyToCheck};
@@ -113,6 +113,6 @@ pub fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(_) => Err(Error::Internal("the operating system gave no random bytes".into())),
+        Err(_) => Err(Error::internal("the operating system gave no random bytes")),
     }
 }

@@ -11,7 +11,7 @@ use keyward_core::token::{self, Secret, Token};
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, readable, tag_of, with_tag};
-use crate::{Error, OperatorAccess, RootAccess, Store, random};
+use crate::{Error, OperatorAccess, Resource, RootAccess, Store, random};
 
 pub(crate) fn key(id: RootKeyId) -> Key {
     Key::new(format!("ROOTKEY#{}", id.base62()), "ROOTKEY")
@@ -38,7 +38,7 @@ impl Store {
         scopes: &[Scope],
     ) -> Result<Token<token::RootKey>, Error> {
         if !self.table.has_deployment(deployment_id).await? {
-            return Err(Error::NotFound("deployment not found"));
+            return Err(Error::NotFound(Resource::Deployment));
         }
         let (change, token) = self.new_root_key(operator, deployment_id, name, scopes).await?;
         change.commit().await?;
@@ -91,7 +91,7 @@ impl Store {
         deployment_id: DeploymentId,
         id: RootKeyId,
     ) -> Result<(), Error> {
-        const UNKNOWN: Error = Error::NotFound("root key not found");
+        const UNKNOWN: Error = Error::NotFound(Resource::RootKey);
         let found: Option<RootKey> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
         let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyRevoked)?;

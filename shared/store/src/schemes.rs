@@ -13,12 +13,12 @@ use keyward_core::{ApiKey, App, InvalidField};
 use crate::change::Change;
 use crate::item::{Expression, Item, Key, number};
 use crate::record::{self, readable};
-use crate::{Error, RootAccess, Store, apps, keys, random};
+use crate::{Conflict, Error, Resource, RootAccess, Store, apps, keys, random};
 
 /// From how many keys a scheme is taken in one transaction.
 const RELEASED: usize = 25;
 
-const UNKNOWN: Error = Error::NotFound("Rate limit scheme not found");
+const UNKNOWN: Error = Error::NotFound(Resource::RateLimitScheme);
 
 fn partition(deployment: DeploymentId) -> String {
     format!("DEPLOYMENT#{deployment}#SCHEMES")
@@ -50,7 +50,7 @@ impl Store {
         let key = key(access.deployment_id, &scheme.slug);
         let mut item = record::item(&key, &scheme)?;
         item.extend(["apps", "api_keys"].map(|count| (count.to_owned(), number(0))));
-        let exists = Error::Conflict(format!("Rate limit scheme '{}' already exists", scheme.slug));
+        let exists = Error::Conflict(Conflict::Exists(Resource::RateLimitScheme, scheme.slug.to_string()));
         let event = access.event(self, Action::SchemeCreated)?;
         Change::new(self, &event)?.create(item, exists)?.commit().await?;
         Ok(scheme)
@@ -121,7 +121,7 @@ impl Store {
         let (before, stored) = self.stored_scheme(access, slug).await?;
         let after = before.change(changes, self.clock().now())?;
         let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
-        let changed = Error::Conflict("the rate limit scheme was changed at the same time; try again".into());
+        let changed = Error::Conflict(Conflict::Changed(Resource::RateLimitScheme));
         Change::new(self, &access.event(self, Action::SchemeUpdated)?)?
             .update(&key(access.deployment_id, slug), update, changed)?
             .commit()
@@ -141,11 +141,7 @@ impl Store {
         let unused =
             Expression::condition("apps = :none AND (attribute_not_exists(api_keys) OR api_keys = :none)")
                 .value(":none", number(0));
-        let in_use = Error::InUse(if before.apps == 0 {
-            "Cannot delete rate limit scheme while it is assigned to active API keys"
-        } else {
-            "Cannot delete rate limit scheme while it is assigned to API auth apps"
-        });
+        let in_use = Error::InUse(if before.apps == 0 { Resource::ApiKey } else { Resource::App });
         Change::new(self, &access.event(self, Action::SchemeDeleted)?)?
             .delete_if(&key(access.deployment_id, slug), unused, in_use)?
             .commit()
@@ -181,7 +177,7 @@ impl Store {
             if !found.iter().all(is_dead) {
                 return Ok(());
             }
-            let changed = || Error::Conflict("a key was changed at the same time".into());
+            let changed = || Error::Conflict(Conflict::Changed(Resource::ApiKey));
             let mut change = Change::new(self, &access.event(self, Action::SchemeReleased)?)?;
             for of in &found {
                 let released = Expression::unchanged(of.revision)

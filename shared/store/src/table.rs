@@ -76,7 +76,7 @@ impl Table {
         }
         match request.send().await {
             Err(error) if !is_there_already(&error) => {
-                Err(Error::Internal(DisplayErrorContext(error).to_string()))
+                Err(Error::internal(DisplayErrorContext(error).to_string()))
             }
             _ => Ok(()),
         }

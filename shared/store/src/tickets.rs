@@ -4,21 +4,20 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use keyward_core::audit::{Action, Outcome};
-use keyward_core::audit::{Actor, Origin};
+use keyward_core::audit::{Action, Actor, BlockedBy, Origin, Outcome};
 use keyward_core::id::{SessionId, TicketId};
 use keyward_core::rate_limit::Rules;
 use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session, Ticket};
 use keyward_core::text::{OwnerId, Slug};
 use keyward_core::token::{self, Secret, Token};
-use keyward_core::{App, Deployment};
+use keyward_core::{App, Deployment, ErrorCode};
 
 use crate::access::about_app;
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Key, purged_at, string};
 use crate::record::{self, tag_of, with_tag};
-use crate::{Error, RootAccess, SessionAccess, Store, random, sessions};
+use crate::{Error, Forbidden, RootAccess, SessionAccess, Store, random, sessions};
 
 /// A ticket to be issued.
 #[derive(Debug, Clone)]
@@ -80,16 +79,22 @@ impl Store {
     ) -> Result<(Ticket, Token<token::Ticket>), Error> {
         let app = self.app_by_slug(access.deployment_id, &new.app_slug).await;
         if let Err(refusal) = access.require(Scope::Tickets) {
-            return self.refuse_ticket(access, &new.app_slug, app.ok().as_ref(), "forbidden", refusal).await;
+            return self
+                .refuse_ticket(access, &new.app_slug, app.ok().as_ref(), ErrorCode::Forbidden.into(), refusal)
+                .await;
         }
         let app = match app {
             Ok(app) if app.settings.is_active => app,
             Ok(app) => {
-                let refusal = Error::Forbidden("the app is disabled".into());
-                return self.refuse_ticket(access, &new.app_slug, Some(&app), "app_disabled", refusal).await;
+                let refusal = Error::Forbidden(Forbidden::AppDisabled);
+                return self
+                    .refuse_ticket(access, &new.app_slug, Some(&app), ErrorCode::AppDisabled.into(), refusal)
+                    .await;
             }
             Err(unknown @ Error::NotFound(_)) => {
-                return self.refuse_ticket(access, &new.app_slug, None, "app_not_found", unknown).await;
+                return self
+                    .refuse_ticket(access, &new.app_slug, None, BlockedBy::AppNotFound, unknown)
+                    .await;
             }
             Err(error) => return Err(error),
         };
@@ -118,12 +123,12 @@ impl Store {
         access: &RootAccess,
         slug: &Slug,
         app: Option<&App>,
-        rule: &str,
+        blocked_by: BlockedBy,
         refusal: Error,
     ) -> Result<T, Error> {
         let mut event = access.event(self, Action::TicketRefused)?;
         event.outcome = Outcome::Blocked;
-        event.blocked_by_rule = Some(rule.to_owned());
+        event.blocked_by = Some(blocked_by);
         event.app = app.map(|app| app.number);
         event.app_slug = Some(slug.clone());
         Change::new(self, &event)?.commit().await?;

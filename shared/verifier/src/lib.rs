@@ -354,14 +354,14 @@ impl Verifier {
             };
             (permissions, denied)
         });
-        let blocked_by_rule = match &decided {
+        let blocked_by = match &decided {
             Ok((_, None)) => None,
-            Ok((_, Some(denial))) => Some(denial.blocked_rule()),
-            Err(refusal) => Some(refusal.code().as_str()),
+            Ok((_, Some(denial))) => Some(denial.blocked_by()),
+            Err(refusal) => Some(refusal.code().into()),
         };
         let origin = Origin::new(check.client_ip, &check.target.to_string(), check.user_agent);
         let limits = admission.limits.clone();
-        let verification = Verification::new(&verified, request_id, blocked_by_rule, limits, origin);
+        let verification = Verification::new(&verified, request_id, blocked_by, limits, origin);
         self.recorder.record(verification, verified.key().last_used_at).await;
         let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
         Ok(Decision { request_id, key: verified.into_key(), permissions, limits: admission.limits, denied })

@@ -15,7 +15,7 @@ use crate::change::Change;
 use crate::item::{Expression, Item, entry, instant};
 use crate::record::{self, set_tag, with_tag};
 use crate::schemes::{User, count_use, user_key};
-use crate::{AppAccess, Error, Store, apps, random};
+use crate::{AppAccess, Error, Resource, Store, apps, random};
 
 /// How often a revocation that lost to another change of the key is decided anew.
 const REVOCATIONS: u32 = 5;
@@ -76,7 +76,7 @@ impl Store {
             secret: Secret::from_random(&random()?),
         };
         let after = before.rotate(&token, self.clock().now()).map_err(|refused| match refused {
-            Refused::Revoked => Error::NotFound("API key not found or inactive"),
+            Refused::Revoked => Error::NotFound(Resource::ActiveApiKey),
         })?;
         let rules = self.rules_of_key(&access.app, &before).await?;
         let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;

@@ -12,7 +12,7 @@ pub use self::lists::{KeyPage, KeyStatus};
 pub use self::verification::{Candidate, Found, KeyToCheck};
 use crate::item::Key;
 use crate::record;
-use crate::{Error, Store};
+use crate::{Conflict, Error, Resource, Store};
 
 pub(crate) fn key(id: KeyId) -> Key {
     Key::new(format!("KEY#{}", id.base62()), "KEY")
@@ -28,11 +28,11 @@ fn list_key(key: &ApiKey) -> Key {
 }
 
 fn unknown() -> Error {
-    Error::NotFound("API key not found")
+    Error::NotFound(Resource::ApiKey)
 }
 
 fn changed_meanwhile() -> Error {
-    Error::Conflict("the API key or its app was changed at the same time; try again".into())
+    Error::Conflict(Conflict::Changed(Resource::ApiKey))
 }
 
 impl Store {

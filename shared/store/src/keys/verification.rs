@@ -241,7 +241,7 @@ impl Store {
                 return rules_in(scheme).map(Some);
             }
         }
-        Err(Error::Internal(format!("the rate limit scheme of the key {id} does not exist")))
+        Err(Error::internal(format!("the rate limit scheme of the key {id} does not exist")))
     }
 
     /// Where the rules of a token's key were found last.

@@ -93,7 +93,7 @@ impl Store {
         let admitted = deadline.in_time(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
         admitted.unwrap_or_else(|_| {
             let is_busy = collisions.load(Ordering::Relaxed) > 0;
-            Err(if is_busy { Error::Busy } else { Error::Unavailable("the counters took too long".into()) })
+            Err(if is_busy { Error::Busy } else { Error::unavailable("the counters took too long") })
         })
     }
 
@@ -369,7 +369,7 @@ impl Store {
         });
         match blocked {
             Some(blocked) => Ok(Admission { limits, blocked: Some(blocked) }),
-            None => Err(Error::Internal("no rule refuses a request that was not counted".into())),
+            None => Err(Error::internal("no rule refuses a request that was not counted")),
         }
     }
 
@@ -449,7 +449,7 @@ fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) ->
     } else if reasons.iter().any(|reason| reason.code().is_some_and(|code| PASSING.contains(&code))) {
         Ok(Counted::Collided)
     } else {
-        Err(Error::Unavailable(DisplayErrorContext(&error).to_string()))
+        Err(Error::unavailable(DisplayErrorContext(&error).to_string()))
     }
 }
 

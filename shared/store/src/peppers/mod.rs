@@ -14,7 +14,7 @@ use keyward_pepper::KeyProvider;
 
 use crate::item::{ATTEMPTS, Expression, Key, instant};
 use crate::record::{self, RowCountRecord};
-use crate::{Error, OperatorAccess, Table};
+use crate::{Conflict, Error, OperatorAccess, Resource, Table};
 
 pub(crate) use held::Peppers;
 pub use held::{OpenError, PICKED_UP};
@@ -81,7 +81,7 @@ impl Table {
                 Some(pending) => pending,
                 None => {
                     let next = version.checked_add(1).map(PepperVersion);
-                    let next = next.ok_or_else(|| Error::Internal("no version is left".into()))?;
+                    let next = next.ok_or_else(|| Error::internal("no version is left"))?;
                     let made = provider.generate(next).await?;
                     let pending = PepperRecord::new(made.clone(), self.clock().now());
                     let item = record::item(&key(next), &pending)?;
@@ -98,7 +98,7 @@ impl Table {
             self.update(&key(made.version), activate).await?;
             return Ok(made.version);
         }
-        Err(Error::Unavailable("the pepper was rotated by others at the same time".into()).into())
+        Err(Error::unavailable("the pepper was rotated by others at the same time").into())
     }
 
     /// Counts the rows that need each version, and notes that. Versions that no row needs are counted as 0.
@@ -135,7 +135,7 @@ impl Table {
         version: PepperVersion,
         sweep: &Sweep<'_>,
     ) -> Result<(), Error> {
-        const UNKNOWN: Error = Error::NotFound("there is no such version of the pepper, or it is retired");
+        const UNKNOWN: Error = Error::NotFound(Resource::PepperVersion);
         let peppers = self.wrapped_peppers().await?;
         let pepper = peppers.iter().find(|pepper| pepper.version == version);
         if pepper.is_none_or(|pepper| pepper.wrapped.is_none()) {
@@ -143,26 +143,22 @@ impl Table {
         }
         let current = pepper::current(&peppers).ok_or(UNKNOWN)?;
         if version >= current {
-            return Err(Error::Conflict(format!(
-                "version {version} makes new tags: rotate first, so that another one does"
-            )));
+            return Err(Error::Conflict(Conflict::PepperActive(version)));
         }
         let now = self.clock().now();
         let early = settled_at(&peppers).filter(|settled| now < *settled);
         if let Some(settled) = early {
-            return Err(Error::Conflict(format!(
-                "version {current} was activated so lately that rows can still be made with version {version}: try again after {}",
-                settled.format("%H:%M:%S UTC")
-            )));
+            return Err(Error::Conflict(Conflict::PepperRecent { version, current, settled }));
         }
         let counted = self.count_pepper_rows(operator, sweep).await?;
         let counted = counted.iter().find(|pepper| pepper.version == version);
         let count = counted.and_then(|pepper| pepper.counted).ok_or(UNKNOWN)?;
         if count.rows + count.beneath > 0 {
-            return Err(Error::Conflict(format!(
-                "version {version} is needed by {} rows, and beneath another version by {}",
-                count.rows, count.beneath
-            )));
+            return Err(Error::Conflict(Conflict::PepperNeeded {
+                version,
+                rows: count.rows,
+                beneath: count.beneath,
+            }));
         }
         let erase = Expression::condition("attribute_exists(#wrapped)")
             .set("retired_at", instant(now)?)

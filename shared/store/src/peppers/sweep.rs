@@ -106,7 +106,7 @@ impl Table {
             Segment::After { pk, sk } => Some(Key::new(pk.clone(), sk).attributes()),
             Segment::Start | Segment::Done => None,
         };
-        let mut failed = Error::Unavailable("the table was not read".into());
+        let mut failed = Error::unavailable("the table was not read");
         for attempt in 0..ATTEMPTS {
             let answer = self
                 .client()
@@ -198,7 +198,7 @@ impl Store {
             return Ok(Repeppered::default());
         }
         let settled = settled_at(&peppers);
-        let settled = settled.ok_or_else(|| Error::Internal("no version is active".into()))?;
+        let settled = settled.ok_or_else(|| Error::internal("no version is active"))?;
         let kept = self.table.get(&job_key()).await?.map(record::entity::<RepepperJob>).transpose()?;
         let mut job = kept.filter(|job| job.version == ring.current()).unwrap_or_else(|| RepepperJob {
             version: ring.current(),
@@ -252,7 +252,7 @@ impl Store {
 
     /// Puts one row under the ring's current version, or ends it if it does not last.
     async fn put_under(&self, ring: &Keyring, row: &Item, pace: &Pace) -> Result<Repeppered, Error> {
-        let key = key_of(row).ok_or_else(|| Error::Internal("a row has no key".into()))?;
+        let key = key_of(row).ok_or_else(|| Error::internal("a row has no key"))?;
         let tag = tag_of(row)?;
         if tag.version >= ring.current() {
             return Ok(Repeppered::default());

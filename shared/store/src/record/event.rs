@@ -1,6 +1,6 @@
 //! Audit events.
 
-use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Reason, Slug};
@@ -107,7 +107,7 @@ impl Entity for Event {
             app_slug: self.app_slug.clone(),
             action: self.action,
             outcome: self.outcome,
-            blocked_by_rule: self.blocked_by_rule.clone(),
+            blocked_by_rule: self.blocked_by.as_ref().map(BlockedBy::to_string),
             key_id: self.key_id,
             key_name: self.key_name.clone(),
             actor: self.actor.clone().map(ActorRecord::from),
@@ -127,7 +127,7 @@ impl Entity for Event {
             app_slug: record.app_slug,
             action: record.action,
             outcome: record.outcome,
-            blocked_by_rule: record.blocked_by_rule,
+            blocked_by: record.blocked_by_rule.map(BlockedBy::from),
             key_id: record.key_id,
             key_name: record.key_name,
             actor: record.actor.map(Actor::from),

@@ -80,8 +80,9 @@ pub(crate) enum Unreadable {
 }
 
 impl From<Unreadable> for Error {
+    #[track_caller]
     fn from(error: Unreadable) -> Self {
-        Self::Internal(error.to_string())
+        Self::internal(error.to_string())
     }
 }
 
@@ -134,7 +135,7 @@ pub(crate) fn update<E: Entity>(
     entity: &E,
     condition: Expression,
 ) -> Result<Expression, Error> {
-    let key = key_of(stored).ok_or_else(|| Error::Internal("an item without a key was read".into()))?;
+    let key = key_of(stored).ok_or_else(|| Error::internal("an item without a key was read"))?;
     let mut wanted: Vec<(String, AttributeValue)> = item(&key, entity)?.into_iter().collect();
     wanted.retain(|(name, value)| stored.get(name) != Some(value));
     wanted.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -144,7 +145,7 @@ pub(crate) fn update<E: Entity>(
 /// One attribute of an item.
 pub(crate) fn attribute<T: DeserializeOwned>(item: &Item, name: &str) -> Result<T, Error> {
     let value = item.get(name).cloned();
-    let value = value.ok_or_else(|| Error::Internal(format!("an item has no '{name}'")))?;
+    let value = value.ok_or_else(|| Error::internal(format!("an item has no '{name}'")))?;
     Ok(serde_dynamo::from_attribute_value(value)?)
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
         (Some(bytes), Some(version), Some(beneath)) => {
             Ok(Tag { version, beneath, bytes: bytes.as_ref().to_vec() })
         }
-        _ => Err(Error::Internal("a credential's item has no tag".into())),
+        _ => Err(Error::internal("a credential's item has no tag")),
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::app::{AppSettings, OnStoreError};
-use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::hashing::{PepperVersion, Tag};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SchemeId, SessionId, TicketId};
@@ -227,7 +227,7 @@ fn event() -> Event {
         app_slug: None,
         action: Action::RootKeyCreated,
         outcome: Outcome::Allowed,
-        blocked_by_rule: None,
+        blocked_by: None,
         key_id: None,
         key_name: None,
         actor: Some(Actor::Operator),
@@ -244,7 +244,7 @@ fn full_event() -> Event {
         app_slug: Some(slug("acme")),
         action: Action::Verification,
         outcome: Outcome::Blocked,
-        blocked_by_rule: Some("100/60s".into()),
+        blocked_by: Some(BlockedBy::RateLimit("100/60s".into())),
         key_id: Some(KeyId::new(11).unwrap()),
         key_name: Some(name("Key")),
         actor: Some(Actor::Session { id: SessionId::new(22).unwrap(), user_id: owner("u_1") }),
