@@ -6,13 +6,11 @@ use std::collections::BTreeSet;
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
-use chrono::Utc;
-use keyward_core::Clock;
 use keyward_core::hashing::PepperVersion;
 use keyward_core::id::DeploymentId;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_pepper::{KeyProvider, LocalKeyProvider};
-use keyward_store::{OperatorAccess, Table};
+use keyward_store::{OperatorAccess, Table, system_clock, system_entropy};
 use ring::{digest, hmac};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -116,11 +114,13 @@ async fn a_copy_of_the_table_and_of_the_log_tests_no_guess() {
     assert!(!is_tested(&known, &known, &of_root_key), "a root key can be tested");
 
     // The same attack finds both, once it has the pepper: which takes the key file.
-    let table = Table::new(client, &env["KEYWARD_TABLE"], Clock::new(Utc::now));
+    let table = Table::new(client, &env["KEYWARD_TABLE"], system_clock(), system_entropy());
     let peppers = table.peppers(&OperatorAccess::assume()).await.unwrap();
     let record = peppers.first().unwrap();
     assert_eq!(record.version, PepperVersion(1));
-    let provider = LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"]).unwrap();
+    let provider =
+        LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"], system_entropy())
+            .unwrap();
     let pepper = provider.unwrap(&record.wrapped().unwrap()).await.unwrap();
     let pepper = pepper.expose_secret().to_vec();
     let leaked = BTreeSet::from([pepper.clone()]);

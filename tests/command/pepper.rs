@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
-use chrono::Utc;
-use keyward_core::Clock;
 use keyward_core::id::KeyId;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{LocalKeyProvider, unlock};
-use keyward_store::{OperatorAccess, Table};
+use keyward_store::{OperatorAccess, Table, system_clock, system_entropy};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -116,11 +114,13 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
         client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send()
     };
     let row = get(format!("KEY#{}", token.id.base62()), "KEY").await.unwrap().item.unwrap();
-    let peppers = Table::new(client.clone(), table, Clock::new(Utc::now))
+    let peppers = Table::new(client.clone(), table, system_clock(), system_entropy())
         .peppers(&OperatorAccess::assume())
         .await
         .unwrap();
-    let provider = LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"]).unwrap();
+    let provider =
+        LocalKeyProvider::open(&dev.dir.join("pepper.key"), &env["KEYWARD_INSTALLATION"], system_entropy())
+            .unwrap();
     let ring = unlock(&provider, &peppers, None).await.unwrap();
     let deployment = dev.json.deployment_id.parse().unwrap();
 
@@ -128,7 +128,7 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
     let mut rows = vec![];
     for n in 1..count {
         let id = KeyId::new(token.id.get() + n as i64).unwrap();
-        let secret = Secret::from_random(&keyward_store::random().unwrap());
+        let secret = Secret::from_random(&system_entropy().bytes().unwrap());
         let token = ApiKeyToken { id, secret, prefix: token.prefix.clone(), ..token };
         let tag = ring.tag_api_key(deployment, &token).unwrap();
         let mut own = row.clone();

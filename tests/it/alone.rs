@@ -15,7 +15,7 @@ use keyward_core::pepper::WrappedPepper;
 use keyward_core::target::Target;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{KeyProvider, PepperError, PlainPepper};
-use keyward_store::{Error, Store, Table, dynamodb_client};
+use keyward_store::{Error, Store, Table, dynamodb_client, system_entropy};
 use keyward_tests::{Backend, Keyward, check_body, operator, text};
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use secrecy::ExposeSecret;
@@ -224,7 +224,7 @@ async fn a_pepper_that_is_waited_for_takes_no_time_from_other_keys() {
     let limited = json!({"rate_limit_scheme_slug": "s"});
     let old = text(&backend.create_key("acme", limited.clone()).await["secret"]);
     let client = dynamodb_client(keyward.sdk_config());
-    let table = Table::new(client, TABLE, keyward.services.store.clock().clone());
+    let table = Table::new(client, TABLE, keyward.services.store.clock().clone(), system_entropy());
     let store = Store::open(table, Arc::new(Silent(keyward.provider()))).await.unwrap();
     let verifier = Verifier::new(store.clone(), Recorder::start(store), keyward.deployment());
     keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();

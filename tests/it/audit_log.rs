@@ -95,8 +95,10 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
         let before = verifications(&keyward).await.len();
         faults.plan("PutItem", 10, fault, times);
         for _ in 0..50 {
-            let id =
-                EventId::mint(template.id.timestamp(), u128::from_be_bytes(keyward_store::random().unwrap()));
+            let id = EventId::mint(
+                template.id.timestamp(),
+                u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap()),
+            );
             recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await;
         }
         recorder.flush().await;

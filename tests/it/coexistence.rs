@@ -12,6 +12,7 @@ use keyward_core::hashing::Keyring;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::token::ApiKeyToken;
 use keyward_pepper::{LocalKeyProvider, unlock};
+use keyward_store::system_entropy;
 use keyward_tests::coexistence::{self, Recording, Release, Renamed, Stage, Step, Write};
 use keyward_tests::{Keyward, installation, operator};
 use reqwest::Method;
@@ -158,7 +159,7 @@ async fn replayed(recording: &Recording) -> Keyward {
     let digits = |at: usize| u8::from_str_radix(&recording.key[at..at + 2], 16).unwrap();
     std::fs::write(&file, (0..recording.key.len()).step_by(2).map(digits).collect::<Vec<u8>>()).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let provider = LocalKeyProvider::open(&file, TABLE).unwrap();
+    let provider = LocalKeyProvider::open(&file, TABLE, system_entropy()).unwrap();
     let root_key = recording.root_key.clone();
     let described = async |_: &_| DevJson {
         url: String::new(),

@@ -5,7 +5,7 @@ use chrono::Utc;
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::target::Target;
-use keyward_store::random;
+use keyward_store::system_entropy;
 use keyward_tests::{Call, Keyward, verified};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -86,8 +86,8 @@ async fn is_counted_within_limits(keyward: &Keyward, scheme: &Value) -> usize {
     // No scheme has two rules that count the same.
     let Ok(rules) = Rules::try_from(rules) else { return 0 };
     let store = &keyward.services.store;
-    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-    let key = KeyId::mint(Utc::now(), u32::from_be_bytes(random().unwrap()));
+    let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
+    let key = KeyId::mint(Utc::now(), u32::from_be_bytes(system_entropy().bytes().unwrap()));
     let (key, client_ip) = (verified(app, key), "192.0.2.1".parse().ok());
     let holding = rules.holding(&Target::parse("GET", "/a").unwrap());
     keyward.calls.take();

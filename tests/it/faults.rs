@@ -17,7 +17,7 @@ use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_http::{ApiError, Services, Settings, SettingsError, answer, application, function};
 use keyward_pepper::PepperError;
-use keyward_store::Table;
+use keyward_store::{Table, system_entropy};
 use keyward_tests::{Fault, Faults, Keyward, Metrics, check_body, operator, text};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -195,7 +195,7 @@ async fn a_table_whose_making_is_interrupted_or_unanswered_is_made_whole() {
     for operation in ["CreateTable", "UpdateTimeToLive"] {
         for (kind, fault) in [("unanswered", Fault::AnswerLost), ("interrupted", Fault::Denied)] {
             let name = format!("{operation}-{kind}");
-            let table = Table::new(client.clone(), &name, Clock::new(Utc::now));
+            let table = Table::new(client.clone(), &name, Clock::new(Utc::now), system_entropy());
             faults.plan(operation, 0, fault, 1);
             let made = table.create(&operator(), &shape).await;
             assert_eq!(made.is_err(), fault == Fault::Denied, "{name}: {made:?}");
@@ -221,7 +221,7 @@ async fn every_start_that_fails_is_counted() {
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let (provider, settings) = (keyward.provider(), Settings::clone(&keyward.services.settings));
     let start = move |table: &'static str| {
-        let table = Table::new(client.clone(), table, Clock::new(Utc::now));
+        let table = Table::new(client.clone(), table, Clock::new(Utc::now), system_entropy());
         Services::start(table, provider.clone(), settings.clone())
     };
     let metrics = Metrics::watch();

@@ -15,7 +15,7 @@ use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::rate_limit::{Admission, Limit, Mode, Rule, Rules, Unit, Window};
 use keyward_core::target::Target;
 use keyward_core::{Clock, VerifiedKey};
-use keyward_store::{Error, Store, dynamodb_client, random};
+use keyward_store::{Error, Store, dynamodb_client, system_entropy};
 use keyward_tests::{Keyward, verified};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -103,8 +103,8 @@ fn of_one(rule: Value) -> Rules {
 
 /// A key that no request has come with yet.
 fn newcomer(now: i64) -> VerifiedKey {
-    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-    verified(app, KeyId::mint(at(now), u32::from_be_bytes(random().unwrap())))
+    let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
+    verified(app, KeyId::mint(at(now), u32::from_be_bytes(system_entropy().bytes().unwrap())))
 }
 
 async fn process(keyward: &Keyward, now_ms: &Arc<AtomicI64>, ahead_ms: &Arc<AtomicI64>) -> Store {
@@ -176,8 +176,9 @@ async fn run(
     // None, and two that count the same, are refused when a scheme is written.
     let Ok(rules) = Rules::try_from(rules) else { return Ok(()) };
     processes.ahead_ms.store(skew, Ordering::SeqCst);
-    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-    let keys = [1, 2].map(|n| KeyId::mint(at(start), u32::from_be_bytes(random().unwrap()) ^ n));
+    let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
+    let keys =
+        [1, 2].map(|n| KeyId::mint(at(start), u32::from_be_bytes(system_entropy().bytes().unwrap()) ^ n));
     let keys = keys.map(|id| verified(app, id));
     let mut log: Vec<Admitted> = vec![];
     let mut now = start;
@@ -334,8 +335,9 @@ async fn live(
     happenings: &[Happening],
 ) -> Result<(), TestCaseError> {
     let day = midnight_to_come();
-    let app = AppNumber::mint(u64::from_be_bytes(random().unwrap()));
-    let keys = [1, 2].map(|n| KeyId::mint(at(day), u32::from_be_bytes(random().unwrap()) ^ n));
+    let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
+    let keys =
+        [1, 2].map(|n| KeyId::mint(at(day), u32::from_be_bytes(system_entropy().bytes().unwrap()) ^ n));
     let keys = keys.map(|id| verified(app, id));
     let scheme = |key: usize, max: i32, spelling: usize| {
         let mut rule = rule.clone();

@@ -28,6 +28,7 @@ mod processes;
 mod races;
 mod rate_limits;
 mod records;
+mod repeatable;
 mod root_keys;
 mod route_permissions;
 

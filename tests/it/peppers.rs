@@ -13,7 +13,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
 use keyward_http::VerifyAuth;
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, PICKED_UP, Progress, Sweep, Table, dynamodb_client};
+use keyward_store::{Error, PICKED_UP, Progress, Sweep, Table, dynamodb_client, system_entropy};
 use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, conforms, operator, text};
 use serde_json::json;
 
@@ -81,9 +81,9 @@ async fn all_allowed(keyward: &Keyward, secrets: &[String]) {
 async fn the_local_key_provider_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let provider = LocalKeyProvider::open_or_create(&path, "here").unwrap();
-    let elsewhere = LocalKeyProvider::open(&path, "elsewhere").unwrap();
-    let other = LocalKeyProvider::in_memory("here").unwrap();
+    let provider = LocalKeyProvider::open_or_create(&path, "here", system_entropy()).unwrap();
+    let elsewhere = LocalKeyProvider::open(&path, "elsewhere", system_entropy()).unwrap();
+    let other = LocalKeyProvider::in_memory("here", system_entropy()).unwrap();
     conforms(&provider, &elsewhere).await;
     let made = provider.generate(PepperVersion(1)).await.unwrap();
     let mut changed = made.clone();

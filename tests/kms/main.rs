@@ -21,7 +21,7 @@ use keyward_http::{
     Services, Settings, SettingsError, Starting, TrustedProxies, VerifyAuth, answer, function,
 };
 use keyward_pepper::{KmsKeyProvider, PepperError};
-use keyward_store::{PICKED_UP, Store, Table, dynamodb_client};
+use keyward_store::{PICKED_UP, Store, Table, dynamodb_client, system_entropy};
 use keyward_tests::{Fault, Faults, check_body, conforms, create_table, operator};
 use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
@@ -95,11 +95,11 @@ impl Installed {
     async fn new() -> Self {
         let config = config().await;
         let key = new_key(&config).await;
-        let name = format!("kms-{}", u64::from_be_bytes(keyward_store::random().unwrap()));
+        let name = format!("kms-{}", u64::from_be_bytes(keyward_store::system_entropy().bytes().unwrap()));
         let shift = Arc::<AtomicI64>::default();
         let ahead = shift.clone();
         let clock = Clock::new(move || Utc::now() + TimeDelta::seconds(ahead.load(Ordering::SeqCst)));
-        let table = Table::new(dynamodb_client(&config), &name, clock);
+        let table = Table::new(dynamodb_client(&config), &name, clock, system_entropy());
         create_table(&config, &name).await;
         let provider = Arc::new(KmsKeyProvider::new(&config, &key, "here"));
         table.rotate_pepper(&operator(), &*provider).await.unwrap();

@@ -12,6 +12,7 @@ use aws_config::Region;
 use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use keyward_cli::dev::Installation;
+use keyward_store::{system_clock, system_entropy};
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
@@ -75,6 +76,6 @@ async fn warm_up(url: &str) {
         .timeout_config(patient)
         .load()
         .await;
-    Installation::elsewhere(config.clone()).await.expect("an installation");
+    Installation::elsewhere(config.clone(), system_clock(), system_entropy()).await.expect("an installation");
     aws_sdk_kms::Client::new(&config).create_key().send().await.expect("a KMS key");
 }

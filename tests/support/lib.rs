@@ -39,7 +39,7 @@ use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_core::{ApiKey, App, Clock, VerifiedKey};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application};
 use keyward_pepper::LocalKeyProvider;
-use keyward_store::{OperatorAccess, Table, dynamodb_client};
+use keyward_store::{OperatorAccess, Table, dynamodb_client, system_clock, system_entropy};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -163,7 +163,7 @@ impl Keyward {
         let start = async |calls: Calls, settings: Settings| {
             let config = plain.config().to_builder().interceptor(calls).build();
             let client = aws_sdk_dynamodb::Client::from_conf(config);
-            let table = Table::new(client, TABLE, clock.clone());
+            let table = Table::new(client, TABLE, clock.clone(), system_entropy());
             Services::start(table, provider.clone(), settings).await.expect("services")
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -283,7 +283,7 @@ impl Keyward {
     /// What another process of the same installation has, with a clock and a DynamoDB client of its own.
     pub async fn process(&self, clock: Clock, client: aws_sdk_dynamodb::Client) -> Services {
         let settings = Settings::clone(&self.services.settings);
-        let table = Table::new(client, TABLE, clock);
+        let table = Table::new(client, TABLE, clock, system_entropy());
         Services::start(table, self.provider(), settings).await.expect("services")
     }
 
@@ -308,14 +308,14 @@ pub async fn installation() -> Installation {
                 "an emulator: {url}"
             );
             // Emulators take a name of this form for the account's id.
-            let number = u64::from_be_bytes(keyward_store::random().expect("randomness"));
+            let number = u64::from_be_bytes(system_entropy().bytes().expect("randomness"));
             let account = format!("{:012}", number % 1_000_000_000_000);
             let credentials = Credentials::new(account, "test", None, None, "emulator");
             let config = keyward_http::sdk_config()
                 .endpoint_url(url)
                 .region(Region::from_static("us-east-1"))
                 .credentials_provider(credentials);
-            Installation::elsewhere(patient(&config.load().await)).await
+            Installation::elsewhere(patient(&config.load().await), system_clock(), system_entropy()).await
         }
     };
     made.expect("an installation")
@@ -383,7 +383,7 @@ pub fn verified(app: AppNumber, id: KeyId) -> VerifiedKey {
 
 /// Creates a table of this name.
 pub async fn create_table(config: &SdkConfig, name: &str) {
-    let table = Table::new(dynamodb_client(&patient(config)), name, Clock::new(Utc::now));
+    let table = Table::new(dynamodb_client(&patient(config)), name, Clock::new(Utc::now), system_entropy());
     let shape = table_shape().expect("the shape of the table");
     table.create(&operator(), &shape).await.expect("a table");
 }

@@ -40,7 +40,7 @@ pub async fn authorize(
     settings: &Settings,
     event: Event,
 ) -> Result<Response, lambda_http::Error> {
-    let RequestId(id) = RequestId::mint(services.store.clock().now());
+    let RequestId(id) = RequestId::mint(services.store.clock(), services.store.entropy());
     Span::current().record("request_id", field::display(id));
     let decided = decide(services, settings, &event, id).await;
     // The process may be frozen as soon as it has answered.

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use chrono::{TimeDelta, Utc};
-use keyward_core::Clock;
+use chrono::TimeDelta;
 use keyward_core::app::{AppSettings, NewApp};
 use keyward_core::audit::Origin;
 use keyward_core::deployment::Mode;
@@ -21,9 +20,12 @@ use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
 use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
+use keyward_core::{Clock, Entropy};
 use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
 use keyward_pepper::{LocalKeyProvider, PepperError};
-use keyward_store::{Error, NewTicket, OperatorAccess, Store, Table, dynamodb_client};
+use keyward_store::{
+    Error, NewTicket, OperatorAccess, Store, Table, dynamodb_client, system_clock, system_entropy,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -55,6 +57,14 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Keep nothing: data lives in memory.
     pub ephemeral: bool,
+}
+
+/// Where an installation is kept.
+struct Place {
+    config: SdkConfig,
+    dynamodb: Option<EmbeddedDynamoDb>,
+    folder: Option<DataDir>,
+    ephemeral: bool,
 }
 
 /// A DynamoDB that holds an installation: the table, a pepper, a deployment, a root key and a demo app.
@@ -97,7 +107,8 @@ impl Installation {
         let dynamodb = EmbeddedDynamoDb::serve(database, port, access_key).await;
         let dynamodb = dynamodb.map_err(|error| DevError::Port(port, error))?;
         let config = dynamodb.sdk_config().await;
-        Self::set_up(config, Some(dynamodb), folder, options.ephemeral).await
+        let place = Place { config, dynamodb: Some(dynamodb), folder, ephemeral: options.ephemeral };
+        Self::set_up(place, system_clock(), system_entropy()).await
     }
 
     /// Makes an installation in the DynamoDB that this configuration reaches, with a key that is kept nowhere: for tests
@@ -105,18 +116,15 @@ impl Installation {
     ///
     /// # Errors
     /// [`DevError`].
-    pub async fn elsewhere(config: SdkConfig) -> Result<Self, DevError> {
-        Self::set_up(config, None, None, true).await
+    pub async fn elsewhere(config: SdkConfig, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
+        let place = Place { config, dynamodb: None, folder: None, ephemeral: true };
+        Self::set_up(place, clock, entropy).await
     }
 
-    async fn set_up(
-        config: SdkConfig,
-        dynamodb: Option<EmbeddedDynamoDb>,
-        folder: Option<DataDir>,
-        ephemeral: bool,
-    ) -> Result<Self, DevError> {
+    async fn set_up(place: Place, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
+        let Place { config, dynamodb, folder, ephemeral } = place;
         let kept = folder.as_ref().filter(|_| !ephemeral);
-        let table = Table::new(dynamodb_client(&config), TABLE, Clock::new(Utc::now));
+        let table = Table::new(dynamodb_client(&config), TABLE, clock, entropy.clone());
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
         let operator = OperatorAccess::assume();
         table.create(&operator, &shape).await.map_err(|error| match kept {
@@ -124,7 +132,7 @@ impl Installation {
             None => error.into(),
         })?;
         let key_file = kept.map(DataDir::key_file);
-        let provider = Arc::new(key_provider(&operator, &table, key_file.as_deref()).await?);
+        let provider = Arc::new(key_provider(&operator, &table, key_file.as_deref(), entropy).await?);
         let failed = |error: SetUpError| match (error, &key_file) {
             (SetUpError::Pepper(error), Some(key_file)) => DevError::KeyFile(key_file.clone(), error),
             (error, _) => DevError::Start(error.to_string()),
@@ -279,7 +287,7 @@ fn access_key(folder: &DataDir) -> Result<SecretString, DevError> {
 }
 
 fn new_access_key() -> Result<SecretString, DevError> {
-    let number = u128::from_be_bytes(keyward_store::random()?);
+    let number = u128::from_be_bytes(system_entropy().bytes().map_err(Error::from)?);
     Ok(format!("{ACCESS_KEY_PREFIX}{number:032x}").into())
 }
 
@@ -288,14 +296,15 @@ async fn key_provider(
     operator: &OperatorAccess,
     table: &Table,
     key_file: Option<&Path>,
+    entropy: Entropy,
 ) -> Result<LocalKeyProvider, DevError> {
     let failed = |error: PepperError| DevError::Start(error.to_string());
     let provider = match key_file {
-        None => LocalKeyProvider::in_memory(TABLE),
+        None => LocalKeyProvider::in_memory(TABLE, entropy),
         Some(key_file) if table.peppers(operator).await?.is_empty() => {
-            LocalKeyProvider::open_or_create(key_file, TABLE)
+            LocalKeyProvider::open_or_create(key_file, TABLE, entropy)
         }
-        Some(key_file) => LocalKeyProvider::open(key_file, TABLE),
+        Some(key_file) => LocalKeyProvider::open(key_file, TABLE, entropy),
     };
     provider.map_err(failed)
 }

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use indicatif::{ProgressBar, ProgressStyle};
-use keyward_core::Clock;
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
 use keyward_store::{
     Conflict, Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table, dynamodb_client,
+    system_clock, system_entropy,
 };
 
 use crate::embedded::sdk_config_at;
@@ -116,13 +115,14 @@ impl Peppers {
         let env = read_functions_env(folder).ok_or_else(no_run)?;
         let value = |name| env.get(name).map(String::as_str).ok_or_else(no_run);
         let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?, value("AWS_ACCESS_KEY_ID")?).await;
-        let table = Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, Clock::new(Utc::now));
+        let table =
+            Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, system_clock(), system_entropy());
         let operator = OperatorAccess::assume();
         if let Err(Error::Unavailable(_)) = table.peppers(&operator).await {
             return Err(PeppersError::Stopped(folder.to_owned()));
         }
         let key_file = Path::new(value("KEYWARD_KEY_FILE")?);
-        let provider = LocalKeyProvider::open(key_file, value("KEYWARD_INSTALLATION")?)?;
+        let provider = LocalKeyProvider::open(key_file, value("KEYWARD_INSTALLATION")?, system_entropy())?;
         Ok(Self { operator, table, provider: Arc::new(provider) })
     }
 

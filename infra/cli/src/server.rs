@@ -16,13 +16,13 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use chrono::Utc;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keyward_core::ErrorCode;
 use keyward_http::{ApiError, ErrorContext, REQUEST_ID, RequestId};
+use keyward_store::{system_clock, system_entropy};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
@@ -138,7 +138,7 @@ fn timed_out() -> Response {
 }
 
 fn refusal(error: ApiError) -> Response {
-    let id = RequestId::mint(Utc::now());
+    let id = RequestId::mint(&system_clock(), &system_entropy());
     let headers = [(header::CONNECTION, "close".to_owned()), (REQUEST_ID, id.0.to_string())];
     (error.status, headers, Json(error.into_body(&ErrorContext::new(id)))).into_response()
 }

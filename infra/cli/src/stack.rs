@@ -8,10 +8,8 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudformation::Client;
 use aws_sdk_cloudformation::error::ProvideErrorMetadata;
 use aws_sdk_cloudformation::types::StackStatus;
-use chrono::Utc;
-use keyward_core::Clock;
 use keyward_pepper::KmsKeyProvider;
-use keyward_store::{Table, dynamodb_client};
+use keyward_store::{Table, dynamodb_client, system_clock, system_entropy};
 
 /// A stack of `template.yaml`.
 #[derive(Debug)]
@@ -128,7 +126,7 @@ impl Stack {
 
     /// The table that its functions use.
     pub fn table(&self) -> Table {
-        Table::new(dynamodb_client(&self.config), self.table_name.as_str(), Clock::new(Utc::now))
+        Table::new(dynamodb_client(&self.config), self.table_name.as_str(), system_clock(), system_entropy())
     }
 
     /// The KMS key that wraps its peppers.

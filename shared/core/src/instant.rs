@@ -168,6 +168,11 @@ mod tests {
     }
 
     #[test]
+    fn an_end_of_a_range_is_described_as_one_type() {
+        assert_eq!(Bound::name(), "DateOrInstant");
+    }
+
+    #[test]
     fn instants_are_those_of_rfc3339_that_javascript_has() {
         for (text, at) in [
             ("2027-06-01T00:00:00Z", "2027-06-01T00:00:00Z"),

@@ -12,9 +12,8 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use keyward_core::ErrorCode;
 use keyward_core::audit::EventId;
+use keyward_core::{Clock, Entropy, ErrorCode};
 use tracing::{Instrument, Span};
 
 use crate::body::receive;
@@ -31,10 +30,10 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct RequestId(pub EventId);
 
 impl RequestId {
-    /// A new id for the instant `now`.
-    pub fn mint(now: DateTime<Utc>) -> Self {
-        let random = keyward_store::random().map_or(0, u128::from_be_bytes);
-        Self(EventId::mint(now, random))
+    /// A new id for this instant.
+    pub fn mint(clock: &Clock, entropy: &Entropy) -> Self {
+        let random = entropy.bytes().map_or(0, u128::from_be_bytes);
+        Self(EventId::mint(clock.now(), random))
     }
 
     /// The id of the request that these extensions belong to.
@@ -94,7 +93,7 @@ async fn surround(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let id = RequestId::mint(services.store.clock().now());
+    let id = RequestId::mint(services.store.clock(), services.store.entropy());
     let preflight = preflight(&request).map(|method| (method, asked_headers(request.headers())));
     let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
     if let Some(uri) = without_outer_slashes(request.uri()) {

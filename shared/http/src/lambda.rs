@@ -9,11 +9,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use chrono::Utc;
 use futures::future::{BoxFuture, FutureExt};
 use keyward_core::ErrorCode;
 use keyward_core::metric::Metric;
 use keyward_pepper::forbid_core_dumps;
+use keyward_store::{system_clock, system_entropy};
 use lambda_http::service_fn;
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
@@ -114,7 +114,7 @@ pub fn function<F: Future<Output = Result<Services, SettingsError>> + Send + 'st
 /// # Errors
 /// None.
 pub async fn answer(function: &Starting<Router>, request: Request) -> Result<Response, Infallible> {
-    let id = RequestId::mint(Utc::now());
+    let id = RequestId::mint(&system_clock(), &system_entropy());
     match function.ready().instrument(id.span(None)).await {
         Ok(application) => application.clone().oneshot(request).await,
         Err(error) => Ok(refuse(id, error, request).await),

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 
-use chrono::Utc;
+use keyward_store::system_clock;
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -30,7 +30,7 @@ impl<S: Subscriber> Layer<S> for EmbeddedMetrics {
         let mut name = MetricName(None);
         event.record(&mut name);
         if let MetricName(Some(name)) = name {
-            println!("{}", one(&self.installation, &name, Utc::now().timestamp_millis()));
+            println!("{}", one(&self.installation, &name, system_clock().now().timestamp_millis()));
         }
     }
 }

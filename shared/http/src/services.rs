@@ -9,13 +9,14 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use chrono::Utc;
 use keyward_audit::Recorder;
 use keyward_core::deployment::Mode;
 use keyward_core::metric::Metric;
-use keyward_core::{Clock, Deployment, PublicUrl, WebOrigin};
+use keyward_core::{Deployment, PublicUrl, WebOrigin};
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, OpenError, PublicAccess, Store, Table, dynamodb_client};
+use keyward_store::{
+    Error, OpenError, PublicAccess, Store, Table, dynamodb_client, system_clock, system_entropy,
+};
 
 use crate::{ApiError, TrustedProxies};
 
@@ -166,11 +167,13 @@ impl Services {
             trusted_proxies: proxies(&env::var("KEYWARD_TRUSTED_PROXIES").unwrap_or_default())?,
         };
         let config = sdk_config().load().await;
-        let table = Table::new(dynamodb_client(&config), name, Clock::new(Utc::now));
+        let table = Table::new(dynamodb_client(&config), name, system_clock(), system_entropy());
         let provider: Arc<dyn KeyProvider> =
             match (variable("KEYWARD_KMS_KEY_ID"), variable("KEYWARD_KEY_FILE")) {
                 (Ok(key_id), Err(_)) => Arc::new(KmsKeyProvider::new(&config, &key_id, &installation)),
-                (Err(_), Ok(file)) => Arc::new(LocalKeyProvider::open(Path::new(&file), &installation)?),
+                (Err(_), Ok(file)) => {
+                    Arc::new(LocalKeyProvider::open(Path::new(&file), &installation, system_entropy())?)
+                }
                 _ => {
                     return Err(SettingsError::Variable(
                         "KEYWARD_KMS_KEY_ID",

@@ -7,10 +7,10 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use futures::future::{BoxFuture, FutureExt, ready};
+use keyward_core::Entropy;
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::{KeyProvider, PepperError, PlainPepper, plain};
@@ -21,14 +21,15 @@ const NAME: &str = "local";
 pub struct LocalKeyProvider {
     key: LessSafeKey,
     installation: String,
+    entropy: Entropy,
 }
 
 impl LocalKeyProvider {
-    /// Reads the key from this file. `installation` is bound into what is wrapped.
+    /// Reads the key from this file. `installation` is bound into what is wrapped; peppers are drawn from `entropy`.
     ///
     /// # Errors
     /// The file is missing, of another length, or readable by others than its owner.
-    pub fn open(path: &Path, installation: &str) -> Result<Self, PepperError> {
+    pub fn open(path: &Path, installation: &str, entropy: Entropy) -> Result<Self, PepperError> {
         let name = path.display();
         let failed = |error| PepperError::KeyFile(format!("cannot read the key file {name}: {error}"));
         let mut file = File::open(path).map_err(failed)?;
@@ -43,21 +44,21 @@ impl LocalKeyProvider {
         let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| {
             PepperError::KeyFile(format!("the key file {name} does not hold exactly 32 bytes"))
         })?;
-        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned() })
+        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned(), entropy })
     }
 
     /// Makes a key file of mode 0600 if there is none, and reads it.
     ///
     /// # Errors
     /// As [`Self::open`]; the file cannot be written.
-    pub fn open_or_create(path: &Path, installation: &str) -> Result<Self, PepperError> {
+    pub fn open_or_create(path: &Path, installation: &str, entropy: Entropy) -> Result<Self, PepperError> {
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let failed =
             |error| PepperError::KeyFile(format!("cannot write the key file {}: {error}", path.display()));
         match created {
             Ok(mut file) => {
                 let mut key = Zeroizing::new([0; 32]);
-                SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| no_random())?;
+                entropy.fill(key.as_mut_slice()).map_err(|_| no_random())?;
                 // Whatever the umask took away or the file system added: exactly the owner may read and write.
                 file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
                 file.write_all(key.as_slice()).and_then(|()| file.sync_all()).map_err(failed)?;
@@ -65,18 +66,18 @@ impl LocalKeyProvider {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
-        Self::open(path, installation)
+        Self::open(path, installation, entropy)
     }
 
     /// A key that is kept nowhere, for an installation that is not kept either.
     ///
     /// # Errors
     /// The operating system gives no random bytes.
-    pub fn in_memory(installation: &str) -> Result<Self, PepperError> {
+    pub fn in_memory(installation: &str, entropy: Entropy) -> Result<Self, PepperError> {
         let mut key = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(key.as_mut_slice()).map_err(|_| no_random())?;
+        entropy.fill(key.as_mut_slice()).map_err(|_| no_random())?;
         let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| no_random())?;
-        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned() })
+        Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned(), entropy })
     }
 
     fn context(&self, version: PepperVersion) -> Aad<String> {
@@ -84,11 +85,10 @@ impl LocalKeyProvider {
     }
 
     fn seal(&self, version: PepperVersion) -> Result<Vec<u8>, PepperError> {
-        let random = SystemRandom::new();
         let mut nonce = [0; NONCE_LEN];
         let mut pepper = Zeroizing::new([0; 32]);
-        random.fill(&mut nonce).map_err(|_| no_random())?;
-        random.fill(pepper.as_mut_slice()).map_err(|_| no_random())?;
+        self.entropy.fill(&mut nonce).map_err(|_| no_random())?;
+        self.entropy.fill(pepper.as_mut_slice()).map_err(|_| no_random())?;
         let sealed = self
             .key
             .seal_in_place_separate_tag(
@@ -137,13 +137,20 @@ mod tests {
 
     use super::*;
 
+    fn sevens() -> Entropy {
+        Entropy::new(|bytes| {
+            bytes.fill(7);
+            Ok(())
+        })
+    }
+
     #[tokio::test]
     async fn a_key_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let provider = LocalKeyProvider::open_or_create(&path, "here").unwrap();
+        let provider = LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
         let one = provider.generate(PepperVersion(1)).await.unwrap();
-        let again = LocalKeyProvider::open_or_create(&path, "here").unwrap();
+        let again = LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
         let [again, first] = [again.unwrap(&one).await.unwrap(), provider.unwrap(&one).await.unwrap()];
         assert!(again.expose_secret() == first.expose_secret());
     }
@@ -152,18 +159,18 @@ mod tests {
     fn a_key_file_is_private_and_of_the_right_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        LocalKeyProvider::open_or_create(&path, "here").unwrap();
+        LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let error = LocalKeyProvider::open(&path, "here").err().unwrap().to_string();
+        let error = LocalKeyProvider::open(&path, "here", sevens()).err().unwrap().to_string();
         assert!(error.contains("chmod 600"), "{error}");
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         for bytes in [31, 33] {
             std::fs::write(&path, vec![0; bytes]).unwrap();
-            assert!(LocalKeyProvider::open(&path, "here").is_err(), "{bytes}");
+            assert!(LocalKeyProvider::open(&path, "here", sevens()).is_err(), "{bytes}");
         }
-        assert!(LocalKeyProvider::open(&folder.path().join("none"), "here").is_err());
+        assert!(LocalKeyProvider::open(&folder.path().join("none"), "here", sevens()).is_err());
     }
 }

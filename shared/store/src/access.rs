@@ -7,7 +7,7 @@ use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session};
 
-use crate::{Error, Forbidden, Store, random};
+use crate::{Error, Forbidden, Store};
 
 /// Whoever operates the installation, with the rights of its AWS account or, of a local run, to its folder.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Store {
         origin: &Origin,
     ) -> Result<Event, Error> {
         Ok(Event {
-            id: EventId::mint(self.clock().now(), u128::from_be_bytes(random()?)),
+            id: EventId::mint(self.clock().now(), u128::from_be_bytes(self.entropy().bytes()?)),
             deployment_id,
             app: None,
             app_slug: None,

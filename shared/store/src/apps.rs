@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, AppBySlug, readable};
 use crate::schemes::{User, count_use};
-use crate::{AppAccess, Conflict, Error, Resource, RootAccess, SessionAccess, Store, random};
+use crate::{AppAccess, Conflict, Error, Resource, RootAccess, SessionAccess, Store};
 use keyward_core::App;
 use keyward_core::app::{AppSettings, NewApp};
 use keyward_core::audit::Action;
@@ -70,7 +70,7 @@ impl Store {
     /// exist or the texts are too long together.
     pub async fn create_app(&self, access: &RootAccess, new: NewApp) -> Result<(App, Option<Rules>), Error> {
         access.require(Scope::Manage)?;
-        let number = AppNumber::mint(u64::from_be_bytes(random()?));
+        let number = AppNumber::mint(u64::from_be_bytes(self.entropy().bytes()?));
         let app = App::create(new, number, access.deployment_id, self.clock().now())?;
         let rules = self.rules_of(&app).await?;
         let slug = slug_key(app.deployment_id, &app.app_slug);

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use keyward_core::audit::Event;
 
-use crate::item::{ATTEMPTS, Expression, Item, Key, pause, request_token};
+use crate::item::{ATTEMPTS, Expression, Item, Key};
 use crate::{Conflict, Error, Store, Table};
 
 /// The reasons for which DynamoDB cancels a transaction that can be sent again: it meets others in an item, or comes when an
@@ -120,7 +120,7 @@ impl<'t> Change<'t> {
     /// changed.
     pub(crate) async fn commit(self) -> Result<(), Error> {
         let items: Vec<TransactWriteItem> = self.writes.iter().map(|write| write.item.clone()).collect();
-        let mut idempotency = request_token()?;
+        let mut idempotency = self.table.request_token()?;
         for attempt in 0..ATTEMPTS {
             let sent = self
                 .table
@@ -144,14 +144,14 @@ impl<'t> Change<'t> {
                     if !reasons.iter().any(|r| r.code().is_some_and(|code| PASSING.contains(&code))) {
                         return Err(error.into());
                     }
-                    idempotency = request_token()?;
+                    idempotency = self.table.request_token()?;
                 }
                 // An earlier attempt whose answer was lost is still being made: asked again by the same token, it is
                 // told how that one ended.
                 Some(service) if service.code() == Some("TransactionInProgressException") => {}
                 _ => return Err(error.into()),
             }
-            pause(attempt).await?;
+            self.table.pause(attempt).await?;
         }
         Err(Error::unavailable("a transaction kept colliding with others"))
     }

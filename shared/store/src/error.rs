@@ -6,11 +6,11 @@ use std::panic::Location;
 
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, Utc};
-use keyward_core::InvalidField;
 use keyward_core::hashing::{PepperVersion, UnknownPepper};
 use keyward_core::metric::Metric;
 use keyward_core::root_key::Scope;
 use keyward_core::session::Capability;
+use keyward_core::{InvalidField, NoEntropy};
 use keyward_pepper::PepperError;
 
 use crate::item::Key;
@@ -282,6 +282,13 @@ impl From<aws_sdk_dynamodb::error::BuildError> for Error {
 impl From<serde_dynamo::Error> for Error {
     #[track_caller]
     fn from(error: serde_dynamo::Error) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<NoEntropy> for Error {
+    #[track_caller]
+    fn from(error: NoEntropy) -> Self {
         Self::internal(error.to_string())
     }
 }

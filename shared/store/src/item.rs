@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedC
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::{Deadline, Error, Table, random};
+use crate::{Deadline, Error, Table};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
@@ -133,20 +133,20 @@ impl Expression {
     }
 }
 
-/// A token by which DynamoDB recognises a transaction that is sent again.
-pub(crate) fn request_token() -> Result<String, Error> {
-    Ok(format!("{:032x}", u128::from_be_bytes(random()?)))
-}
-
-/// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
-pub(crate) async fn pause(attempt: u32) -> Result<(), Error> {
-    let longest = 10_u64 << attempt.min(5);
-    let draw = u64::from_be_bytes(random()?);
-    tokio::time::sleep(Duration::from_millis(draw % longest)).await;
-    Ok(())
-}
-
 impl Table {
+    /// A token by which DynamoDB recognises a transaction that is sent again.
+    pub(crate) fn request_token(&self) -> Result<String, Error> {
+        Ok(format!("{:032x}", u128::from_be_bytes(self.entropy().bytes()?)))
+    }
+
+    /// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
+    pub(crate) async fn pause(&self, attempt: u32) -> Result<(), Error> {
+        let longest = 10_u64 << attempt.min(5);
+        let draw = u64::from_be_bytes(self.entropy().bytes()?);
+        tokio::time::sleep(Duration::from_millis(draw % longest)).await;
+        Ok(())
+    }
+
     /// Reads one item, strongly consistent.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
         let answer = self
@@ -183,7 +183,7 @@ impl Table {
             if batch.unread.is_empty() {
                 return Ok(());
             }
-            pause(attempt).await?;
+            self.pause(attempt).await?;
         }
         Err(Error::unavailable("a batch of reads was not answered whole"))
     }

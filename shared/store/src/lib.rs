@@ -26,16 +26,16 @@ mod record;
 mod root_keys;
 mod schemes;
 mod sessions;
+mod system;
 mod table;
 mod tickets;
 
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use keyward_core::Clock;
 use keyward_core::id::{AppNumber, DeploymentId};
+use keyward_core::{Clock, Entropy};
 use keyward_pepper::KeyProvider;
-use ring::rand::{SecureRandom, SystemRandom};
 
 pub use access::{AppAccess, OperatorAccess, PublicAccess, RootAccess, SessionAccess};
 pub use apps::{AppPage, ListApps};
@@ -46,6 +46,7 @@ pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
 pub use inspect::TableFault;
 pub use keys::{Candidate, Found, KeyPage, KeyStatus, KeyToCheck};
 pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
+pub use system::{system_clock, system_entropy};
 pub use table::{Table, TableShape};
 pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 
@@ -103,16 +104,9 @@ impl Store {
     pub fn clock(&self) -> &Clock {
         self.table.clock()
     }
-}
 
-/// Random bytes from the operating system.
-///
-/// # Errors
-/// The operating system has none to give.
-pub fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    match SystemRandom::new().fill(&mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(_) => Err(Error::internal("the operating system gave no random bytes")),
+    /// What ids and secrets are drawn from.
+    pub fn entropy(&self) -> &Entropy {
+        self.table.entropy()
     }
 }

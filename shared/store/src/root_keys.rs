@@ -11,7 +11,7 @@ use keyward_core::token::{self, Secret, Token};
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, readable, tag_of, with_tag};
-use crate::{Error, OperatorAccess, Resource, RootAccess, Store, random};
+use crate::{Error, OperatorAccess, Resource, RootAccess, Store};
 
 pub(crate) fn key(id: RootKeyId) -> Key {
     Key::new(format!("ROOTKEY#{}", id.base62()), "ROOTKEY")
@@ -54,8 +54,8 @@ impl Store {
         scopes: &[Scope],
     ) -> Result<(Change<'_>, Token<token::RootKey>), Error> {
         let now = self.clock().now();
-        let id = RootKeyId::mint(now, u32::from_be_bytes(random()?));
-        let token = Token::new(id, Secret::from_random(&random()?));
+        let id = RootKeyId::mint(now, u32::from_be_bytes(self.entropy().bytes()?));
+        let token = Token::new(id, Secret::from_random(&self.entropy().bytes()?));
         let made = RootKey { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;

@@ -13,7 +13,7 @@ use keyward_core::{ApiKey, App, InvalidField};
 use crate::change::Change;
 use crate::item::{Expression, Item, Key, number};
 use crate::record::{self, readable};
-use crate::{Conflict, Error, Resource, RootAccess, Store, apps, keys, random};
+use crate::{Conflict, Error, Resource, RootAccess, Store, apps, keys};
 
 /// From how many keys a scheme is taken in one transaction.
 const RELEASED: usize = 25;
@@ -45,7 +45,7 @@ impl Store {
     pub async fn create_scheme(&self, access: &RootAccess, new: NewScheme) -> Result<Scheme, Error> {
         access.require(Scope::Manage)?;
         let now = self.clock().now();
-        let id = SchemeId::mint(now, u32::from_be_bytes(random()?));
+        let id = SchemeId::mint(now, u32::from_be_bytes(self.entropy().bytes()?));
         let scheme = Scheme::create(new, id, access.deployment_id, now)?;
         let key = key(access.deployment_id, &scheme.slug);
         let mut item = record::item(&key, &scheme)?;

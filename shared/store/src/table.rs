@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
     TimeToLiveSpecification, TimeToLiveStatus,
 };
-use keyward_core::Clock;
+use keyward_core::{Clock, Entropy};
 use serde::Deserialize;
 
 use crate::{Error, OperatorAccess};
@@ -18,12 +18,13 @@ pub struct Table {
     client: Client,
     name: String,
     clock: Clock,
+    entropy: Entropy,
 }
 
 impl Table {
     /// The table of this name behind this client.
-    pub fn new(client: Client, name: impl Into<String>, clock: Clock) -> Self {
-        Self { client, name: name.into(), clock }
+    pub fn new(client: Client, name: impl Into<String>, clock: Clock, entropy: Entropy) -> Self {
+        Self { client, name: name.into(), clock, entropy }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -36,6 +37,10 @@ impl Table {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.entropy
     }
 
     /// Creates the table in this shape, or what of it is not there yet: an attempt whose answer was lost, or that was

@@ -17,7 +17,7 @@ use crate::access::about_app;
 use crate::change::{Change, id_taken};
 use crate::item::{Expression, Key, purged_at, string};
 use crate::record::{self, tag_of, with_tag};
-use crate::{Error, Forbidden, RootAccess, SessionAccess, Store, random, sessions};
+use crate::{Error, Forbidden, RootAccess, SessionAccess, Store, sessions};
 
 /// A ticket to be issued.
 #[derive(Debug, Clone)]
@@ -99,8 +99,8 @@ impl Store {
             Err(error) => return Err(error),
         };
         let now = self.clock().now();
-        let id = TicketId::mint(now, u32::from_be_bytes(random()?));
-        let token = Token::new(id, Secret::from_random(&random()?));
+        let id = TicketId::mint(now, u32::from_be_bytes(self.entropy().bytes()?));
+        let token = Token::new(id, Secret::from_random(&self.entropy().bytes()?));
         let ticket = Ticket {
             id,
             deployment_id: access.deployment_id,
@@ -190,8 +190,10 @@ impl Store {
         origin: &Origin,
     ) -> Result<(Session, Token<token::Session>), Error> {
         let now = self.clock().now();
-        let token =
-            Token::new(SessionId::mint(now, u32::from_be_bytes(random()?)), Secret::from_random(&random()?));
+        let token = Token::new(
+            SessionId::mint(now, u32::from_be_bytes(self.entropy().bytes()?)),
+            Secret::from_random(&self.entropy().bytes()?),
+        );
         let session = Session {
             id: token.id,
             deployment_id: ticket.deployment_id,

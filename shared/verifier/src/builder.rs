@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use chrono::Utc;
 use keyward_audit::Recorder;
-use keyward_core::Clock;
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, OpenError, Store, Table, dynamodb_client};
+use keyward_store::{Error, OpenError, Store, Table, dynamodb_client, system_clock, system_entropy};
 
 use crate::Verifier;
 
@@ -92,12 +90,12 @@ impl Builder {
         };
         let provider: Arc<dyn KeyProvider> = match key {
             Key::Kms(id) => Arc::new(KmsKeyProvider::new(&self.config, &id, &installation)),
-            Key::File(path) => match LocalKeyProvider::open(&path, &installation) {
+            Key::File(path) => match LocalKeyProvider::open(&path, &installation, system_entropy()) {
                 Ok(provider) => Arc::new(provider),
                 Err(error) => return Err(BuildError::Peppers(installation, error)),
             },
         };
-        let table = Table::new(dynamodb_client(&self.config), &name, Clock::new(Utc::now));
+        let table = Table::new(dynamodb_client(&self.config), &name, system_clock(), system_entropy());
         let store = Store::open(table, provider).await.map_err(|error| match error {
             OpenError::Store(error) => BuildError::Table(name.clone(), error),
             OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name.clone()),

@@ -102,7 +102,7 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::verified::Verification;
-use keyward_store::{Candidate, Deadline, Error, Found, KeyToCheck, Store, random};
+use keyward_store::{Candidate, Deadline, Error, Found, KeyToCheck, Store};
 
 pub use builder::{BuildError, Builder};
 pub use credentials::{presented, presented_in};
@@ -306,7 +306,9 @@ impl Verifier {
         let verdict = decide(found.verified(), check.target, check.required_permissions, now);
         let request_id = match check.request_id {
             Some(id) => id,
-            None => EventId::mint(now, u128::from_be_bytes(random()?)),
+            None => {
+                EventId::mint(now, u128::from_be_bytes(self.store.entropy().bytes().map_err(Error::from)?))
+            }
         };
         Ok(Verified {
             request_id,

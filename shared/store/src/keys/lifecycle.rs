@@ -15,7 +15,7 @@ use crate::change::Change;
 use crate::item::{Expression, Item, entry, instant};
 use crate::record::{self, set_tag, with_tag};
 use crate::schemes::{User, count_use, user_key};
-use crate::{AppAccess, Error, Resource, Store, apps, random};
+use crate::{AppAccess, Error, Resource, Store, apps};
 
 /// How often a revocation that lost to another change of the key is decided anew.
 const REVOCATIONS: u32 = 5;
@@ -36,8 +36,8 @@ impl Store {
         let token = ApiKeyToken {
             prefix: app.settings.key_prefix.clone(),
             app: app.number,
-            id: KeyId::mint(now, u32::from_be_bytes(random()?)),
-            secret: Secret::from_random(&random()?),
+            id: KeyId::mint(now, u32::from_be_bytes(self.entropy().bytes()?)),
+            secret: Secret::from_random(&self.entropy().bytes()?),
         };
         let made = ApiKey::create(new, app, &token, now)?;
         let rules = self.rules_of_key(app, &made).await?;
@@ -73,7 +73,7 @@ impl Store {
             prefix: before.key_prefix.clone(),
             app: before.app,
             id,
-            secret: Secret::from_random(&random()?),
+            secret: Secret::from_random(&self.entropy().bytes()?),
         };
         let after = before.rotate(&token, self.clock().now()).map_err(|refused| match refused {
             Refused::Revoked => Error::NotFound(Resource::ActiveApiKey),

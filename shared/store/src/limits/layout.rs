@@ -19,8 +19,8 @@ use super::counter::{
     Counter, Names, SHARD_LIFE, attribute, counts, in_shards, in_shards_value, laid_out, purge_at, windows,
 };
 use super::{Counted, cancelled};
-use crate::item::{Item, Key, number, request_token};
-use crate::{Error, Store, random};
+use crate::item::{Item, Key, number};
+use crate::{Error, Store};
 
 /// What came of laying out the counts of a rule.
 pub(super) enum LaidOut {
@@ -70,7 +70,7 @@ impl Store {
         let shards = shard_keys.iter().map(|key| found.remove(key).unwrap_or_default()).collect();
         let found = Found::new(limit, item, shards);
         let wanted = (limit.shards() > 1).then(|| limit.max());
-        let nonce = AttributeValue::B(Blob::new(random::<8>()?));
+        let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let changes = match wanted {
             Some(max) if found.laid_out_for == wanted => {
                 found.with_shard_open(max, shard, limit, now, &nonce)
@@ -90,7 +90,7 @@ impl Store {
             .table
             .client()
             .transact_write_items()
-            .client_request_token(request_token()?)
+            .client_request_token(self.table.request_token()?)
             .set_transact_items(Some(writes))
             .send()
             .await;

@@ -32,9 +32,9 @@ pub(crate) use self::counter::CounterState;
 use self::counter::{Counter, Names, counters};
 use self::layout::LaidOut;
 use crate::change::PASSING;
-use crate::item::{ATTEMPTS, Item, Key, pause, request_token};
+use crate::item::{ATTEMPTS, Item, Key};
 use crate::memory::Memory;
-use crate::{Deadline, Error, Store, random};
+use crate::{Deadline, Error, Store};
 
 /// What is no longer needed of a counter is removed when it comes to so many bytes.
 const MOST_STALE: usize = 400;
@@ -88,7 +88,7 @@ impl Store {
             return Ok(Admission::default());
         }
         let requester = Requester { app: verified.app().number, key: verified.key().id, client_ip };
-        let counters = counters(&requester, rules, holding, u32::from_be_bytes(random()?));
+        let counters = counters(&requester, rules, holding, u32::from_be_bytes(self.entropy().bytes()?));
         let collisions = AtomicU32::new(0);
         let admitted = deadline.in_time(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
         admitted.unwrap_or_else(|_| {
@@ -148,7 +148,7 @@ impl Store {
                 if before >= ATTEMPTS {
                     break;
                 }
-                pause(before).await?;
+                self.table.pause(before).await?;
             }
         }
         Err(Error::Busy)
@@ -210,7 +210,7 @@ impl Store {
         shard: i64,
         now: DateTime<Utc>,
     ) -> Result<Counted, Error> {
-        let nonce = AttributeValue::B(Blob::new(random::<8>()?));
+        let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let counted = counter.counted(shard, now, &nonce);
         let sent = self
             .table
@@ -265,7 +265,7 @@ impl Store {
         places: &[(&Counter<'_>, i64)],
         now: DateTime<Utc>,
     ) -> Result<Counted, Error> {
-        let nonce = AttributeValue::B(Blob::new(random::<8>()?));
+        let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let mut writes = Vec::with_capacity(places.len());
         for (counter, shard) in places {
             let counted = counter.counted(*shard, now, &nonce);
@@ -284,7 +284,7 @@ impl Store {
             .table
             .client()
             .transact_write_items()
-            .client_request_token(request_token()?)
+            .client_request_token(self.table.request_token()?)
             .set_transact_items(Some(writes))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()

@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Counts, settled_at};
-use crate::item::{ATTEMPTS, Item, Key, key_of, pause};
+use crate::item::{ATTEMPTS, Item, Key, key_of};
 use crate::record::{self, RepepperJob, Segment, tag_of, tag_value};
 use crate::{Error, OperatorAccess, Store, Table};
 
@@ -136,7 +136,7 @@ impl Table {
                 Err(error @ Error::Unavailable(_)) => failed = error,
                 Err(error) => return Err(error),
             }
-            pause(attempt).await?;
+            self.pause(attempt).await?;
         }
         Err(failed)
     }
