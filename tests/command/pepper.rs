@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::id::KeyId;
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_pepper::{LocalKeyProvider, unlock};
@@ -19,8 +20,8 @@ use serde_json::{Value, json};
 use crate::process::{Dev, keyward, refused};
 
 /// How many keys are there, and how many of them are used while the pepper changes.
-const KEYS: usize = 20_000;
-const USED: usize = 2_000;
+const KEYS: usize = 5_000;
+const USED: usize = 1_000;
 
 fn pepper(dev: &Dev, args: &[&str]) -> Output {
     let folder = dev.dir.to_str().unwrap();
@@ -86,6 +87,16 @@ struct Seen {
     stop: AtomicBool,
 }
 
+impl Seen {
+    /// Waits for so many checks, a minute at most.
+    async fn reach(&self, checks: usize) {
+        let start = Instant::now();
+        while self.checks.load(Ordering::Relaxed) < checks && start.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 /// Checks these keys, each a secret and the status that its check must have, in turn until it is told to stop.
 async fn load(dev: Arc<Dev>, keys: Arc<Vec<(String, u16)>>, first: usize, seen: Arc<Seen>) {
     let http = reqwest::Client::new();
@@ -146,6 +157,22 @@ async fn make(dev: &Dev, count: usize) -> Vec<String> {
     secrets
 }
 
+/// Changes when a version of the pepper was activated.
+async fn activated(dev: &Dev, version: u32, at: DateTime<Utc>) {
+    let (env, client) = dev.dynamodb().await;
+    client
+        .update_item()
+        .table_name(&env["KEYWARD_TABLE"])
+        .key("pk", AttributeValue::S("PEPPERS".into()))
+        .key("sk", AttributeValue::S(format!("{version:010}")))
+        .condition_expression("attribute_exists(activated_at)")
+        .update_expression("SET activated_at = :at")
+        .expression_attribute_values(":at", serde_dynamo::to_attribute_value(at).unwrap())
+        .send()
+        .await
+        .unwrap();
+}
+
 /// The statuses of checks of these keys, fifty in a request.
 async fn check_all(dev: &Dev, secrets: &[String]) -> Vec<u16> {
     let http = reqwest::Client::new();
@@ -194,7 +221,7 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
     // Killed in the middle: some rows are under version 2, others are not.
     let job = ["pepper", "repepper", "--data-dir", folder.path().to_str().unwrap(), "--units-per-second"];
     let mut killed =
-        keyward(&[&job[..], &["2000"]].concat()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        keyward(&[&job[..], &["500"]].concat()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while status(&dev)[&1].2 == 0 {
         assert!(start.elapsed() < Duration::from_secs(60), "it does not begin");
@@ -204,6 +231,10 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
     let rows = KEYS as u64 + 1;
     let between = status(&dev);
     assert!(between[&1].1 > 0 && between[&1].1 < rows, "it was in the middle: {between:?}");
+    seen.reach(USED + 1).await;
+    // The next one waits until a minute and a half after the rotation, when every process has read of version 2. The only
+    // one here has, from the rows that it has checked: ten seconds of that are enough.
+    activated(&dev, 2, system_clock().now() - TimeDelta::seconds(80)).await;
 
     let again = job.map(str::to_owned);
     let again = tokio::task::spawn_blocking(move || {
@@ -216,11 +247,7 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
     assert_eq!(after[&1].1, 0, "no row is left under version 1: {after:?}");
     let seen_then = seen.checks.load(Ordering::Relaxed);
     assert!(seen_then > USED, "it was under load: {seen_then} checks");
-    let start = Instant::now();
-    while seen.checks.load(Ordering::Relaxed) < seen_then + USED && start.elapsed() < Duration::from_secs(60)
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    seen.reach(seen_then + USED).await;
     seen.stop.store(true, Ordering::Relaxed);
     for caller in callers {
         caller.await.unwrap();
