@@ -1,6 +1,6 @@
 //! The documentation against the code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -199,16 +199,31 @@ fn texts(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// A tool that is installed without a version works today and fails tomorrow.
+/// The names in this text of tools with their versions, as `pip` and `cargo` have them.
+fn versions(text: &str) -> Vec<(String, String)> {
+    let version = Regex::new(r"([a-z][a-z0-9-]*)(?:==|@)(\$\{\{ env\.[A-Z_]+ \}\}|[$A-Z_0-9.]+)").unwrap();
+    version.captures_iter(text).map(|found| (found[1].to_owned(), found[2].to_owned())).collect()
+}
+
+/// A tool that is installed without a version works today and fails tomorrow; one in two versions, here and not there.
 #[test]
 fn every_tool_is_installed_in_a_version() {
-    let install = Regex::new(r#"(?:pip|pipx|cargo)"? install ([^`"'\n;&#)]*)"#).unwrap();
+    let install = Regex::new(r#"(?:pip|pipx|cargo)"? install ((?:"[^"\n]*"|[^`"'\n;&#)])*)"#).unwrap();
     let options_with_values = ["--root", "-r"];
+    let pinned = read("infra/tools.env");
+    let pinned: BTreeMap<String, &str> = pinned
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_once('=').unwrap())
+        .map(|(name, version)| (name.to_lowercase().replace('_', "-"), version))
+        .collect();
+    assert!(pinned.values().all(|version| version.starts_with(|c: char| c.is_ascii_digit())), "{pinned:?}");
     let mut commands = 0;
+    let mut named = BTreeSet::new();
     for (path, text) in texts(root()) {
         // A command may go on in the next line.
         for found in install.captures_iter(&text.replace("\\\n", " ")) {
-            let words: Vec<&str> = found[1].split_whitespace().collect();
+            let words: Vec<&str> = found[1].split_whitespace().map(|word| word.trim_matches('"')).collect();
             let value_of = |at: usize| at.checked_sub(1).map(|before| words[before]);
             for (at, word) in words.iter().enumerate() {
                 match value_of(at) {
@@ -227,8 +242,19 @@ fn every_tool_is_installed_in_a_version() {
             }
             commands += 1;
         }
+        for (tool, version) in versions(&text).into_iter().filter(|_| !path.ends_with("requirements.txt")) {
+            // A package that is named for the tool in it has its version.
+            let Some((name, is)) = pinned.iter().find(|(name, _)| tool.ends_with(name.as_str())) else {
+                continue;
+            };
+            let variable = name.to_uppercase().replace('-', "_");
+            let read = [format!("${variable}"), format!("${{{{ env.{variable} }}}}"), (*is).to_owned()];
+            assert!(read.contains(&version), "{path}: {tool} {version}, and infra/tools.env has {is}");
+            named.insert(name.clone());
+        }
     }
     assert!(commands > 8, "{commands} commands that install something");
+    assert_eq!(named, pinned.keys().cloned().collect(), "what is pinned is installed");
     let listed = texts(root()).into_iter().filter(|(path, _)| path.ends_with("requirements.txt"));
     for (path, text) in listed {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
