@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyward_cli::dev::DevJson;
-use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, scenario, text};
+use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, outside, scenario, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ fn run(command: &mut Command) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_on_lambda_functions() {
     run(Command::new("cargo").args(["lambda", "--version"]));
-    run(Command::new("cargo").args(["build", "--bin", "keyward"]));
+    run(outside("cargo").args(["build", "--bin", "keyward"]));
     let folder = tempfile::tempdir().expect("a folder");
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let url = format!("http://127.0.0.1:{port}");
@@ -63,7 +63,7 @@ async fn the_main_job_on_lambda_functions() {
     assert_eq!(dev.url, url);
 
     let watch_log = folder.path().join("watch.log");
-    let mut watch = Command::new("cargo");
+    let mut watch = outside("cargo");
     watch
         .args([
             "lambda",

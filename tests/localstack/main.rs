@@ -5,7 +5,6 @@
 
 use std::env;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use aws_config::Region;
@@ -13,6 +12,7 @@ use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use keyward_cli::dev::Installation;
 use keyward_store::{system_clock, system_entropy};
+use keyward_tests::outside;
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
@@ -41,7 +41,7 @@ async fn store_kms_and_scenarios() {
     wait_for(&format!("{url}/_localstack/health")).await;
     warm_up(&url).await;
 
-    let suites = Command::new(env!("CARGO"))
+    let suites = outside(env!("CARGO"))
         .args(["test", "--no-fail-fast", "--test", "it", "--test", "kms", "--test", "scenarios"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .env("AWS_ENDPOINT_URL_DYNAMODB", &url)

@@ -11,8 +11,9 @@ mod runbooks;
 use std::env;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use keyward_tests::outside;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// What `infra/local/deploy` calls its stack.
@@ -48,17 +49,10 @@ fn shell(line: &str) -> Output {
 fn shell_in(folder: &Path, script: &str) -> Output {
     let path =
         format!("{}:{}", keyward().parent().expect("a folder").display(), env::var("PATH").expect("a PATH"));
-    let mut bash = Command::new("bash");
+    let mut bash = outside("bash");
     bash.args(["-euo", "pipefail", "-c", script]).current_dir(folder).env("PATH", path);
     // What was compiled of these sources need not be compiled again in a clone of them.
     bash.env("CARGO_TARGET_DIR", workspace().join("target"));
-    // What cargo tells this test about its package is not what an operator has: build scripts would run again for it.
-    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| of_package.iter().any(|prefix| name.starts_with(prefix))) {
-            bash.env_remove(name);
-        }
-    }
     let streams = bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = streams.spawn().expect("a shell");
     // Whatever asks nothing may end without having read it.
