@@ -114,7 +114,7 @@ impl Dev {
         let env = fs::read_to_string(self.dir.join("functions.env")).unwrap();
         let env = env.lines().filter_map(|line| line.split_once('='));
         let env: HashMap<_, _> = env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let config = keyward_http::sdk_config()
+        let config = keyward_runtime::sdk_config()
             .endpoint_url(&env["AWS_ENDPOINT_URL_DYNAMODB"])
             .region(Region::new(env["AWS_REGION"].clone()))
             .credentials_provider(Credentials::new(&env["AWS_ACCESS_KEY_ID"], "none", None, None, "test"));

@@ -61,7 +61,7 @@ async fn a_change_of_the_allowed_origins_holds_within_a_minute() {
         let answer = request.header("origin", "https://app.example.com").send().await.unwrap();
         answer.headers().contains_key("access-control-allow-origin")
     };
-    // A route of each plane, each of a function of its own.
+    // A route of each API, each of a function of its own.
     let paths = ["/deployment", "/api-auth/session", "/api-auth/keys", "/health", "/api-auth/apps"];
     keyward.set_deployment("mode", AttributeValue::S("production".into())).await;
     keyward.set_deployment("allowed_origins", origins(&["https://app.example.com"])).await;

@@ -1,6 +1,6 @@
 //! Where a request comes from: what is taken for the client's address, by which limits count and which the log keeps.
 
-use keyward_http::{Settings, TrustedProxies};
+use keyward_runtime::{Settings, TrustedProxies};
 use keyward_tests::{Answer, Keyward, check_body, text};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use authorizer::{Event, Guarded, Settings, authorize};
 use chrono::{TimeDelta, Utc};
 use keyward_core::deployment::Mode;
-use keyward_http::Services;
+use keyward_runtime::Services;
 use keyward_tests::{Keyward, text};
 use serde_json::{Value, json};
 
@@ -371,9 +371,9 @@ async fn the_key_is_where_it_is_looked_for() {
 async fn only_trusted_proxies_are_believed_about_the_client() {
     let keyward = Keyward::start().await;
     let (_, secret) = key(&keyward).await;
-    let settings = keyward_http::Settings {
+    let settings = keyward_runtime::Settings {
         trusted_proxies: "192.0.2.0/24,2001:db8:1::/48".parse().unwrap(),
-        ..keyward_http::Settings::clone(&keyward.authorizer.settings)
+        ..keyward_runtime::Settings::clone(&keyward.authorizer.settings)
     };
     let trusting = Services { settings: Arc::new(settings), ..keyward.authorizer.clone() };
     let sent = "203.0.113.66, 198.51.100.7, 2001:db8:1::5, 192.0.2.11";

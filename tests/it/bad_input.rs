@@ -86,7 +86,7 @@ async fn values_that_are_not_acceptable() {
         (route(json!({"permissions": "a"})), 422, "route_permissions[0].permissions must be a list"),
         (route(json!({"method": "TRACE"})), 400, "route_permissions[0].method"),
         (route(json!({"path": "/a b"})), 400, "route_permissions[0].path"),
-        (route(json!({"permissions": []})), 400, "route_permissions[0].permissions must hold"),
+        (route(json!({"permissions": []})), 400, "route_permissions[0].permissions must have"),
         (
             route(json!({"permissions": ["a", "b AND"]})),
             400,

@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use keyward_core::deployment::Mode;
 use keyward_core::root_key::Scope;
 use keyward_core::token::ApiKeyToken;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use serde_json::{Value, json};
 
 use keyward_tests::{Answer, Backend, Keyward, check_body, text};

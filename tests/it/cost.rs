@@ -6,7 +6,7 @@ use chrono::{TimeDelta, Utc};
 use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::target::Target;
 use keyward_core::token::{ApiKeyToken, Secret};
-use keyward_http::{Services, VerifyAuth};
+use keyward_runtime::{Services, VerifyAuth};
 use keyward_store::dynamodb_client;
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use secrecy::ExposeSecret;

@@ -11,7 +11,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use keyward_cli::FUNCTIONS;
 use keyward_core::audit::EventId;
-use keyward_http::{SettingsError, answer, application, function};
+use keyward_http::{answer, application, function};
+use keyward_runtime::AssemblyError;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -267,7 +268,7 @@ async fn a_function_url_serves_paths_with_slashes_around_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_cannot_start_gives_an_id_and_can_be_read() {
     let log = Log::start();
-    let verify = function(async || Err(SettingsError::NoDeployment), verify::routes);
+    let verify = function(async || Err(AssemblyError::NoDeployment.into()), verify::routes);
     let response = answer(&verify, event("POST", "/v1/authz/check", PAGE)).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["access-control-allow-origin"], PAGE);

@@ -15,8 +15,9 @@ use keyward_core::Clock;
 use keyward_core::audit::Origin;
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
-use keyward_http::{ApiError, Services, Settings, SettingsError, answer, application, function};
+use keyward_http::{ApiError, answer, application, function};
 use keyward_pepper::PepperError;
+use keyward_runtime::{AssemblyError, Services, Settings, SettingsError};
 use keyward_store::{Table, system_entropy};
 use keyward_tests::{Fault, Faults, Keyward, Metrics, check_body, operator, text};
 use serde_json::{Value, json};
@@ -242,7 +243,7 @@ async fn every_start_that_fails_is_counted() {
 
     let cases: [(Failure, &str); 4] = [
         (|| SettingsError::Variable("KEYWARD_TABLE", "is missing"), "InternalErrors"),
-        (|| SettingsError::NoDeployment, "InternalErrors"),
+        (|| AssemblyError::NoDeployment.into(), "InternalErrors"),
         (|| PepperError::Missing.into(), "InternalErrors"),
         (|| PepperError::Kms("throttled".into()).into(), "KmsFailures"),
     ];

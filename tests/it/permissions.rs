@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::authorizer;
 use keyward_core::metric::Metric;
 use keyward_core::root_key::Scope;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use keyward_store::PICKED_UP;
 use keyward_tests::{Access, GRANTS, Grant, Keyward, check_body, operator, scenario, text};
 use serde_json::{Value, json};

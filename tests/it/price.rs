@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::NaiveDate;
 use keyward_core::metric::Metric;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use keyward_tests::{Answer, Keyward, REQUEST_LOG_BYTES, check_body, text};
 use serde::Deserialize;
 use serde_json::{Value, json};

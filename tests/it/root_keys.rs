@@ -4,7 +4,7 @@ use keyward_core::deployment::Mode;
 use keyward_core::id::RootKeyId;
 use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use keyward_store::Error;
 use keyward_tests::{Answer, Keyward, operator};
 

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use keyward_core::deployment::Mode;
 use keyward_core::root_key::Scope;
-use keyward_http::Settings;
+use keyward_runtime::Settings;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use keyward_http::Services;
+use keyward_runtime::Services;
 use keyward_tests::{Keyward, Soak};
 use keyward_verifier::Verifier;
 

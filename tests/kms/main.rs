@@ -17,10 +17,11 @@ use keyward_cli::set_up::first_deployment;
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
-use keyward_http::{
-    Services, Settings, SettingsError, Starting, TrustedProxies, VerifyAuth, answer, function,
-};
+use keyward_http::{answer, function};
 use keyward_pepper::{KmsKeyProvider, PepperError};
+use keyward_runtime::{
+    AssemblyError, ColdStart, Services, Settings, SettingsError, TrustedProxies, VerifyAuth,
+};
 use keyward_store::{PICKED_UP, Store, Table, dynamodb_client, system_entropy};
 use keyward_tests::{Fault, Faults, check_body, conforms, create_table, operator};
 use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
@@ -31,7 +32,7 @@ async fn config() -> SdkConfig {
     for name in ["AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL_DYNAMODB"] {
         assert!(std::env::var(name).is_ok(), "{name} must name an API to test against");
     }
-    keyward_http::sdk_config().load().await
+    keyward_runtime::sdk_config().load().await
 }
 
 /// What the tests have logged so far. The lines of others that run at the same time are among them.
@@ -118,7 +119,7 @@ impl Installed {
     }
 
     /// A process of this installation, or of one that takes itself for another.
-    fn function(&self, installation: &'static str) -> Starting<Router> {
+    fn function(&self, installation: &'static str) -> ColdStart<Router> {
         let (table, provider) = (self.table.clone(), self.provider(installation));
         let start = move || Services::start(table.clone(), provider.clone(), settings());
         function(start, |services| verify::routes(services).merge(key_lifecycle::routes(services)))
@@ -126,7 +127,7 @@ impl Installed {
 
     async fn ask(
         &self,
-        function: &Starting<Router>,
+        function: &ColdStart<Router>,
         path: &str,
         body: Value,
     ) -> (u16, Value, Option<String>) {
@@ -144,7 +145,7 @@ impl Installed {
     }
 
     /// Makes an app and a key; returns its secret.
-    async fn key_of(&self, function: &Starting<Router>, slug: &str) -> String {
+    async fn key_of(&self, function: &ColdStart<Router>, slug: &str) -> String {
         let app = json!({"app_slug": slug, "name": "App", "key_prefix": "sk"});
         assert_eq!(self.ask(function, "/api-auth/apps", app).await.0, 200);
         let (status, made, _) =
@@ -201,7 +202,12 @@ async fn a_start_without_kms_is_a_503_in_time_and_comes_about_later() {
     let refused = Services::start(installed.table.clone(), installed.provider("elsewhere"), settings());
     let refused = refused.await.err();
     assert!(
-        matches!(refused, Some(SettingsError::Pepper(PepperError::Foreign(_) | PepperError::Kms(_)))),
+        matches!(
+            refused,
+            Some(SettingsError::Assembly(AssemblyError::Pepper(
+                PepperError::Foreign(_) | PepperError::Kms(_)
+            )))
+        ),
         "{refused:?}"
     );
 }
@@ -254,7 +260,7 @@ async fn a_start_decrypts_each_live_version_once_and_a_verification_none() {
     }
     installed.faults.take_operations();
     let function = installed.function("here");
-    function.started().await.map_err(|error| error.message).unwrap();
+    function.started().await.map_err(|error| error.to_string()).unwrap();
     assert_eq!(installed.faults.take_operations(), ["Decrypt"; 3]);
     let secret = installed.key_of(&function, "acme").await;
     for _ in 0..20 {

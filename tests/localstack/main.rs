@@ -69,7 +69,7 @@ async fn wait_for(url: &str) {
 async fn warm_up(url: &str) {
     let patient =
         TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE).build();
-    let config = keyward_http::sdk_config()
+    let config = keyward_runtime::sdk_config()
         .endpoint_url(url)
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "emulator"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keyward_core::base62;
 use keyward_core::root_key::Scope;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use keyward_tests::{Answer, Backend, Browser, Credential, Keyward, Operation, check_body, operations, text};
 use libtest_mimic::{Arguments, Failed, Trial};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};

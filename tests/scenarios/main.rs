@@ -5,7 +5,7 @@ use std::env;
 
 use chrono::TimeDelta;
 use futures::future::join_all;
-use keyward_http::VerifyAuth;
+use keyward_runtime::VerifyAuth;
 use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, scenario, text};
 use serde_json::{Value, json};
 

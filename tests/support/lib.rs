@@ -38,8 +38,9 @@ use keyward_core::root_key::Scope;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{ApiKeyToken, Secret};
 use keyward_core::{ApiKey, App, Clock, VerifiedKey};
-use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application};
+use keyward_http::application;
 use keyward_pepper::LocalKeyProvider;
+use keyward_runtime::{Services, Settings, TrustedProxies, VerifyAuth};
 use keyward_store::{OperatorAccess, Table, dynamodb_client, system_clock, system_entropy};
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -325,7 +326,7 @@ pub async fn installation() -> Installation {
             let number = u64::from_be_bytes(system_entropy().bytes().expect("randomness"));
             let account = format!("{:012}", number % 1_000_000_000_000);
             let credentials = Credentials::new(account, "test", None, None, "emulator");
-            let config = keyward_http::sdk_config()
+            let config = keyward_runtime::sdk_config()
                 .endpoint_url(url)
                 .region(Region::from_static("us-east-1"))
                 .credentials_provider(credentials);

@@ -9,7 +9,8 @@ mod timeseries;
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::InvalidField;
 use keyward_core::instant::Bound;
-use keyward_http::{ApiError, Root, Services, app_slug};
+use keyward_http::{ApiError, Root, app_slug};
+use keyward_runtime::Services;
 use keyward_store::AppAccess;
 
 keyward_http::routes! {

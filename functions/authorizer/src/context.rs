@@ -1,4 +1,4 @@
-//! What the backend behind an API Gateway is told of a decision: texts by their names.
+//! The context that tells the backend behind an API Gateway of a decision: texts by their names.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use keyward_verifier::Decision;
 /// Texts by their names: API Gateway takes no lists and no objects.
 pub(crate) type Context = BTreeMap<String, String>;
 
-/// What can be done without, in the order in which it is left out where there is not enough room.
+/// The members that can be done without, in the order in which they are left out where there is not enough room.
 const DISPENSABLE: [&str; 3] = ["metadata", "permissions", "rate_limits"];
 /// Where it says what was left out.
 const TRUNCATED: &str = "truncated";

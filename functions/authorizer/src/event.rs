@@ -6,7 +6,7 @@ use keyward_core::authorization::bearer;
 use keyward_core::path::NormalPath;
 use keyward_core::target::Target;
 use keyward_core::{ClientAddress, InvalidField};
-use keyward_http::TrustedProxies;
+use keyward_runtime::TrustedProxies;
 use keyward_verifier::{presented, presented_in};
 use lambda_http::aws_lambda_events::apigw::{
     ApiGatewayCustomAuthorizerRequest, ApiGatewayCustomAuthorizerRequestTypeRequest,
@@ -37,7 +37,7 @@ pub struct Event {
     stage: Option<String>,
     stage_variables: HashMap<String, String>,
     headers: HeaderMap,
-    /// What API Gateway took from the one header that it was told to look at.
+    /// The value of the one header that API Gateway was told to look at.
     token: Option<String>,
     source_ip: Option<String>,
     user_agent: Option<String>,
@@ -130,7 +130,7 @@ impl Event {
         }
     }
 
-    /// What is presented as the key, if anything is.
+    /// The text that is presented as the key, if any is.
     ///
     /// # Errors
     /// A header that holds it was sent more than once, or is no text.
@@ -144,7 +144,7 @@ impl Event {
         }
     }
 
-    /// What is asked for.
+    /// The target that is asked for.
     ///
     /// # Errors
     /// The method is unknown, or the path is none; or a policy about the path would be one about others.
@@ -189,7 +189,7 @@ impl Event {
         Some(proxies.client(source, &self.headers))
     }
 
-    /// What the stage of the API says under this name.
+    /// The stage variable of this name.
     pub(crate) fn stage_variable(&self, name: &str) -> Option<&str> {
         self.stage_variables.get(name).map(String::as_str)
     }
@@ -204,7 +204,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What the ARN of a method says of a request:
+/// The parts of a method's ARN that tell of a request:
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/arn-format-reference.html>.
 struct Arn<'a> {
     method: &'a str,

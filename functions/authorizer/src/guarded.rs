@@ -1,7 +1,7 @@
 //! For which apps an API is guarded.
 
 use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
-use keyward_http::SettingsError;
+use keyward_runtime::SettingsError;
 
 use crate::Event;
 
@@ -33,7 +33,7 @@ pub enum GuardedError {
 
 impl Guarded {
     /// Parses the values of `KEYWARD_APPS`, slugs separated by commas or `ANY`, and of `KEYWARD_DEPLOYMENT`, an id or `ANY`.
-    /// What is empty is not said; the deployment is then the installation's first one.
+    /// An empty text says nothing; the deployment is then the installation's first one.
     ///
     /// # Errors
     /// Says which is wrong, and what it may hold.
@@ -45,7 +45,7 @@ impl Guarded {
         })
     }
 
-    /// Whose keys open the API of this event: as its stage says and, where that says nothing, as this does.
+    /// The apps whose keys open the API of this event: as its stage says and, where that says nothing, as this does.
     pub(crate) fn accepted(&self, event: &Event) -> Result<Accepted, GuardedError> {
         let said = |name| event.stage_variable(name).unwrap_or_default();
         let apps = parse_apps(said(STAGE_APPS))

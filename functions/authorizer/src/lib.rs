@@ -16,7 +16,8 @@ use keyward_core::audit::EventId;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
 use keyward_core::token::ApiKeyToken;
-use keyward_http::{RequestId, Services};
+use keyward_http::RequestId;
+use keyward_runtime::Services;
 use keyward_verifier::{Check, CheckError, Decision, Denial, Verifier};
 use tracing::{Span, field};
 
@@ -133,7 +134,7 @@ impl Refused {
         Self { is_without_key: false, ..Self::unauthorized(code, message) }
     }
 
-    /// What whoever is refused may be told.
+    /// The context for whoever is refused.
     fn context(&self) -> Context {
         let members = [
             ("code", Some(self.code.to_string())),

@@ -5,8 +5,8 @@
 
 use authorizer::{Event, Settings, authorize};
 use keyward_core::metric::Metric;
-use keyward_http::{Services, Starting, start_log};
 use keyward_pepper::forbid_core_dumps;
+use keyward_runtime::{ColdStart, Services, start_log};
 use lambda_http::{LambdaEvent, lambda_runtime, service_fn};
 use tracing::{Instrument, field};
 
@@ -18,7 +18,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     let metric = Metric::InternalErrors.name();
     let settings =
         &settings.inspect_err(|error| tracing::error!(metric, %error, "the function cannot start"))?;
-    let services = &Starting::new(Services::from_env);
+    let services = &ColdStart::new(Services::from_env);
     // At once, so that the first request need not wait for it.
     let _tried = services.started().await;
     let answer = async |event: LambdaEvent<Event>| {
@@ -28,7 +28,7 @@ async fn main() -> Result<(), lambda_http::Error> {
         let authorized = async {
             match services.ready().await {
                 Ok(services) => authorize(services, settings, event.payload).await,
-                Err(error) => Err(error.message.into()),
+                Err(error) => Err(error.into()),
             }
         };
         authorized.instrument(span).await

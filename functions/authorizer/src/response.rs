@@ -1,4 +1,4 @@
-//! What API Gateway is answered.
+//! Responses to API Gateway.
 
 use keyward_core::id::KeyId;
 use lambda_http::aws_lambda_events::apigw::{
@@ -66,7 +66,7 @@ impl Response {
     }
 }
 
-/// What usage plans know the key by: their API keys have 20 to 128 characters.
+/// The identifier that usage plans know the key by: their API keys have 20 to 128 characters.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-key-file-format.html>
 fn usage_identifier_key(key: KeyId) -> String {
     format!("keyward{:019}", key.get())

@@ -1,8 +1,8 @@
-//! What can be set of the authorizer.
+//! The settings of the authorizer.
 
 use std::env;
 
-use keyward_http::SettingsError;
+use keyward_runtime::SettingsError;
 use lambda_http::http::HeaderName;
 
 use crate::guarded::Guarded;

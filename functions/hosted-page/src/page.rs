@@ -8,14 +8,15 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use keyward_core::WebOrigin;
 use keyward_core::deployment::Mode;
-use keyward_http::{ApiError, Services};
+use keyward_http::ApiError;
+use keyward_runtime::Services;
 use ring::digest::{SHA256, digest};
 
 const PAGE: &str = include_str!("../assets/page.html");
 const SCRIPT: &str = include_str!("../assets/page.js");
 const STYLE: &str = include_str!("../assets/page.css");
 
-/// What the page may load and do (CSP Level 3), and that nobody but itself frames it.
+/// The page's content security policy (CSP Level 3), by which nobody but itself frames it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       form-action 'none'; base-uri 'none'; frame-ancestors 'self'";
 /// Pages on a developer's machine, which may frame it too in staging mode.

@@ -9,9 +9,8 @@ use keyward_core::permission::Permission;
 use keyward_core::route::{RoutePermission, WrittenRoute};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_core::{Bounds, ErrorCode, InvalidField};
-use keyward_http::{
-    ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, Services, app_slug, invalid_body,
-};
+use keyward_http::{ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, app_slug, invalid_body};
+use keyward_runtime::Services;
 use keyward_store::ListApps;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,7 +20,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::body::{AppBody, Done, patched};
 
-/// What keys begin with where their app does not say.
+/// The prefix of keys where their app does not say.
 const DEFAULT_PREFIX: &str = "wk_live";
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -101,7 +100,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Name)]
     name: Option<Option<String>>,
-    /// What the app's keys begin with. Those that exist keep theirs.
+    /// The prefix of the app's keys. Those that exist keep theirs.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<KeyPrefix>, default = "wk_live")]
     key_prefix: Option<Option<String>>,
@@ -112,7 +111,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Description>)]
     description: Option<Option<String>>,
-    /// What the app's keys may be given. None, or an empty list, sets no bounds.
+    /// The permissions that the app's keys may be given. None, or an empty list, sets no bounds.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Vec<Permission>>)]
     permissions: Option<Option<Vec<String>>>,
@@ -120,7 +119,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Vec<String>>, example = json!(["/v1/users/*"]))]
     resources: Option<Option<Vec<String>>>,
-    /// What requests to the app's routes need, however they are checked.
+    /// The permissions that requests to the app's routes need, however they are checked.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Vec<WrittenRoute>>, max_items = 32)]
     route_permissions: Option<Option<Vec<WrittenRoute>>>,
@@ -128,7 +127,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Slug>)]
     rate_limit_scheme_slug: Option<Option<String>>,
-    /// What becomes of a request whose rate limits cannot be counted.
+    /// The answer to a request whose rate limits cannot be counted.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<OnStoreError>, default = "deny")]
     on_store_error: Option<Option<String>>,
@@ -170,7 +169,7 @@ impl ToSchema for NewAppSchema {
 }
 
 impl AppRequest {
-    /// What a new app is to be.
+    /// The new app.
     fn into_new(mut self) -> Result<NewApp, ApiError> {
         let slug = self.app_slug.take().or(self.slug.take());
         let slug = slug.ok_or_else(|| invalid_body("app_slug is required"))?;
@@ -186,7 +185,7 @@ impl AppRequest {
         Ok(NewApp { app_slug, user_id, settings })
     }
 
-    /// What it changes.
+    /// The change.
     fn into_change(self) -> Result<impl FnOnce(&mut AppSettings) + Send, InvalidField> {
         let name = kept("name", self.name)?;
         let name = name.map(|text| Name::parse("name", &text)).transpose()?;

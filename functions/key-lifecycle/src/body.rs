@@ -33,7 +33,7 @@ pub(crate) struct AppBody {
     description: Option<Description>,
     is_active: bool,
     key_prefix: KeyPrefix,
-    /// What the app's keys may be given; no bounds where it is empty.
+    /// The permissions that the app's keys may be given; no bounds where it is empty.
     permissions: Vec<Permission>,
     /// The paths that the app's keys may reach; no bounds where it is empty.
     #[schema(value_type = Vec<String>)]

@@ -11,9 +11,10 @@ use keyward_core::permission::Permission;
 use keyward_core::text::{Name, Reason, Slug};
 use keyward_core::{ErrorCode, InvalidField};
 use keyward_http::{
-    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, Services,
-    app_slug, key_id,
+    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, app_slug,
+    key_id,
 };
+use keyward_runtime::Services;
 use keyward_store::{AppAccess, KeyStatus};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -86,13 +87,13 @@ pub(crate) struct KeyList {
 pub(crate) struct CreateRequest {
     #[schema(value_type = Name)]
     name: String,
-    /// What it may do, within what the app's keys may be given.
+    /// Its permissions, within those that the app's keys may be given.
     #[schema(value_type = Option<Vec<Permission>>)]
     permissions: Option<Vec<String>>,
-    /// What its owner's role in the organization adds.
+    /// The permissions that its owner's role in the organization adds.
     #[schema(value_type = Option<Vec<Permission>>)]
     org_role_permissions: Option<Vec<String>>,
-    /// What its owner's role in the workspace adds.
+    /// The permissions that its owner's role in the workspace adds.
     #[schema(value_type = Option<Vec<Permission>>)]
     workspace_role_permissions: Option<Vec<String>>,
     /// A rate-limit scheme in place of the app's.

@@ -2,7 +2,8 @@
 
 use axum::extract::State;
 use keyward_core::instant::Instant;
-use keyward_http::{Data, Services};
+use keyward_http::Data;
+use keyward_runtime::Services;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -1,4 +1,4 @@
-//! What a browser asks first: exchange a ticket, who am I, which deployment is this; and the public keys.
+//! The first requests of a browser: exchange a ticket, who am I, which deployment is this; and the public keys.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 

@@ -8,7 +8,10 @@ use keyward_core::id::SessionId;
 use keyward_core::rate_limit::{Rule, Rules};
 use keyward_core::token::{self, Token};
 use keyward_core::{App, ErrorCode};
-use keyward_http::{ActiveSession, ApiError, Browser, Data, Initiator, NewSession, Query, Services, origin};
+use keyward_http::{
+    ActiveSession, ApiError, Browser, Data, Initiator, NewSession, Query, origin, require_intent,
+};
+use keyward_runtime::Services;
 use keyward_store::Error;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -92,7 +95,7 @@ pub(crate) async fn exchange(
     let text = text.ok_or_else(|| ApiError::new(ErrorCode::TicketRequired, "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
     let recognised = services.store.recognise_ticket(&ticket).await.map_err(refused)?;
-    services.require_intent(Initiator::of(&parts.headers), recognised.deployment())?;
+    require_intent(&services, Initiator::of(&parts.headers), recognised.deployment())?;
     let origin = origin(&parts, &services.settings.trusted_proxies);
     let exchange = services.store.exchange_ticket(recognised, browser.session.as_ref(), &origin).await;
     let exchange = exchange.map_err(refused)?;

@@ -5,7 +5,8 @@ use chrono::TimeDelta;
 use keyward_core::session::{Capability, TICKET_LIFETIME};
 use keyward_core::text::{OwnerId, Slug};
 use keyward_core::{ErrorCode, InvalidField};
-use keyward_http::{ApiError, Data, Json, LooseId, Root, Services};
+use keyward_http::{ApiError, Data, Json, LooseId, Root};
+use keyward_runtime::Services;
 use keyward_store::NewTicket;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ pub(crate) struct Request {
     api_auth_app_slug: Option<String>,
     /// Your user, on whose behalf the session will act.
     user_id: Option<LooseId>,
-    /// What the session may do: everything where it is not given.
+    /// The capabilities of the session: all of them where it is not given.
     #[schema(value_type = Option<Vec<Capability>>, min_items = 1)]
     capabilities: Option<Vec<String>>,
     /// For how many seconds it can be exchanged.

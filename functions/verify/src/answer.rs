@@ -55,7 +55,7 @@ pub(crate) struct Results {
     pub(crate) results: Vec<BatchResult>,
 }
 
-/// What the check would have been answered with alone.
+/// The response that the check would have had alone.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct BatchResult {
     /// The status.
@@ -75,7 +75,7 @@ enum Body {
 }
 
 impl BatchResult {
-    /// What was decided, in a request with this id: where nothing was, the log has it under that.
+    /// The result of a check, in a request with this context: an error is in the log under its id.
     pub(crate) fn new(decided: Result<Answer, ApiError>, context: &ErrorContext) -> Self {
         match decided {
             Ok(answer) => Self { status: 200, body: Body::Answer(Box::new(answer)) },

@@ -9,10 +9,8 @@ use keyward_core::target::Target;
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::{ClientAddress, ErrorCode, InvalidField};
-use keyward_http::{
-    ApiError, Data, ErrorContext, Item, Json, RequestId, Services, VerifyAuth, invalid_root_key, origin,
-    root_key,
-};
+use keyward_http::{ApiError, Data, ErrorContext, Item, Json, RequestId, invalid_root_key, origin, root_key};
+use keyward_runtime::{Services, VerifyAuth};
 use keyward_store::Error;
 use keyward_verifier::{Check, CheckError, Verifier};
 use serde::Deserialize;
@@ -55,7 +53,7 @@ pub(crate) struct Request {
     deployment_id: Option<DeploymentId>,
 }
 
-/// What the request came with.
+/// The credential that the request came with.
 #[derive(Deserialize, ToSchema)]
 struct Principal {
     #[serde(rename = "type")]
@@ -126,7 +124,7 @@ pub(crate) async fn check_batch(
     let caller = caller(&services, &parts)?;
     let Json(batch) = batch?;
     if !(1..=LONGEST_BATCH).contains(&batch.checks.len()) {
-        return Err(InvalidField::new("checks", format!("must hold 1 to {LONGEST_BATCH} checks")).into());
+        return Err(InvalidField::new("checks", format!("must have 1 to {LONGEST_BATCH} entries")).into());
     }
     let peer = Peer::of(&services, &parts);
     let asked: Vec<Result<Asked, ApiError>> =
@@ -154,7 +152,7 @@ fn verifier(services: &Services) -> Verifier {
     Verifier::new(services.store.clone(), services.recorder.clone(), services.public.deployment_id())
 }
 
-/// What is asked of one request, parsed.
+/// A check, parsed.
 struct Asked {
     request: Request,
     client_ip: Option<ClientAddress>,
@@ -194,7 +192,8 @@ impl Asked {
     }
 }
 
-/// Whose keys are accepted. Slugs are those of one deployment: the one that is named, that of the root key, or the first.
+/// The apps whose keys are accepted. Slugs are those of one deployment: the one that is named, that of the root key, or
+/// the first.
 fn accepted(apps: Option<&[String]>, deployment: Option<DeploymentId>) -> Result<Accepted, InvalidField> {
     let apps = apps.map_or(Ok(AcceptedApps::Any), |slugs| AcceptedApps::named("apps", slugs))?;
     let deployment = match (deployment, &apps) {

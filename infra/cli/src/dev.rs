@@ -21,8 +21,9 @@ use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
 use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
 use keyward_core::{Clock, Entropy};
-use keyward_http::{Services, Settings, TrustedProxies, VerifyAuth, application, publishable_key};
+use keyward_http::application;
 use keyward_pepper::{LocalKeyProvider, PepperError};
+use keyward_runtime::{Services, Settings, TrustedProxies, VerifyAuth, publishable_key};
 use keyward_store::{
     Error, NewTicket, OperatorAccess, Store, Table, dynamodb_client, system_clock, system_entropy,
 };
@@ -366,7 +367,7 @@ impl Dev {
         Ok(Self { installation, services, described, stop, server })
     }
 
-    /// What a program needs to use it.
+    /// The description that a program needs to use it.
     pub fn described(&self) -> &DevJson {
         &self.described
     }

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use keyward_core::InvalidField;
-use keyward_http::SettingsError;
 use keyward_pepper::PepperError;
+use keyward_runtime::SettingsError;
 use keyward_store::Error;
 
 use crate::set_up::SetUpError;

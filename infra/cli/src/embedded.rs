@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use dynoxide::{Database, DynoxideError};
-use keyward_http::sdk_config;
+use keyward_runtime::sdk_config;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -88,7 +88,7 @@ impl EmbeddedDynamoDb {
         format!("http://{}", self.address)
     }
 
-    /// What it is spoken to with.
+    /// The access key that requests to it are signed with.
     pub fn access_key(&self) -> &SecretString {
         &self.access_key
     }

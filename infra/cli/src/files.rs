@@ -19,7 +19,7 @@ pub struct DevJson {
     pub url: String,
     /// A root key with all scopes.
     pub root_key: String,
-    /// What pages are given to find the installation.
+    /// The publishable key, by which pages find the installation.
     pub publishable_key: String,
     /// The deployment that the root key belongs to.
     pub deployment_id: String,
@@ -37,7 +37,7 @@ impl fmt::Debug for DevJson {
 
 const DEV_JSON: &str = "dev.json";
 
-/// What the run whose data is in this folder tells other programs, if that can be read.
+/// The `dev.json` of the run whose data is in this folder, if it can be read.
 pub(crate) fn read_dev_json(folder: &Path) -> Option<DevJson> {
     let text = fs::read(folder.join(DEV_JSON)).ok()?;
     serde_json::from_slice(&text).ok()
@@ -146,7 +146,7 @@ impl DataDir {
         read_functions_env(&self.path)
     }
 
-    /// What the last run wrote, if that can be read.
+    /// The `dev.json` of the last run, if it can be read.
     pub(crate) fn read_dev_json(&self) -> Option<DevJson> {
         read_dev_json(&self.path)
     }

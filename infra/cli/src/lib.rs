@@ -13,7 +13,8 @@ pub mod stack;
 mod template;
 
 use axum::Router;
-use keyward_http::{Route, Services};
+use keyward_http::Route;
+use keyward_runtime::Services;
 pub use template::table_shape;
 
 /// A function that has routes.

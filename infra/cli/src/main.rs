@@ -20,8 +20,8 @@ use keyward_core::id::RootKeyId;
 use keyward_core::pepper::{self, PepperRecord, RowCount};
 use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
-use keyward_http::log_filter;
 use keyward_pepper::forbid_core_dumps;
+use keyward_runtime::log_filter;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
@@ -75,7 +75,7 @@ enum Command {
 struct InitArgs {
     #[command(flatten)]
     stack: StackArg,
-    /// What people call the first deployment
+    /// The name of the first deployment
     #[arg(long, default_value = "Keyward")]
     name: String,
     /// How browsers carry its sessions
@@ -122,10 +122,10 @@ enum RootKeyCommand {
     Create {
         #[command(flatten)]
         stack: StackArg,
-        /// What people call it
+        /// The name of the root key
         #[arg(long)]
         name: String,
-        /// What it may do; several are separated by commas [default: all]
+        /// The scopes of the root key, separated by commas [default: all]
         #[arg(long, value_enum, value_delimiter = ',')]
         scopes: Vec<ScopeArg>,
     },

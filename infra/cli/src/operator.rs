@@ -10,8 +10,8 @@ use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::root_key::RootKey;
 use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
-use keyward_http::publishable_key;
 use keyward_pepper::PepperError;
+use keyward_runtime::publishable_key;
 use keyward_store::{Error, OpenError, OperatorAccess, Store};
 use secrecy::SecretString;
 
@@ -43,7 +43,7 @@ pub enum OperatorError {
 pub struct Initialised {
     /// Its first deployment.
     pub deployment: Arc<Deployment>,
-    /// What pages are given to find it.
+    /// The publishable key, by which pages find it.
     pub publishable_key: String,
     /// The first root key, if this made it: it is told here and nowhere again.
     pub root_key: Option<SecretString>,

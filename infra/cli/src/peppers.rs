@@ -21,7 +21,7 @@ use crate::set_up::{self, SetUpError};
 use crate::stack::{Stack, StackError};
 
 /// How often it is told how far a sweep is, where there is no terminal.
-const TOLD_EVERY: Duration = Duration::from_secs(30);
+const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Why a command about peppers failed: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +152,8 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn count(&self, units_per_second: NonZeroU32) -> Result<Vec<PepperRecord>, PeppersError> {
-        let told = Told::new(&self.operator, &self.table).await?;
-        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        let report = ProgressReport::new(&self.operator, &self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| report.show(progress) };
         Ok(self.table.count_pepper_rows(&self.operator, &sweep).await?)
     }
 
@@ -173,8 +173,8 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`]. What was done stays done, and another call goes on.
     pub async fn repepper(&self, units_per_second: NonZeroU32) -> Result<Repeppered, PeppersError> {
-        let told = Told::new(&self.operator, &self.table).await?;
-        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        let report = ProgressReport::new(&self.operator, &self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| report.show(progress) };
         let store = Store::open(self.table.clone(), self.provider.clone()).await?;
         Ok(store.repepper(&self.operator, &sweep).await?)
     }
@@ -188,27 +188,27 @@ impl Peppers {
         version: PepperVersion,
         units_per_second: NonZeroU32,
     ) -> Result<(), PeppersError> {
-        let told = Told::new(&self.operator, &self.table).await?;
-        let sweep = Sweep { units_per_second, progress: &|progress| told.tell(progress) };
+        let report = ProgressReport::new(&self.operator, &self.table).await?;
+        let sweep = Sweep { units_per_second, progress: &|progress| report.show(progress) };
         Ok(self.table.retire_pepper(&self.operator, version, &sweep).await?)
     }
 }
 
 /// Tells how far a sweep is: a bar on a terminal, else a line now and then.
-struct Told {
+struct ProgressReport {
     bar: Option<ProgressBar>,
     about: u64,
     last: Mutex<Instant>,
 }
 
-impl Told {
+impl ProgressReport {
     async fn new(operator: &OperatorAccess, table: &Table) -> Result<Self, Error> {
         let about = table.approximate_items(operator).await?;
         let bar = io::stderr().is_terminal().then(|| bar(about));
         Ok(Self { bar, about, last: Mutex::new(Instant::now()) })
     }
 
-    fn tell(&self, progress: Progress) {
+    fn show(&self, progress: Progress) {
         let line = match progress {
             Progress::Items(items) => format!("{items} of about {} items", self.about.max(items)),
             Progress::Waiting(until) => {
@@ -227,7 +227,7 @@ impl Told {
             (None, Progress::Waiting(_)) => eprintln!("{line}"),
             (None, Progress::Items(_)) => {
                 let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.elapsed() >= TOLD_EVERY {
+                if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
                     eprintln!("{line}");
                 }
@@ -236,7 +236,7 @@ impl Told {
     }
 }
 
-impl Drop for Told {
+impl Drop for ProgressReport {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

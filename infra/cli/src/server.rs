@@ -169,7 +169,7 @@ mod tests {
         address
     }
 
-    /// What is answered to this until the server ends the connection.
+    /// The bytes of the response to this, until the server ends the connection.
     async fn answer_to(address: SocketAddr, sent: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a table needs before functions can start on it: a pepper, a deployment and a root key.
+//! Setting up a table for functions to start on: a pepper, a deployment and a root key.
 
 use std::sync::Arc;
 

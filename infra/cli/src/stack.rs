@@ -61,7 +61,7 @@ impl Stack {
     /// # Errors
     /// [`StackError`].
     pub async fn find(name: &str) -> Result<Self, StackError> {
-        let config = keyward_http::sdk_config().load().await;
+        let config = keyward_runtime::sdk_config().load().await;
         let sent = Client::new(&config).describe_stacks().stack_name(name).send().await;
         let described = sent.map_err(|error| match error.code() {
             Some("ValidationError") => StackError::Missing(name.to_owned()),

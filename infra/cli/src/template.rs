@@ -1,4 +1,4 @@
-//! What `template.yaml` says, which describes it once for AWS and for this command: the table's shape, and the
+//! The parts of `template.yaml` that this command reads, so that they are described once: the table's shape, and the
 //! functions' permissions.
 
 use std::collections::{BTreeMap, HashMap};

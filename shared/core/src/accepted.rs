@@ -1,4 +1,4 @@
-//! Whose keys a guarded API is for.
+//! The apps whose keys a guarded API accepts.
 
 use crate::App;
 use crate::id::DeploymentId;

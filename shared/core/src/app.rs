@@ -22,7 +22,7 @@ pub struct App {
     pub app_slug: Slug,
     /// The SaaS's user that it belongs to.
     pub user_id: Option<OwnerId>,
-    /// What can be changed of it.
+    /// The settings, which can be changed.
     pub settings: AppSettings,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -34,7 +34,7 @@ pub struct App {
     pub revision: u64,
 }
 
-/// What callers choose of an app when they make it, and change later.
+/// The settings of an app, which callers choose when they make it and can change later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppSettings {
     /// The name that people call it.
@@ -53,7 +53,7 @@ pub struct AppSettings {
     pub route_permissions: Vec<RoutePermission>,
     /// The scheme that limits its keys.
     pub rate_limit_scheme_slug: Option<Slug>,
-    /// What becomes of a request whose rate limits cannot be counted, because the store fails.
+    /// The answer to a request whose rate limits cannot be counted, because the store fails.
     pub on_store_error: OnStoreError,
     /// The SaaS's organization that it belongs to.
     pub organization_id: Option<OwnerId>,
@@ -150,7 +150,7 @@ impl App {
     }
 }
 
-/// What becomes of a request whose rate limits cannot be counted.
+/// The answer to a request whose rate limits cannot be counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreError {
@@ -209,7 +209,7 @@ mod tests {
         };
         assert!(long(124).is_ok());
         let refused = long(126).unwrap_err();
-        assert_eq!(refused.to_string(), "the app's texts come to 2599 bytes together; 2560 are the most");
+        assert_eq!(refused.to_string(), "the app's texts total 2599 bytes; the limit is 2560");
         let app = long(124).unwrap();
         assert_eq!((app.created_at, app.updated_at, app.deleted_at, app.revision), (NOW, NOW, None, 1));
         let name = Name::parse("name", &"n".repeat(100)).unwrap();

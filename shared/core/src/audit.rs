@@ -89,7 +89,7 @@ impl TryFrom<String> for EventId {
     }
 }
 
-/// What happened.
+/// The kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Action {
     /// A key was presented and its request decided.
@@ -165,7 +165,7 @@ impl Outcome {
     }
 }
 
-/// What blocked a request, as the audit log and answers name it.
+/// The rule or the code that blocked a request, as the audit log and answers name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BlockedBy {
     /// A rate-limit rule, by its name, `<max>/<window>`.
@@ -174,7 +174,7 @@ pub enum BlockedBy {
     Code(ErrorCode),
     /// A ticket was asked for, and there is no such app.
     AppNotFound,
-    /// What only a later release knows.
+    /// A reason that only a later release knows.
     Other(String),
 }
 
@@ -280,17 +280,17 @@ fn visible(text: &str, longest: usize) -> String {
 pub struct Event {
     /// Its id, which says when it happened.
     pub id: EventId,
-    /// Whose it is.
+    /// Its deployment's id.
     pub deployment_id: DeploymentId,
     /// The app it concerns, if that exists.
     pub app: Option<AppNumber>,
     /// The app's slug, also when there is no such app.
     pub app_slug: Option<Slug>,
-    /// What happened.
+    /// The kind of event.
     pub action: Action,
     /// How it ended.
     pub outcome: Outcome,
-    /// What blocked it, if anything did.
+    /// The rule or the code that blocked it, if anything did.
     pub blocked_by: Option<BlockedBy>,
     /// The key it concerns.
     pub key_id: Option<KeyId>,

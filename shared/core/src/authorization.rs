@@ -2,7 +2,7 @@
 
 use crate::text::InvalidField;
 
-/// What the field `Authorization` holds.
+/// The credentials in the field `Authorization`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authorization<'a> {
     /// A token of the scheme `Bearer` (RFC 6750, 2.1).
@@ -38,7 +38,7 @@ pub fn sole<'a>(
     let text = str::from_utf8(value).ok().map(str::trim);
     text.filter(|text| text.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
         .map(Some)
-        .ok_or_else(|| InvalidField::new(name, "must hold visible ASCII characters only"))
+        .ok_or_else(|| InvalidField::new(name, "must contain visible ASCII characters only"))
 }
 
 /// The token of credentials of the scheme `Bearer`.
@@ -83,7 +83,7 @@ mod tests {
         for wrong in ["Bearer é", "Bearer a\tb", "Bearer a\u{7f}"] {
             assert_eq!(
                 parsed(&[wrong]),
-                Err("authorization must hold visible ASCII characters only".to_owned())
+                Err("authorization must contain visible ASCII characters only".to_owned())
             );
         }
         assert!(sole("x", [&[0xff][..]]).is_err());

@@ -60,7 +60,7 @@ impl Denial {
         }
     }
 
-    /// What blocked the request.
+    /// The rule or the code that blocked the request.
     pub fn blocked_by(&self) -> BlockedBy {
         match self {
             Self::PermissionDenied => self.code().into(),
@@ -69,12 +69,12 @@ impl Denial {
     }
 }
 
-/// What was decided of a request whose key works, before its rate limits.
+/// The verdict on a request whose key works, before its rate limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Whether the key has the permissions that the request needs.
     pub permitted: bool,
-    /// What the key may do in all, sorted.
+    /// All effective permissions of the key, sorted.
     pub permissions: Vec<Permission>,
 }
 

@@ -32,7 +32,7 @@ pub struct PublicKey {
 pub struct Deployment {
     /// Its id.
     pub id: DeploymentId,
-    /// What people call it.
+    /// Its name.
     pub name: Name,
     /// How browsers carry its sessions.
     pub mode: Mode,

@@ -16,7 +16,7 @@ macro_rules! error_codes {
             /// All of them, sorted by what programs read.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// What programs read.
+            /// The code as programs read it.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $code,)*
@@ -30,7 +30,7 @@ macro_rules! error_codes {
                 }
             }
 
-            /// What it says and, where that is not plain, what to do: a sentence or two in Markdown.
+            /// The meaning and, where that is not plain, the remedy: a sentence or two in Markdown.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($meaning),+).trim_ascii(),)*

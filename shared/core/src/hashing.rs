@@ -23,7 +23,7 @@ use crate::id::DeploymentId;
 use crate::token::{ApiKeyToken, Kind, Secret, Token};
 use crate::verified::MatchedSecret;
 
-/// What a tag over another tag begins with. It is in stored tags: it must never change.
+/// The label of a tag over another tag. It is in stored tags: it must never change.
 const TAG_LABEL: &[u8] = b"keyward/tag/1";
 
 /// Which pepper: 1 for the first.
@@ -80,12 +80,12 @@ impl Keyring {
         peppers: impl IntoIterator<Item = (PepperVersion, &'a [u8; 32])>,
     ) -> Option<Self> {
         let empty = Self { current, keys: BTreeMap::new(), compared: Arc::default() };
-        empty.turned(current, &[], peppers)
+        empty.rotated(current, &[], peppers)
     }
 
     /// The ring that comes after this one: with these peppers beside those of `kept` that this one holds, and of all of
     /// them `current` makes new tags. `None` without that one.
-    pub fn turned<'a>(
+    pub fn rotated<'a>(
         &self,
         current: PepperVersion,
         kept: &[PepperVersion],
@@ -232,7 +232,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// What is hashed of a tag that another goes over.
+/// The input of a tag that goes over this one.
 fn over(tag: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([TAG_LABEL, &[0], tag].concat())
 }
@@ -348,11 +348,11 @@ mod tests {
         let [one, two] = [PepperVersion(1), PepperVersion(2)];
         let first = ring(1, [1]);
         let tag = first.tag_token(deployment(1), &token).unwrap();
-        let both = first.turned(two, &[one], [(two, &[2; 32])]).unwrap();
+        let both = first.rotated(two, &[one], [(two, &[2; 32])]).unwrap();
         assert!(both.matches_token(deployment(1), &token, &tag).unwrap());
         assert_eq!(both.tag_token(deployment(1), &token).unwrap().version, two);
-        let second = both.turned(two, &[two], []).unwrap();
+        let second = both.rotated(two, &[two], []).unwrap();
         assert!(!second.holds(one) && second.holds(two));
-        assert!(second.turned(one, &[one, two], []).is_none(), "the current one is missing");
+        assert!(second.rotated(one, &[one, two], []).is_none(), "the current one is missing");
     }
 }

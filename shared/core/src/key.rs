@@ -17,27 +17,27 @@ use crate::token::ApiKeyToken;
 pub struct ApiKey {
     /// Its id; rotation keeps it.
     pub id: KeyId,
-    /// Whose it is.
+    /// Its deployment's id.
     pub deployment_id: DeploymentId,
     /// Its app's number.
     pub app: AppNumber,
     /// Its app's slug.
     pub app_slug: Slug,
-    /// What people call it.
+    /// Its name.
     pub name: Name,
-    /// What it begins with.
+    /// The prefix that it begins with.
     pub key_prefix: KeyPrefix,
-    /// What it ends with.
+    /// The last characters of it, which lists show.
     pub key_suffix: String,
-    /// What it may do.
+    /// Its own permissions.
     pub permissions: Vec<Permission>,
-    /// What the role of its owner in the organization lets it do beside that.
+    /// The permissions that its owner's role in the organization adds.
     pub org_role_permissions: Vec<Permission>,
-    /// What the role of its owner in the workspace lets it do beside that.
+    /// The permissions that its owner's role in the workspace adds.
     pub workspace_role_permissions: Vec<Permission>,
     /// The scheme that limits it, in place of the app's.
     pub rate_limit_scheme_slug: Option<Slug>,
-    /// What the SaaS attached to it.
+    /// The metadata that the SaaS attached to it.
     pub metadata: Metadata,
     /// Whom it belongs to, in the SaaS's own ids.
     pub owner: Owner,
@@ -336,7 +336,7 @@ mod tests {
         assert!(long(123).is_ok());
         let refused = long(126).unwrap_err();
         assert!(
-            refused.starts_with("the key's name, permissions, metadata and owner ids come to 2"),
+            refused.starts_with("the key's name, permissions, metadata and owner ids total 2"),
             "{refused}"
         );
     }

@@ -90,9 +90,8 @@ impl TryFrom<String> for Metadata {
 fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Result<(), InvalidField> {
     let json = value.get();
     let wrong = |problem: &str| InvalidField::new(path, problem);
-    let below = depth
-        .checked_sub(1)
-        .ok_or_else(|| wrong(&format!("must hold at most {DEEPEST} objects and lists in each other")));
+    let below =
+        depth.checked_sub(1).ok_or_else(|| wrong(&format!("must be nested at most {DEEPEST} levels deep")));
     match json.bytes().next() {
         Some(b'{') => {
             let below = below?;
@@ -267,11 +266,7 @@ mod tests {
         }
         let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(read(&deep(DEEPEST - 1)), Ok(deep(DEEPEST - 1)));
-        assert!(
-            read(&deep(DEEPEST))
-                .unwrap_err()
-                .ends_with("must hold at most 32 objects and lists in each other")
-        );
+        assert!(read(&deep(DEEPEST)).unwrap_err().ends_with("must be nested at most 32 levels deep"));
     }
 
     #[test]

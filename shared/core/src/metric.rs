@@ -1,9 +1,9 @@
-//! What an operator is to be told of, counted.
+//! Counts of events that an operator is to be told of.
 //!
 //! A log event with a field `metric` that names one of these counts it once. On Lambda such an event becomes a metric of
 //! CloudWatch; alarms on them are in `template.yaml`.
 
-/// What is counted beside the metrics that AWS keeps of its services.
+/// A metric beside those that AWS keeps of its services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// An audit event that the table refused, and that is in the log instead.

@@ -82,7 +82,7 @@ impl NormalPath {
     }
 }
 
-/// What some servers do to a path, and others do not.
+/// Steps that some servers take with a path, and others do not.
 type Step = fn(&str) -> String;
 
 /// Beside decoding.
@@ -111,7 +111,7 @@ fn add(texts: &mut Vec<String>, text: String) {
     }
 }
 
-/// What no two servers agree on.
+/// A path on which no two servers agree.
 fn check(path: &str) -> Result<(), &'static str> {
     if path.contains(char::is_control) {
         return Err("must not have control characters");
@@ -393,7 +393,7 @@ mod tests {
 
     const GUARDED: [&str; 6] = ["/admin/*", "/admin", "/*/admin", "/x/*/y", "/x/y/*", "*"];
 
-    /// What the readings of a target are held to. No request has white space around its target.
+    /// The model that the readings of a target are held to. No request has white space around its target.
     fn no_reader_escapes(target: &str) -> Result<(), TestCaseError> {
         let target = target.trim_ascii();
         let Ok(path) = read(target) else { return Ok(()) };

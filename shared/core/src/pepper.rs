@@ -59,7 +59,7 @@ impl PepperRecord {
         }
     }
 
-    /// What its provider unwraps; nothing of a retired one.
+    /// The wrapped pepper, which its provider unwraps; none of a retired one.
     pub fn wrapped(&self) -> Option<WrappedPepper> {
         Some(WrappedPepper {
             version: self.version,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::bounds::Bounds;
 use crate::text::InvalidField;
 
-/// What may stand before the `*` of a wildcard.
+/// The characters that may stand before the `*` of a wildcard.
 const SEPARATORS: [char; 3] = [':', '.', '/'];
 /// The word that joins permissions of which all are required.
 pub(crate) const AND: &str = "AND";
@@ -33,13 +33,14 @@ impl Permission {
     pub fn parse(field: &str, value: &str) -> Result<Self, InvalidField> {
         let text = value.trim();
         if text == AND || text == OR {
-            let problem = format!("must not hold '{text}', which joins permissions where they are required");
+            let problem =
+                format!("must not contain '{text}', which joins permissions where they are required");
             return Err(InvalidField::new(field, problem));
         }
         Self::stored(text).ok_or_else(|| {
             InvalidField::new(
                 field,
-                "must hold permissions of 1 to 128 letters, digits or '_.:/-', each '*' or ending in ':*', '.*' or '/*' if it is a wildcard",
+                "must contain permissions of 1 to 128 letters, digits or '_.:/-', each '*' or ending in ':*', '.*' or '/*' if it is a wildcard",
             )
         })
     }
@@ -87,7 +88,7 @@ impl TryFrom<String> for Permission {
     }
 }
 
-/// What remains of `granted` within the bounds of the app.
+/// The permissions of `granted` that lie within the bounds of the app.
 pub fn effective<'a>(
     granted: impl IntoIterator<Item = &'a Permission>,
     bounds: &'a Bounds<Permission>,

@@ -1,4 +1,4 @@
-//! What a request needs: an expression over permissions.
+//! The requirement of a request: an expression over permissions.
 //!
 //! ```text
 //! list       = any *( "," any )           ; all of them
@@ -43,7 +43,7 @@ impl Requirement {
     /// Says which entry is wrong, at which character, counted from 1, and what was expected there.
     pub fn parse_all<S: AsRef<str>>(field: &str, entries: &[S]) -> Result<Vec<Self>, InvalidField> {
         if entries.len() > WIDEST {
-            return Err(InvalidField::new(field, format!("must hold at most {WIDEST} expressions")));
+            return Err(InvalidField::new(field, format!("must have at most {WIDEST} entries")));
         }
         let entries = entries.iter().map(AsRef::as_ref).enumerate();
         let entries = entries.filter(|(_, entry)| !entry.trim().is_empty());
@@ -99,7 +99,7 @@ impl Expression {
     }
 }
 
-/// What stands in the way of parsing, and at which byte.
+/// A syntax error, and the byte that it is at.
 struct Unexpected {
     at: usize,
     expected: String,
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(refused, "required_permissions[1] is wrong at character 5: expected a permission or '('");
         assert_eq!(all(&["a"; WIDEST]).unwrap().len(), WIDEST);
         let refused = all(&["a"; WIDEST + 1]).unwrap_err().to_string();
-        assert_eq!(refused, "required_permissions must hold at most 64 expressions");
+        assert_eq!(refused, "required_permissions must have at most 64 entries");
         let kept = all(&["b OR c"]).unwrap().remove(0);
         assert_eq!((kept.as_str(), String::from(kept.clone())), ("b OR c", "b OR c".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! What an app asks for on its routes, whoever checks a request to them.
+//! The permissions that an app asks for on its routes, whoever checks a request to them.
 //!
 //! A route is a method and a pattern of paths. Of a request that several routes concern, the permissions of each must
 //! hold; of one that none concerns, they ask for nothing.
@@ -14,7 +14,7 @@ use crate::text::InvalidField;
 
 /// How many routes an app may list.
 const MOST: usize = 32;
-/// What stands for every method.
+/// The text that stands for every method.
 const ANY: &str = "*";
 
 /// The permissions that requests to a route need.
@@ -54,7 +54,7 @@ impl RoutePermission {
     /// permissions is none.
     pub fn parse_all(field: &str, routes: &[WrittenRoute]) -> Result<Vec<Self>, InvalidField> {
         if routes.len() > MOST {
-            return Err(InvalidField::new(field, format!("must hold at most {MOST} routes")));
+            return Err(InvalidField::new(field, format!("must have at most {MOST} entries")));
         }
         let routes = routes.iter().enumerate();
         routes.map(|(index, route)| Self::parse(&format!("{field}[{index}]"), route)).collect()
@@ -68,7 +68,7 @@ impl RoutePermission {
         let path = PathPattern::parse(&format!("{field}.path"), &route.path)?;
         let permissions_field = format!("{field}.permissions");
         if route.permissions.is_empty() {
-            return Err(InvalidField::new(&permissions_field, "must hold at least one permission"));
+            return Err(InvalidField::new(&permissions_field, "must have at least one entry"));
         }
         let permissions = route.permissions.iter().enumerate();
         let permissions = permissions
@@ -82,7 +82,7 @@ impl RoutePermission {
         self.method.is_none_or(|method| method.covers(target.method())) && target.path().may_be(&self.path)
     }
 
-    /// What it asks for: all of it must hold.
+    /// The requirements, all of which must hold.
     pub fn permissions(&self) -> &[Requirement] {
         &self.permissions
     }
@@ -151,14 +151,14 @@ mod tests {
         assert!(refused(&[written("*", "", &["a"])]).starts_with("route_permissions[0].path must"));
         assert_eq!(
             refused(&[written("*", "/a", &[])]),
-            "route_permissions[0].permissions must hold at least one permission"
+            "route_permissions[0].permissions must have at least one entry"
         );
         assert_eq!(
             refused(&[written("*", "/a", &["a", "b OR"])]),
             "route_permissions[0].permissions[1] is wrong at character 5: expected a permission or '('"
         );
         assert!(refused(&[written("*", "/a", &[" "])]).contains("permissions[0] is wrong at character"));
-        assert_eq!(refused(&vec![good.clone(); MOST + 1]), "route_permissions must hold at most 32 routes");
+        assert_eq!(refused(&vec![good.clone(); MOST + 1]), "route_permissions must have at most 32 entries");
         assert_eq!(RoutePermission::parse_all("routes", &vec![good; MOST]).unwrap().len(), MOST);
     }
 

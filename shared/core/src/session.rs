@@ -57,7 +57,7 @@ impl Capability {
     pub fn parse(field: &str, name: &str) -> Result<Self, InvalidField> {
         Self::ALL.into_iter().find(|capability| capability.as_str() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::as_str).join(", ");
-            InvalidField::new(field, format!("must hold only {names}"))
+            InvalidField::new(field, format!("must contain only {names}"))
         })
     }
 }
@@ -67,13 +67,13 @@ impl Capability {
 pub struct Ticket {
     /// Its id.
     pub id: TicketId,
-    /// Whose it is.
+    /// Its deployment's id.
     pub deployment_id: DeploymentId,
     /// The app that it leads to.
     pub app: AppNumber,
     /// On whose behalf it was issued.
     pub actor: Option<OwnerId>,
-    /// What the session may do.
+    /// The capabilities of its session.
     pub capabilities: Vec<Capability>,
     /// When it was issued.
     pub created_at: DateTime<Utc>,
@@ -88,13 +88,13 @@ pub struct Ticket {
 pub struct Session {
     /// Its id.
     pub id: SessionId,
-    /// Whose it is.
+    /// Its deployment's id.
     pub deployment_id: DeploymentId,
     /// The app whose keys it leads to.
     pub app: AppNumber,
     /// On whose behalf it acts.
     pub actor: Option<OwnerId>,
-    /// What it may do.
+    /// Its capabilities.
     pub capabilities: Vec<Capability>,
     /// When it began.
     pub created_at: DateTime<Utc>,

@@ -6,7 +6,7 @@ use crate::method::Method;
 use crate::path::{NormalPath, path_of};
 use crate::text::InvalidField;
 
-/// What a request asks for: its method and its path, without query and fragment.
+/// The target of a request: its method and its path, without query and fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     method: Method,

@@ -1,6 +1,6 @@
 //! The texts that callers choose: names, slugs, prefixes, owner ids and the like, each parsed once.
 //!
-//! What people read is held to what people can see, by the data of the Unicode Character Database
+//! Texts that people read are held to what people can see, by the data of the Unicode Character Database
 //! (<https://www.unicode.org/reports/tr44/>): at least one character that shows, and none that is a control, turns the
 //! direction of what follows, or is not assigned. A row that was written before that was so is read all the same, with
 //! U+FFFD in place of such characters.
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 pub struct InvalidField {
     /// The field, as the caller named it.
     pub field: String,
-    /// What is wrong, to be read after the field's name.
+    /// The problem, worded to follow the field's name.
     pub problem: String,
 }
 
@@ -29,8 +29,8 @@ impl InvalidField {
     }
 }
 
-/// What callers may write into one app or one key, in bytes, so that a strongly consistent read of either takes one unit of
-/// 4 KiB.
+/// The most that callers may write into one app or one key, in bytes, so that a strongly consistent read of either takes
+/// one unit of 4 KiB.
 pub const MOST_BYTES: usize = 2_560;
 
 /// Refuses texts that come to more than `most` bytes together. `field` names them to the caller.
@@ -47,7 +47,7 @@ pub fn check_total<'a>(
     if size <= most {
         return Ok(());
     }
-    Err(InvalidField::new(field, format!("come to {size} bytes together; {most} are the most")))
+    Err(InvalidField::new(field, format!("total {size} bytes; the limit is {most}")))
 }
 
 macro_rules! text {
@@ -126,7 +126,7 @@ text!(
     }
 );
 text!(
-    /// What an app's keys begin with: `[a-z][a-z0-9_]{0,31}`, not ending in `_`, and none of Keyward's own prefixes.
+    /// The prefix of an app's keys: `[a-z][a-z0-9_]{0,31}`, not ending in `_`, and none of Keyward's own prefixes.
     #[schema(pattern = "^[a-z]([a-z0-9_]{0,30}[a-z0-9])?$", example = "acme_live")]
     KeyPrefix, "key_prefix", |value| {
         let first = value.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
@@ -188,10 +188,10 @@ fn readable(text: &str, also: &[char]) -> Result<(), String> {
     if let Some(refused) = text.chars().find(|c| !is_readable(*c) && !also.contains(c)) {
         let code = u32::from(refused);
         return Err(format!(
-            "must not hold U+{code:04X}: control characters, line breaks, bidirectional controls and unassigned characters are refused"
+            "must not contain U+{code:04X}: control characters, line breaks, bidirectional controls and unassigned characters are refused"
         ));
     }
-    if text.chars().any(shows) { Ok(()) } else { Err("must hold a character that can be seen".into()) }
+    if text.chars().any(shows) { Ok(()) } else { Err("must contain a visible character".into()) }
 }
 
 /// The text with U+FFFD for each character that [`readable`] refuses, and alone where nothing shows.
@@ -353,7 +353,7 @@ mod tests {
             "\u{180E}",
         ] {
             let refused = Name::parse("name", blank).unwrap_err().to_string();
-            assert_eq!(refused, "name must hold a character that can be seen", "{blank:?}");
+            assert_eq!(refused, "name must contain a visible character", "{blank:?}");
             assert!(
                 Reason::parse("reason", blank).is_err() && Description::parse("description", blank).is_err()
             );
@@ -379,7 +379,7 @@ mod tests {
                 Reason::parse("f", name).unwrap_err(),
                 OwnerId::parse("f", name).unwrap_err(),
             ] {
-                assert!(refused.to_string().starts_with(&format!("f must not hold {code}:")), "{refused}");
+                assert!(refused.to_string().starts_with(&format!("f must not contain {code}:")), "{refused}");
             }
         }
         assert!(Description::parse("description", "one\r\n\ttwo").is_ok());

@@ -77,7 +77,7 @@ impl fmt::Debug for Secret {
 /// An API key as its holder has it.
 #[derive(Debug)]
 pub struct ApiKeyToken {
-    /// What the app's keys begin with.
+    /// The prefix of the app's keys.
     pub prefix: KeyPrefix,
     /// The app.
     pub app: AppNumber,
@@ -122,9 +122,9 @@ impl ApiKeyToken {
 pub trait Kind: fmt::Debug + Clone + Copy {
     /// The id in it.
     type Id: fmt::Debug + Clone + Copy + Into<i64>;
-    /// What the text begins with, before `_`.
+    /// The prefix of the text, before `_`.
     const PREFIX: &'static str;
-    /// What its tag is bound to.
+    /// The kind of credential, to which its tag is bound.
     const DOMAIN: Domain;
     /// Eleven base-62 digits of the id.
     fn id_text(id: Self::Id) -> String;
@@ -161,19 +161,19 @@ macro_rules! kind {
 }
 
 kind!(
-    /// What a SaaS backend authenticates with.
+    /// The credential that a SaaS backend authenticates with.
     RootKey,
     RootKeyId,
     ROOT_KEY_PREFIX
 );
 kind!(
-    /// What a backend hands to a browser, to be exchanged once.
+    /// The credential that a backend hands to a browser, to be exchanged once.
     Ticket,
     TicketId,
     TICKET_PREFIX
 );
 kind!(
-    /// What a browser holds after the exchange.
+    /// The credential that a browser holds after the exchange.
     Session,
     SessionId,
     SESSION_PREFIX

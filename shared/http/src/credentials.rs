@@ -10,7 +10,8 @@ use keyward_core::{ErrorCode, InvalidField};
 use keyward_store::{RootAccess, SessionAccess};
 
 use crate::frontend::Browser;
-use crate::{ApiError, Services, origin};
+use crate::{ApiError, origin};
+use keyward_runtime::Services;
 
 /// Where a root key is sent if `Authorization` holds something else, such as a signature of AWS (Signature Version 4).
 const ROOT_KEY: HeaderName = HeaderName::from_static("x-keyward-root-key");
@@ -71,7 +72,7 @@ pub fn invalid_root_key() -> ApiError {
     ApiError::new(ErrorCode::InvalidRootKey, "Authentication failed: the root key is not valid")
 }
 
-/// A browser that sent a valid session. Only on routes of the [`crate::frontend`] plane.
+/// A browser that sent a valid session. Only on routes of the frontend API.
 #[derive(Debug)]
 pub struct ActiveSession(pub SessionAccess);
 

@@ -16,11 +16,12 @@ use keyward_core::audit::EventId;
 use keyward_core::{Clock, Entropy, ErrorCode};
 use tracing::{Instrument, Span};
 
+use crate::ApiError;
+use crate::backend::render;
 use crate::body::receive;
 use crate::frontend::{allow_origin, expose};
 use crate::initiator::sole;
-use crate::plane::render;
-use crate::{ApiError, Services};
+use keyward_runtime::Services;
 
 /// The header of every answer that holds the request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,7 +42,7 @@ impl RequestId {
         extensions.get().copied()
     }
 
-    /// What the lines in the log that are about the request stand in.
+    /// The span of the request's lines in the log.
     pub fn span(self, aws_request_id: Option<&str>) -> Span {
         tracing::error_span!("request", request_id = %self.0, aws_request_id)
     }
@@ -51,7 +52,7 @@ impl RequestId {
 #[derive(Debug, Clone)]
 struct ErrorPages(Arc<str>);
 
-/// What the bodies of errors tell of the request that they answer.
+/// The context that an error's body is written in.
 #[derive(Debug, Clone, Default)]
 pub struct ErrorContext {
     /// The request's id.
@@ -117,7 +118,7 @@ async fn surround(
                 response.headers_mut().extend(decided.get(&name).map(|value| (name, value.clone())));
             }
         }
-        // The plane of browsers has decided by the session's deployment.
+        // The frontend API has decided by the session's deployment.
         let undecided = !response.headers().contains_key(header::VARY);
         if let Some((origin, deployment)) = origin.zip(deployment).filter(|_| undecided) {
             allow_origin(&services, response.headers_mut(), &origin, &deployment);

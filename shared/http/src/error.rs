@@ -1,8 +1,8 @@
 //! Errors as the callers of the API read them.
 //!
 //! Each has a stable `code` for programs, a sentence for people that says what to do, and possibly details that only
-//! the log gets to see. How it is written depends on the route's plane, so a response carries the error along and the
-//! plane renders it.
+//! the log gets to see. How it is written depends on the API that the route is part of, so a response carries the error
+//! along to where it is rendered.
 
 use std::collections::BTreeMap;
 
@@ -23,15 +23,15 @@ use crate::{ErrorContext, RequestId};
 pub struct ApiError {
     /// The HTTP status: 4xx or 5xx, or 308 of a path that another function has in another form.
     pub status: StatusCode,
-    /// What programs can rely on.
+    /// The code, which programs can rely on.
     pub code: ErrorCode,
-    /// What people read.
+    /// The sentence for people.
     pub message: String,
-    /// What it is about in the log, where that is not the request.
+    /// The id of the event that it is about, where that is not the request.
     pub request_id: Option<EventId>,
-    /// Whether a check was asked for: its errors have all the members of an answer too, on the backend plane.
+    /// Whether a check was asked for: its errors have all the members of an answer too, in the backend API.
     pub is_undecided: bool,
-    /// What failed in the store, which callers do not learn.
+    /// The failure of the store behind it, which callers do not learn.
     cause: Option<Box<Error>>,
 }
 

@@ -1,4 +1,4 @@
-//! The plane of browsers: sessions, CORS and the envelope.
+//! The frontend API, for browsers: sessions, CORS and the envelope.
 //!
 //! A session travels in the cookie `__Host-session` or, where the deployment is in staging mode, in the query parameter
 //! `__dev_session__` and back in the header `X-Development-Session`. The cookie is looked at first. Its prefix binds it to
@@ -31,9 +31,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::backend::{Payload, answer, error_of};
 use crate::initiator::{Initiator, sole};
-use crate::plane::{Payload, answer, error_of};
-use crate::{ApiError, ErrorContext, RequestId, Services, origin};
+use crate::{ApiError, ErrorContext, RequestId, origin};
+use keyward_runtime::Services;
 
 const COOKIE: &str = "__Host-session";
 const PARAMETER: &str = "__dev_session__";
@@ -41,7 +42,7 @@ const DEVELOPMENT_SESSION: HeaderName = HeaderName::from_static("x-development-s
 /// The id of the session that a page means to act by.
 const MEANT_SESSION: HeaderName = HeaderName::from_static("x-keyward-session");
 
-/// What is known of the browser that a request comes from.
+/// The browser that a request comes from.
 #[derive(Debug, Clone)]
 pub struct Browser {
     /// The deployment of its session or, without one, the installation's own.
@@ -67,7 +68,7 @@ struct Presented {
     in_cookie: bool,
 }
 
-/// Puts routes on the plane of browsers: values and errors as
+/// Makes routes part of the frontend API: values and errors as
 /// `{status, message, data, session, errors}`, with CORS headers and the session's transport.
 pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services> {
     routes.layer(from_fn_with_state(services, serve))
@@ -184,7 +185,7 @@ async fn admit(
         ));
     }
     let initiator = Initiator::of(&parts.headers);
-    let intent = services.require_intent(initiator, &browser.deployment);
+    let intent = require_intent(services, initiator, &browser.deployment);
     let changes = !matches!(parts.method, Method::GET | Method::HEAD);
     if changes && presented.is_some_and(|presented| presented.in_cookie) {
         intent.clone()?;
@@ -205,23 +206,25 @@ async fn admit(
     Ok(browser)
 }
 
-impl Services {
-    /// Requires that somebody who may use the deployment's sessions had a request sent on purpose: a script of an allowed
-    /// page, or a program that is no browser.
-    ///
-    /// # Errors
-    /// 403: another page did, or nobody.
-    pub fn require_intent(&self, initiator: Initiator<'_>, deployment: &Deployment) -> Result<(), ApiError> {
-        match initiator {
-            Initiator::Script(origin) if !allowed(self, deployment, origin) => Err(origin_not_allowed()),
-            Initiator::Script(_) | Initiator::OwnScript | Initiator::Program => Ok(()),
-            // Without cookies there is nothing that another page could use or replace.
-            Initiator::SilentBrowser if deployment.mode == Mode::Staging => Ok(()),
-            Initiator::SilentBrowser | Initiator::Other => Err(ApiError::new(
-                ErrorCode::ScriptRequired,
-                "Only a script of an allowed page can ask for this: no navigation, prefetch or embedded resource",
-            )),
-        }
+/// Requires that somebody who may use the deployment's sessions had a request sent on purpose: a script of an allowed page,
+/// or a program that is no browser.
+///
+/// # Errors
+/// 403: another page did, or nobody.
+pub fn require_intent(
+    services: &Services,
+    initiator: Initiator<'_>,
+    deployment: &Deployment,
+) -> Result<(), ApiError> {
+    match initiator {
+        Initiator::Script(origin) if !allowed(services, deployment, origin) => Err(origin_not_allowed()),
+        Initiator::Script(_) | Initiator::OwnScript | Initiator::Program => Ok(()),
+        // Without cookies there is nothing that another page could use or replace.
+        Initiator::SilentBrowser if deployment.mode == Mode::Staging => Ok(()),
+        Initiator::SilentBrowser | Initiator::Other => Err(ApiError::new(
+            ErrorCode::ScriptRequired,
+            "Only a script of an allowed page can ask for this: no navigation, prefetch or embedded resource",
+        )),
     }
 }
 
@@ -290,7 +293,7 @@ fn hand_over(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
     }
 }
 
-/// What surrounds every value and every error.
+/// The envelope of every value and every error.
 #[derive(Serialize)]
 struct Envelope<'a> {
     status: u16,

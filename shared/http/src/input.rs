@@ -34,7 +34,7 @@ impl From<Mismatch> for BodyError {
 pub(crate) struct Mismatch {
     /// Where it is, as `rules[0].unit`; empty for the whole.
     path: String,
-    /// What is wrong, to be read after the member's name.
+    /// The problem, worded to follow the member's name.
     problem: String,
 }
 

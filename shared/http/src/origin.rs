@@ -9,7 +9,7 @@ use keyward_core::ClientAddress;
 use keyward_core::audit::Origin;
 use lambda_http::request::RequestContext;
 
-use crate::TrustedProxies;
+use keyward_runtime::TrustedProxies;
 
 /// The origin of a request: the client, as far as trusted proxies tell, and what it asked for without the query, in which
 /// tickets and session tokens travel.

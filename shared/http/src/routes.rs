@@ -6,10 +6,11 @@
 
 use axum::Router;
 use axum::routing::MethodFilter;
+use keyward_runtime::Services;
 use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{RefOr, Schema};
 
-use crate::{Services, backend, frontend};
+use crate::{backend, frontend};
 
 /// For whom a route is, which decides how values and errors look on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// Puts routes on the plane that is for these callers.
+    /// Makes routes part of the API that is for these callers.
     pub fn serve(self, routes: Router<Services>, services: &Services) -> Router<Services> {
         match self {
             Self::Backend | Self::Public => backend(routes),
@@ -43,8 +44,8 @@ pub struct Route {
     pub path: String,
     /// The names of the groups that it is in.
     pub tags: Vec<&'static str>,
-    /// What it takes and answers. The extension `x-errors` has the codes of the errors that are its own, each alone or after
-    /// a status that it does not usually have.
+    /// Its parameters, body and responses. The extension `x-errors` has the codes of the errors that are its own, each
+    /// alone or after a status that it does not usually have.
     pub operation: Operation,
     /// The schemas that the operation refers to, by their names.
     pub schemas: Vec<(String, RefOr<Schema>)>,
@@ -77,7 +78,7 @@ pub fn filter(methods: &[HttpMethod]) -> MethodFilter {
 macro_rules! routes {
     ($($audience:ident { $($module:ident::{$($handler:ident),+ $(,)?}),+ $(,)? })+) => {
         /// The routes of this function.
-        pub fn routes(services: &$crate::Services) -> $crate::axum::Router<$crate::Services> {
+        pub fn routes(services: &$crate::keyward_runtime::Services) -> $crate::axum::Router<$crate::keyward_runtime::Services> {
             use $crate::utoipa::Path;
             let all = $crate::axum::Router::new();
             $(

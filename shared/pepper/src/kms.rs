@@ -14,7 +14,7 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::WrappedPepper;
 use zeroize::Zeroizing;
 
-use crate::{KeyProvider, PepperError, PlainPepper, in_time, plain};
+use crate::{KeyProvider, PepperError, PlainPepper, plain, with_timeouts};
 
 const NAME: &str = "aws-kms";
 
@@ -28,10 +28,10 @@ pub struct KmsKeyProvider {
 
 impl KmsKeyProvider {
     /// The key with this id, ARN or alias. `installation` is part of the encryption context. Its calls end as
-    /// [`in_time`] says.
+    /// [`with_timeouts`] says.
     pub fn new(config: &SdkConfig, key_id: &str, installation: &str) -> Self {
         Self {
-            client: Client::new(&in_time(config)),
+            client: Client::new(&with_timeouts(config)),
             key_id: key_id.to_owned(),
             installation: installation.to_owned(),
         }

@@ -4,10 +4,10 @@
 //! process unwraps each version once and never asks its provider again: when the provider fails, the start fails, and
 //! there is no way to go on without a pepper.
 
-mod in_time;
+mod core_dumps;
 mod kms;
 mod local;
-mod memory;
+mod timeouts;
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ use keyward_core::hashing::{Keyring, PepperVersion};
 use keyward_core::pepper::{self, PepperRecord, WrappedPepper};
 use secrecy::{ExposeSecret, SecretBox};
 
-pub use in_time::in_time;
+pub use core_dumps::forbid_core_dumps;
 pub use kms::{KeyFault, KmsKeyProvider};
 pub use local::LocalKeyProvider;
-pub use memory::forbid_core_dumps;
+pub use timeouts::with_timeouts;
 
 /// A pepper in the open: it cannot be printed, and is erased when it is dropped.
 pub type PlainPepper = SecretBox<[u8; 32]>;
@@ -81,7 +81,7 @@ pub async fn unlock(
     let plain = plain.iter().map(|(version, pepper)| (*version, pepper.expose_secret()));
     let kept: Vec<PepperVersion> = kept.iter().map(|pepper| pepper.version).collect();
     let ring = match held {
-        Some(held) => held.turned(current, &kept, plain),
+        Some(held) => held.rotated(current, &kept, plain),
         None => Keyring::new(current, plain),
     };
     ring.ok_or(PepperError::Missing)

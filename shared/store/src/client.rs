@@ -2,11 +2,11 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
-use keyward_pepper::in_time;
+use keyward_pepper::with_timeouts;
 
-/// A client whose calls end as [`in_time`] says: 1.8 s, unless the configuration has timeouts of its own.
+/// A client whose calls end as [`with_timeouts`] says: 1.8 s, unless the configuration has timeouts of its own.
 pub fn dynamodb_client(config: &SdkConfig) -> Client {
-    Client::new(&in_time(config))
+    Client::new(&with_timeouts(config))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::time::{Instant, Timeout, timeout_at};
 
 use crate::{Error, Store};
 
-/// What DynamoDB is given where its client does not say.
+/// The time that DynamoDB is given where its client does not say.
 const DEFAULT: Duration = Duration::from_secs(2);
 
 /// The instant by which a request has all that it needs of the store, or fails.
@@ -31,7 +31,7 @@ impl Deadline {
         Self(now + self.0.saturating_duration_since(now) * 3 / 4)
     }
 
-    /// What a call gives, or an error when it is too late.
+    /// The result of a call, or an error when it is too late.
     ///
     /// # Errors
     /// Those of the call, and [`Error::Unavailable`] when it is too late.
@@ -40,8 +40,8 @@ impl Deadline {
         in_time.unwrap_or_else(|_| Err(Error::unavailable("the store took too long")))
     }
 
-    /// What a call gives, or an error when it is too late.
-    pub(crate) fn in_time<F: Future>(self, call: F) -> Timeout<F> {
+    /// The result of a call, or an error when it is too late.
+    pub(crate) fn limit<F: Future>(self, call: F) -> Timeout<F> {
         timeout_at(self.0, call)
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in the data layer. What callers are told of it is said where they are answered.
+//! Errors of the data layer. The sentences for callers are where they are answered.
 
 use std::any::type_name;
 use std::fmt;
@@ -86,7 +86,7 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What a valid credential does not extend to.
+/// The right that a valid credential lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     /// The root key lacks this scope.
@@ -143,7 +143,7 @@ pub enum Conflict {
     },
 }
 
-/// What failed, for whoever mends it.
+/// A failure, for whoever mends it.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// The call that failed, such as `GetItem`; none where it was no call.
@@ -152,7 +152,7 @@ pub struct Failure {
     pub partition: Option<String>,
     /// The place in the code.
     pub place: &'static Location<'static>,
-    /// What happened.
+    /// The problem, with its causes.
     pub detail: String,
 }
 
@@ -199,7 +199,7 @@ impl Error {
         Self::Unavailable(Failure::new(detail))
     }
 
-    /// What failed, if it was not the request that was wrong.
+    /// The failure behind it, if it was not the request that was wrong.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Unavailable(failure) | Self::KeyUnavailable(failure) | Self::Internal(failure) => {
@@ -229,7 +229,7 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::KeyUnavailable(_))
     }
 
-    /// What an operator is told of it by; nothing where the request was wrong.
+    /// The metric that counts it; none where the request was wrong.
     pub fn metric(&self) -> Option<Metric> {
         match self {
             Self::Unavailable(_) => Some(Metric::StoreFailures),

@@ -1,4 +1,4 @@
-//! What is wrong with a table, said to whoever operates it. No function calls this: `keyward doctor` does.
+//! Faults of a table, for whoever operates it. No function calls this: `keyward doctor` does.
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{PointInTimeRecoveryStatus, TableStatus};
@@ -21,7 +21,7 @@ pub enum TableFault {
         "the table {0} does not have the keys of Keyward's: name one that was restored from Keyward's in the parameter RestoredTable"
     )]
     Keys(String),
-    /// What has expired stays for ever.
+    /// Expired items stay for ever.
     #[error(
         "items of the table {0} do not expire: turn it on with 'aws dynamodb update-time-to-live --table-name {0} --time-to-live-specification Enabled=true,AttributeName={1}'"
     )]

@@ -361,7 +361,7 @@ fn by_key(items: impl IntoIterator<Item = Item>) -> impl Iterator<Item = (Key, I
     items.into_iter().filter_map(|item| Some((key_of(&item)?, item)))
 }
 
-/// What came of reading many items: each may have failed alone.
+/// The results of reading many items: each may have failed alone.
 #[derive(Default)]
 pub(crate) struct Reads {
     found: HashMap<Key, Item>,

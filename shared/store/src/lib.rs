@@ -20,8 +20,8 @@ mod inspect;
 mod item;
 mod keys;
 mod limits;
-mod memory;
 mod peppers;
+mod recent;
 mod record;
 mod root_keys;
 mod schemes;
@@ -53,8 +53,8 @@ pub use tickets::{Exchange, NewTicket, RecognisedTicket};
 use deployments::ReadDeployment;
 use item::Key;
 use limits::FullCounters;
-use memory::Memory;
 use peppers::{Background, Peppers};
+use recent::Recent;
 
 /// The table together with the peppers: all that is needed to issue and to recognise credentials.
 #[derive(Debug, Clone)]
@@ -63,13 +63,13 @@ pub struct Store {
     peppers: Peppers,
     background: Background,
     /// Where the rules of keys with a scheme of their own were last found.
-    schemes_of_keys: Memory<u64, Key>,
-    /// What the tokens of those keys are told apart by.
+    schemes_of_keys: Recent<u64, Key>,
+    /// The hasher that tells the tokens of those keys apart.
     fingerprints: RandomState,
     /// Where the rules of the other keys of an app were last found.
-    schemes_of_apps: Memory<AppNumber, Key>,
+    schemes_of_apps: Recent<AppNumber, Key>,
     full_counters: FullCounters,
-    deployments: Memory<DeploymentId, ReadDeployment>,
+    deployments: Recent<DeploymentId, ReadDeployment>,
 }
 
 impl Store {
@@ -82,11 +82,11 @@ impl Store {
             peppers: Peppers::load(table.clone(), provider).await?,
             table,
             background: Background::default(),
-            schemes_of_keys: Memory::default(),
+            schemes_of_keys: Recent::default(),
             fingerprints: RandomState::new(),
-            schemes_of_apps: Memory::default(),
+            schemes_of_apps: Recent::default(),
             full_counters: limits::full_counters(),
-            deployments: Memory::default(),
+            deployments: Recent::default(),
         })
     }
 
@@ -105,7 +105,7 @@ impl Store {
         self.table.clock()
     }
 
-    /// What ids and secrets are drawn from.
+    /// The source of random bytes that ids and secrets are drawn from.
     pub fn entropy(&self) -> &Entropy {
         self.table.entropy()
     }

@@ -198,7 +198,7 @@ impl Store {
     }
 }
 
-/// What may use a scheme.
+/// A user of a scheme.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum User {
     App,

@@ -154,7 +154,7 @@ impl TableShape {
         &self.ttl.attribute
     }
 
-    /// What its stream holds.
+    /// The images that its stream holds.
     pub(crate) fn stream(&self) -> &str {
         &self.stream.view_type
     }

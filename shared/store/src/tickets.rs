@@ -26,7 +26,7 @@ pub struct NewTicket {
     pub app_slug: Slug,
     /// On whose behalf.
     pub actor: Option<OwnerId>,
-    /// What the session may do.
+    /// The capabilities of the session.
     pub capabilities: Vec<Capability>,
     /// How long it can be exchanged.
     pub lifetime: TimeDelta,
@@ -48,7 +48,7 @@ impl RecognisedTicket {
     }
 }
 
-/// What an exchange led to.
+/// The result of an exchange.
 #[derive(Debug)]
 pub struct Exchange {
     /// The session.
@@ -59,7 +59,7 @@ pub struct Exchange {
     pub app: App,
     /// The rules that limit the app's keys.
     pub rules: Option<Rules>,
-    /// What the browser is to hold; `None` where it holds it already, having won this exchange before.
+    /// The session's token for the browser; `None` where it holds it already, having won this exchange before.
     pub token: Option<Token<token::Session>>,
 }
 

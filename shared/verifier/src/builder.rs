@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use keyward_audit::Recorder;
 use keyward_pepper::{KeyProvider, KmsKeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{Error, OpenError, Store, Table, dynamodb_client, system_clock, system_entropy};
+use keyward_runtime::{Assembly, AssemblyError};
+use keyward_store::{Error, Table, dynamodb_client, system_clock, system_entropy};
 
 use crate::Verifier;
 
@@ -20,7 +20,7 @@ pub struct Builder {
     key: Option<Key>,
 }
 
-/// What wraps the peppers.
+/// The key that wraps the peppers.
 #[derive(Debug, Clone)]
 enum Key {
     Kms(String),
@@ -96,15 +96,14 @@ impl Builder {
             },
         };
         let table = Table::new(dynamodb_client(&self.config), &name, system_clock(), system_entropy());
-        let store = Store::open(table, provider).await.map_err(|error| match error {
-            OpenError::Store(error) => BuildError::Table(name.clone(), error),
-            OpenError::Pepper(PepperError::Missing) => BuildError::Empty(name.clone()),
-            OpenError::Pepper(error) => BuildError::Peppers(installation, error),
-        })?;
-        let public = match store.table().public_access().await {
-            Ok(public) => public.ok_or(BuildError::Empty(name))?,
-            Err(error) => return Err(BuildError::Table(name, error)),
-        };
-        Ok(Verifier::new(store.clone(), Recorder::start(store), public.deployment_id()))
+        let Assembly { store, public, recorder } =
+            Assembly::open(table, provider).await.map_err(|error| match error {
+                AssemblyError::Store(error) => BuildError::Table(name, error),
+                AssemblyError::NoDeployment | AssemblyError::Pepper(PepperError::Missing) => {
+                    BuildError::Empty(name)
+                }
+                AssemblyError::Pepper(error) => BuildError::Peppers(installation, error),
+            })?;
+        Ok(Verifier::new(store, recorder, public.deployment_id()))
     }
 }

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use keyward_core::InvalidField;
 use keyward_core::authorization::{Authorization, bearer, sole};
 
-/// What a request with these headers presents as its key: in `Authorization: Bearer` (RFC 6750, 2.1) or, where there are
+/// The key that a request with these headers presents: in `Authorization: Bearer` (RFC 6750, 2.1) or, where there are
 /// no credentials of that scheme, in `x-api-key`.
 ///
 /// # Errors
@@ -17,7 +17,7 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<&str>, InvalidField> {
     }
 }
 
-/// What a request with these headers presents in the one of this name, with or without the scheme `Bearer`.
+/// The key that a request presents in the header of this name, with or without the scheme `Bearer`.
 ///
 /// # Errors
 /// As [`presented`].

@@ -1,4 +1,4 @@
-//! What was decided of a request, and what a service behind the check is told of it.
+//! The decision on a request, and the headers that tell a service behind the check of it.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 /// The member of a key's metadata from which clients take what kind of principal it is.
 pub const PRINCIPAL_TYPE: &str = "principal_type";
 
-/// What was decided for a key that works.
+/// The decision for a key that works.
 #[derive(Debug, Clone)]
 pub struct Decision {
     /// The id of the decision, which is that of its event in the audit log.
@@ -122,8 +122,8 @@ impl Decision {
     }
 }
 
-/// What is percent-encoded in the header of a name, beside all that is not ASCII. White space around names is dropped, so none
-/// of it is at an end of the header, where it would be lost.
+/// The characters that are percent-encoded in the header of a name, beside all that is not ASCII. White space around
+/// names is dropped, so none of it is at an end of the header, where it would be lost.
 const NAME: &AsciiSet = &CONTROLS.add(b'%');
 /// … in the header of an id.
 const ID: &AsciiSet = &NAME.add(b' ');

@@ -120,13 +120,13 @@ const AT_ONCE: usize = 16;
 
 /// A request that came with an API key.
 pub struct Check<'a> {
-    /// What was presented as the key.
+    /// The text that was presented as the key.
     pub presented: &'a str,
     /// Of which apps keys are accepted.
     pub accepted: &'a Accepted,
-    /// What it asks for.
+    /// The target that it asks for.
     pub target: &'a Target,
-    /// What it needs: all of it must hold.
+    /// The requirements, all of which must hold.
     pub required_permissions: &'a [Requirement],
     /// The client's address, if it is known.
     pub client_ip: Option<ClientAddress>,

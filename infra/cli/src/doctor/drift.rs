@@ -1,4 +1,4 @@
-//! What was changed beside CloudFormation: parameters of functions, roles, anything that the template sets.
+//! Changes that were made beside CloudFormation: parameters of functions, roles, anything that the template sets.
 //!
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-stack-drift.html>
 

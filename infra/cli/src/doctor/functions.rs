@@ -17,7 +17,7 @@ const HEALTH: &str = "/health";
 pub(super) struct Reached<'a> {
     pub(super) url: &'a str,
     pub(super) root_key: Option<&'a str>,
-    /// What to do if nothing answers there.
+    /// The remedy if nothing answers there.
     pub(super) fix: String,
     pub(super) log: Log<'a>,
     /// Whether it has the sample route.
@@ -44,7 +44,7 @@ struct Probe {
     method: Method,
     path: &'static str,
     body: Option<&'static str>,
-    /// What is answered to a root key, and without one.
+    /// The codes of the responses to a root key, and without one.
     answers: [&'static [u16]; 2],
 }
 
@@ -75,7 +75,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     probes().into_iter().map(|probe| probe.function)
 }
 
-/// What came of a request to each function, or that there is no Keyward where it should be reached.
+/// The findings of a request to each function, or that there is no Keyward where it should be reached.
 pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<String, String>)> {
     let http = match Client::builder().timeout(PATIENCE).build() {
         Ok(http) => http,

@@ -17,10 +17,10 @@ use crate::files;
 use crate::stack::{Stack, StackError};
 use crate::template;
 
-/// What was looked at, and what was found.
+/// A finding about one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at: `table`, `key`, the name of a function.
+    /// The thing that was looked at: `table`, `key`, the name of a function.
     pub subject: &'static str,
     /// How it is, if it is well, or what is wrong and how to mend it.
     pub outcome: Result<String, String>,

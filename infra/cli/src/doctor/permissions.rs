@@ -77,7 +77,7 @@ impl Simulator<'_> {
         Ok(faults)
     }
 
-    /// What a statement should permit and IAM does not.
+    /// Permissions that a statement should give and IAM does not.
     async fn lacking(
         &self,
         role: &Role,
@@ -146,7 +146,7 @@ impl Simulator<'_> {
         Ok(results.map(|result| (result.eval_action_name, result.eval_decision)).collect())
     }
 
-    /// What a condition of the template stands for in this stack.
+    /// The value of a template's condition in this stack.
     fn with_name(&self, condition: &Condition) -> Condition {
         let named = condition.values.iter().map(|value| match value.as_str() {
             "AWS::StackName" => self.stack.name.clone(),

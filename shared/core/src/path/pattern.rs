@@ -25,7 +25,7 @@ impl PathPattern {
         if !printable || text.chars().count() > 128 || text.contains(['?', '#']) {
             return Err(InvalidField::new(
                 field,
-                "must hold paths of 1 to 128 printable characters without white space, '?' and '#', in which '*' stands for any text",
+                "must contain paths of 1 to 128 printable characters without white space, '?' and '#', in which '*' stands for any text",
             ));
         }
         let path = with_slashes(&decoded(path_of(text).unwrap_or(text)));

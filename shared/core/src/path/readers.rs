@@ -5,7 +5,7 @@ use url::Url;
 
 /// A reader, and whether it decodes what it tells.
 pub(super) struct Reader {
-    /// What it is a model of.
+    /// The server that it is a model of.
     pub(super) name: &'static str,
     /// The path that it reads in a target.
     pub(super) read: fn(&str) -> Option<String>,

@@ -1,4 +1,4 @@
-//! What the counts of a rule say about the next request.
+//! The state of a rule, reckoned from its counts.
 
 use std::collections::HashMap;
 
@@ -17,9 +17,9 @@ pub struct Counts {
     pub by_window: HashMap<i64, i64>,
 }
 
-/// What a rule says about a request.
+/// The state of a rule as a request finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct RuleState {
     /// How many more requests may pass; none where it is 0.
     pub remaining: i64,
     /// When there will be more.
@@ -41,13 +41,13 @@ impl Counts {
     }
 
     /// How a rule that lets `max` requests through in this window stands at `now`.
-    pub fn standing(&self, window: Window, max: i64, now: DateTime<Utc>) -> Standing {
+    pub fn rule_state(&self, window: Window, max: i64, now: DateTime<Utc>) -> RuleState {
         let current = window.number(self.instant(now));
         let count = |number: i64| self.by_window.get(&number).copied().unwrap_or(0);
         let last = current + window.further();
         let below = if count(current) >= max { max } else { count(current) };
         let more = (current..=last).find(|number| count(*number) < below).unwrap_or(last + 1);
-        Standing { remaining: (max - count(current)).max(0), more_at: window.start(more) }
+        RuleState { remaining: (max - count(current)).max(0), more_at: window.start(more) }
     }
 }
 
@@ -75,22 +75,26 @@ mod tests {
     fn what_is_full_says_when_it_will_not_be() {
         let mut counts = Counts::default();
         assert_eq!(
-            counts.standing(WINDOW, 2, at(10_050)),
-            Standing { remaining: 2, more_at: at(11_100) },
+            counts.rule_state(WINDOW, 2, at(10_050)),
+            RuleState { remaining: 2, more_at: at(11_100) },
             "nothing leaves, but what comes now would"
         );
         count(&mut counts, 10_050);
         count(&mut counts, 10_450);
         assert_eq!(
-            counts.standing(WINDOW, 2, at(10_950)),
-            Standing { remaining: 0, more_at: at(11_100) },
+            counts.rule_state(WINDOW, 2, at(10_950)),
+            RuleState { remaining: 0, more_at: at(11_100) },
             "the first leaves the window, and at most a sub-window later the counts"
         );
-        assert_eq!(counts.standing(WINDOW, 2, at(11_099)).remaining, 0);
-        assert_eq!(counts.standing(WINDOW, 2, at(11_100)).remaining, 1);
-        assert_eq!(counts.standing(WINDOW, 2, at(11_500)).remaining, 2);
-        assert_eq!(counts.standing(WINDOW, 1, at(10_950)).more_at, at(11_500), "a lower limit holds at once");
-        assert_eq!(counts.standing(WINDOW, 5, at(10_950)).remaining, 3);
+        assert_eq!(counts.rule_state(WINDOW, 2, at(11_099)).remaining, 0);
+        assert_eq!(counts.rule_state(WINDOW, 2, at(11_100)).remaining, 1);
+        assert_eq!(counts.rule_state(WINDOW, 2, at(11_500)).remaining, 2);
+        assert_eq!(
+            counts.rule_state(WINDOW, 1, at(10_950)).more_at,
+            at(11_500),
+            "a lower limit holds at once"
+        );
+        assert_eq!(counts.rule_state(WINDOW, 5, at(10_950)).remaining, 3);
     }
 
     #[test]
@@ -98,7 +102,7 @@ mod tests {
         let mut counts = Counts::default();
         count(&mut counts, 10_500);
         assert_eq!(counts.instant(at(9_900)), at(10_500));
-        assert_eq!(counts.standing(WINDOW, 1, at(9_400)).remaining, 0);
+        assert_eq!(counts.rule_state(WINDOW, 1, at(9_400)).remaining, 0);
         assert_eq!(counts.instant(at(10_700)), at(10_700));
     }
 
@@ -119,7 +123,7 @@ mod tests {
     fn a_calendar_day_is_full_until_midnight() {
         let (window, noon) = (Window::new(WindowKind::Sliding, Unit::CalendarDay, 1), at(86_400_000 / 2));
         let counts = Counts { latest: None, by_window: HashMap::from([(0, 3)]) };
-        assert_eq!(counts.standing(window, 3, noon), Standing { remaining: 0, more_at: at(86_400_000) });
-        assert_eq!(counts.standing(window, 3, at(86_400_000)).remaining, 3);
+        assert_eq!(counts.rule_state(window, 3, noon), RuleState { remaining: 0, more_at: at(86_400_000) });
+        assert_eq!(counts.rule_state(window, 3, at(86_400_000)).remaining, 3);
     }
 }

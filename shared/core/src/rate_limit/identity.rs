@@ -1,4 +1,4 @@
-//! What makes two rules the same, so that they share their counts.
+//! The identity of a rule: rules that are the same share their counts.
 //!
 //! Counts are stored under an id that is derived from the rule's window, mode and endpoints, in the encoding that
 //! [`canonical`] describes. Neither the encoding nor the derivation may change: all limits would begin anew.

@@ -10,7 +10,7 @@ mod window;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use counter::{Counts, Standing};
+pub use counter::{Counts, RuleState};
 pub use endpoint::Endpoint;
 pub use scheme::{NewScheme, Scheme, SchemeChanges};
 pub use window::{LONGEST_WINDOW, Window, seconds_until};
@@ -83,7 +83,7 @@ impl WindowKind {
     }
 }
 
-/// Whose requests a rule counts together.
+/// The requests that a rule counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = RateLimitMode)]
@@ -114,7 +114,7 @@ pub struct Rule {
     /// How its windows follow each other. It makes no difference to calendar units, whose windows are fixed.
     #[serde(default, skip_serializing_if = "WindowKind::is_default")]
     pub window: WindowKind,
-    /// Whose requests count together; one key's where it is not given.
+    /// The requests that count together; one key's where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Which requests it holds for: paths, in which `*` stands for any text, each after a method if it is for that alone
@@ -151,7 +151,7 @@ impl Limit {
         }
         let written = rule.endpoints.as_deref().unwrap_or_default();
         if written.len() > MOST_ENDPOINTS {
-            return Err(("endpoints".into(), format!("must hold at most {MOST_ENDPOINTS} endpoints")));
+            return Err(("endpoints".into(), format!("must have at most {MOST_ENDPOINTS} entries")));
         }
         let mut endpoints = Vec::with_capacity(written.len());
         for (index, text) in written.iter().enumerate() {
@@ -166,14 +166,14 @@ impl Limit {
         &self.rule
     }
 
-    /// What its counts are stored under: 3 base-62 digits, other ones than those of the scheme's other rules. Rules that
-    /// differ in no more than `max_requests`, `priority` and the spelling and order of their endpoints share their counts, so
-    /// that a limit can be raised and lowered without starting anew.
+    /// The name that its counts are stored under: 3 base-62 digits, other ones than those of the scheme's other rules.
+    /// Rules that differ in no more than `max_requests`, `priority` and the spelling and order of their endpoints share
+    /// their counts, so that a limit can be raised and lowered without starting anew.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whose requests it counts together.
+    /// The requests that it counts together.
     pub fn mode(&self) -> Mode {
         self.rule.mode.unwrap_or(Mode::PerKey)
     }
@@ -245,7 +245,7 @@ pub struct Blocked {
     pub retry_after: u32,
 }
 
-/// What the rules that hold for a request made of it.
+/// The outcome of the rules that hold for a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
     /// How each rule stands, in the order of their priority.
@@ -287,7 +287,7 @@ impl TryFrom<Vec<Rule>> for Rules {
             return Err(InvalidField::new("rules", "must include at least one rule"));
         }
         if rules.len() > MOST_RULES {
-            return Err(InvalidField::new("rules", format!("must hold at most {MOST_RULES} rules")));
+            return Err(InvalidField::new("rules", format!("must have at most {MOST_RULES} entries")));
         }
         let mut limits: Vec<Limit> = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
@@ -386,13 +386,13 @@ mod tests {
             rules(&format!(r#"[{{"unit":"day","duration":1,"max_requests":1,"endpoints":[{endpoints}]}}]"#))
         };
         assert!(endpoints(20).is_ok());
-        assert_eq!(endpoints(21).unwrap_err(), "rules[0].endpoints must hold at most 20 endpoints");
+        assert_eq!(endpoints(21).unwrap_err(), "rules[0].endpoints must have at most 20 entries");
         let of_seconds = |count: usize| {
             let rule = |n: usize| format!(r#"{{"unit":"second","duration":{n},"max_requests":1}}"#);
             rules(&format!("[{}]", (1..=count).map(rule).collect::<Vec<_>>().join(",")))
         };
         assert!(of_seconds(20).is_ok());
-        assert_eq!(of_seconds(21).unwrap_err(), "rules must hold at most 20 rules");
+        assert_eq!(of_seconds(21).unwrap_err(), "rules must have at most 20 entries");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use super::Rules;
 use crate::id::{DeploymentId, SchemeId};
 use crate::text::{Description, InvalidField, Name, Slug, check_total};
 
-/// What callers may write into one scheme beside the numbers of its rules, in bytes, so that a strongly consistent read of it
-/// takes one unit.
+/// The most that callers may write into one scheme beside the numbers of its rules, in bytes, so that a strongly
+/// consistent read of it takes one unit.
 const MOST_BYTES: usize = 1_536;
 
 /// A rate-limit scheme.
@@ -15,13 +15,13 @@ const MOST_BYTES: usize = 1_536;
 pub struct Scheme {
     /// Its id.
     pub id: SchemeId,
-    /// Whose it is.
+    /// Its deployment's id.
     pub deployment_id: DeploymentId,
-    /// What callers address it by; unique in the deployment.
+    /// Its slug, unique in the deployment.
     pub slug: Slug,
-    /// What people call it.
+    /// Its name.
     pub name: Name,
-    /// What it is for.
+    /// Its description.
     pub description: Option<Description>,
     /// Its rules.
     pub rules: Rules,
@@ -51,7 +51,7 @@ pub struct NewScheme {
     pub rules: Rules,
 }
 
-/// What is to change of a scheme; `None` leaves a member as it is.
+/// Changes of a scheme; `None` leaves a member as it is.
 #[derive(Debug, Clone, Default)]
 pub struct SchemeChanges {
     /// See [`Scheme::name`].
@@ -175,8 +175,7 @@ mod tests {
         };
         assert!(endpoints(97).is_ok());
         let refused = endpoints(101).unwrap_err();
-        let wanted =
-            "the scheme's name, description and endpoints come to 1582 bytes together; 1536 are the most";
+        let wanted = "the scheme's name, description and endpoints total 1582 bytes; the limit is 1536";
         assert_eq!(refused, wanted);
     }
 }

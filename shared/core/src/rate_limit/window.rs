@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the module promises of the length that a window covers.
+        /// The promise of this module about the length that a window covers.
         #[test]
         fn a_window_covers_its_length_and_at_most_a_sub_window_more(ms in 1_i64..100_000, at_ms in 0_i64..10_000_000_000_000) {
             let window = Window::Sliding { ms };

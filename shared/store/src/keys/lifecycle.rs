@@ -1,4 +1,4 @@
-//! What becomes of a key: it is made, given other secrets, used and revoked.
+//! The life of a key: it is made, given other secrets, used and revoked.
 
 use keyward_core::audit::{Action, Event};
 use keyward_core::id::KeyId;

@@ -1,8 +1,8 @@
-//! What a check reads. First, in one batch: the key that a token names, its app, and the root key of whoever asks. Nothing
-//! of the key is told before its secret was compared, and until then everything that is read and computed depends on the
-//! id and the app's number in the token alone, not on what there is of them. The rules that limit a key come after that,
-//! and only if they decide; they are in the first batch too where this process has recognised the same token, or another
-//! one of the same app, before.
+//! The reads of a check. First, in one batch: the key that a token names, its app, and the root key of whoever asks.
+//! Nothing of the key is told before its secret was compared, and until then everything that is read and computed depends
+//! on the id and the app's number in the token alone, not on what there is of them. The rules that limit a key come after
+//! that, and only if they decide; they are in the first batch too where this process has recognised the same token, or
+//! another one of the same app, before.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::{Deadline, Error, Store, apps, root_keys, schemes};
 /// How often a key is read again whose scheme is gone, before that is no change at the same time.
 const READS: u32 = 4;
 
-/// What was read for several tokens, and for whom.
+/// The rows of several tokens, and who asked for them.
 #[derive(Debug)]
 pub struct Found {
     /// The deployment of the root key of whoever asks.
@@ -34,7 +34,7 @@ pub struct Found {
     pub candidates: Vec<Candidate>,
 }
 
-/// What was read for a token whose secret was not compared yet. Nothing of it is told but by [`Store::verify`].
+/// The rows of a token whose secret was not compared yet. Nothing of them is told but by [`Store::verify`].
 pub struct Candidate {
     token: ApiKeyToken,
     row: Result<Option<Row>, Error>,
@@ -262,7 +262,7 @@ impl Store {
         }
     }
 
-    /// What a token is remembered by: with another secret nothing is, so that what is read tells nothing of a key.
+    /// The hash that a token is remembered by: with another secret nothing is, so that what is read tells nothing of a key.
     fn fingerprint(&self, token: &ApiKeyToken) -> u64 {
         self.fingerprints.hash_one((token.app, token.id, &token.secret))
     }

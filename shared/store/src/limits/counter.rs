@@ -1,4 +1,4 @@
-//! What a counter's items hold, and the update that counts a request in one.
+//! A counter's items, and the update that counts a request in one.
 //!
 //! | attribute | |
 //! |---|---|
@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::rate_limit::{Counts, LONGEST_WINDOW, Limit, Mode, Rules, Standing};
+use keyward_core::rate_limit::{Counts, LONGEST_WINDOW, Limit, Mode, RuleState, Rules};
 use keyward_core::{ClientAddress, base62};
 
 use super::Requester;
@@ -29,11 +29,11 @@ const KEPT: TimeDelta = TimeDelta::days(LONGEST_WINDOW.num_days() + SHARD_LIFE.n
 /// How many operators and functions an expression of DynamoDB may have ("Constraints in Amazon DynamoDB"). AWS does not say what
 /// counts for one: here each `=`, and each item of a clause besides.
 const MOST_OPERATORS: usize = 300;
-/// What is added to the limit that a rule's shards are laid out for, where they are named: later than any instant.
+/// The offset of the limit that a rule's shards are laid out for, where they are named: later than any instant.
 const IN_SHARDS: i64 = 1_000_000_000_000_000;
 const ID_LENGTH: usize = 3;
 
-/// What an item says of the rules that are counted in it.
+/// An item's counts, by rule.
 #[derive(Debug, Default)]
 pub(crate) struct CounterState {
     /// By [`Limit::id`].
@@ -46,7 +46,7 @@ pub(crate) struct CounterState {
 
 /// The rules that are counted in the same item; or a rule that is counted in shards, with no other.
 pub(super) struct Counter<'l> {
-    /// Whose requests it counts.
+    /// The requester whose requests it counts.
     owner: String,
     pub(super) shards: i64,
     /// Those that hold for the request, each with its place among all that do.
@@ -96,7 +96,7 @@ impl Requester {
     }
 }
 
-/// What counts as one address: an IPv4 address or, as a subscriber holds at least that, the first 64 bits of an IPv6 one.
+/// The network that counts as one address: an IPv4 address or, as a subscriber holds at least that, the first 64 bits of an IPv6 one.
 fn address(client_ip: Option<ClientAddress>) -> String {
     match client_ip.map(ClientAddress::ip) {
         Some(IpAddr::V4(address)) => address.to_string(),
@@ -135,7 +135,7 @@ impl<'l> Counter<'l> {
         }
     }
 
-    /// What an item of this counter says, of the scheme's rules alone.
+    /// The counts in an item of this counter, of the scheme's rules alone.
     pub(super) fn state(&self, item: &Item) -> CounterState {
         let mut state = CounterState { laid_out: laid_out(item), ..CounterState::default() };
         for limit in &self.all {
@@ -176,9 +176,9 @@ impl<'l> Counter<'l> {
         let mut full = self
             .holding
             .iter()
-            .map(|(place, limit)| (*place, state.standing(limit, shard, now)))
-            .filter(|(_, standing)| standing.remaining == 0);
-        full.next().map(|(place, standing)| (place, standing.more_at))
+            .map(|(place, limit)| (*place, state.rule_state(limit, shard, now)))
+            .filter(|(_, rule_state)| rule_state.remaining == 0);
+        full.next().map(|(place, rule_state)| (place, rule_state.more_at))
     }
 
     /// The condition that there is room, and the update that counts.
@@ -245,8 +245,8 @@ impl<'l> Counter<'l> {
 
 impl CounterState {
     /// How a rule stands in this shard.
-    pub(super) fn standing(&self, limit: &Limit, shard: i64, now: DateTime<Utc>) -> Standing {
-        let of = |counts: &Counts| counts.standing(limit.window(), limit.share(shard), now);
+    pub(super) fn rule_state(&self, limit: &Limit, shard: i64, now: DateTime<Utc>) -> RuleState {
+        let of = |counts: &Counts| counts.rule_state(limit.window(), limit.share(shard), now);
         self.counts.get(limit.id()).map_or_else(|| of(&Counts::default()), of)
     }
 
@@ -300,7 +300,7 @@ pub(super) fn in_shards(item: &Item, limit: &Limit) -> Option<i64> {
     item.get(limit.id()).and_then(integer)?.checked_sub(IN_SHARDS).filter(|max| *max > 0)
 }
 
-/// What says that a rule's counts are in shards that are laid out for this limit.
+/// The mark that a rule's counts are in shards that are laid out for this limit.
 pub(super) fn in_shards_value(max: i64) -> AttributeValue {
     number(IN_SHARDS.saturating_add(max))
 }

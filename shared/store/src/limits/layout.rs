@@ -22,7 +22,7 @@ use super::{Counted, cancelled};
 use crate::item::{Item, Key, number};
 use crate::{Error, Store};
 
-/// What came of laying out the counts of a rule.
+/// The outcome of laying out the counts of a rule.
 pub(super) enum LaidOut {
     /// The request can be counted.
     Yes,
@@ -32,7 +32,7 @@ pub(super) enum LaidOut {
     Collided,
 }
 
-/// What a rule's items say.
+/// The counts in a rule's items.
 struct Found {
     item: Item,
     shards: Vec<Item>,
@@ -76,7 +76,7 @@ impl Store {
                 found.with_shard_open(max, shard, limit, now, &nonce)
             }
             None if found.laid_out_for.is_none() => return Ok(LaidOut::Yes),
-            None if found.counts.standing(limit.window(), limit.max(), now).remaining == 0 => {
+            None if found.counts.rule_state(limit.window(), limit.max(), now).remaining == 0 => {
                 return Ok(LaidOut::Full(found.counts));
             }
             _ => found.laid_out_anew(wanted, shard, limit, now, &nonce),

@@ -25,7 +25,7 @@ use aws_sdk_dynamodb::types::{
 };
 use chrono::{DateTime, Utc};
 use keyward_core::id::{AppNumber, KeyId};
-use keyward_core::rate_limit::{Admission, Blocked, Limit, Rules, Standing, Status, seconds_until};
+use keyward_core::rate_limit::{Admission, Blocked, Limit, RuleState, Rules, Status, seconds_until};
 use keyward_core::{ClientAddress, VerifiedKey};
 
 pub(crate) use self::counter::CounterState;
@@ -33,22 +33,22 @@ use self::counter::{Counter, Names, counters};
 use self::layout::LaidOut;
 use crate::change::PASSING;
 use crate::item::{ATTEMPTS, Item, Key};
-use crate::memory::Memory;
+use crate::recent::Recent;
 use crate::{Deadline, Error, Store};
 
-/// What is no longer needed of a counter is removed when it comes to so many bytes.
+/// The size in bytes at which a counter is freed of the counts that it no longer needs.
 const MOST_STALE: usize = 400;
 /// How many items are remembered. The state of 20 rules takes about 10 KB.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
 
-/// What items said when they were full.
-pub(crate) type FullCounters = Memory<Key, Arc<CounterState>>;
+/// The counts of items that were full.
+pub(crate) type FullCounters = Recent<Key, Arc<CounterState>>;
 
 pub(crate) fn full_counters() -> FullCounters {
-    Memory::of(REMEMBERED)
+    Recent::of(REMEMBERED)
 }
 
-/// What a request is counted by.
+/// The counters of a request.
 #[derive(Debug, Clone, Copy)]
 struct Requester {
     app: AppNumber,
@@ -57,7 +57,7 @@ struct Requester {
     client_ip: Option<ClientAddress>,
 }
 
-/// What came of an attempt to count a request.
+/// The outcome of an attempt to count a request.
 enum Counted {
     /// It was counted; the new state of a single counter is in the answer.
     Yes(Option<Item>),
@@ -67,7 +67,7 @@ enum Counted {
     Collided,
 }
 
-/// What is known of the items of a counter, by shard.
+/// The known items of a counter, by shard.
 type Known = Vec<Option<Arc<CounterState>>>;
 
 impl Store {
@@ -90,7 +90,7 @@ impl Store {
         let requester = Requester { app: verified.app().number, key: verified.key().id, client_ip };
         let counters = counters(&requester, rules, holding, u32::from_be_bytes(self.entropy().bytes()?));
         let collisions = AtomicU32::new(0);
-        let admitted = deadline.in_time(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
+        let admitted = deadline.limit(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
         admitted.unwrap_or_else(|_| {
             let is_busy = collisions.load(Ordering::Relaxed) > 0;
             Err(if is_busy { Error::Busy } else { Error::unavailable("the counters took too long") })
@@ -154,7 +154,7 @@ impl Store {
         Err(Error::Busy)
     }
 
-    /// What is known of this counter's items, as far as requests are counted there.
+    /// The known items of this counter, as far as requests are counted there.
     fn known(&self, counter: &Counter<'_>, now: DateTime<Utc>) -> Known {
         let of = |shard| {
             let state = self.full_counters.get(&counter.key(shard))?;
@@ -313,15 +313,15 @@ impl Store {
                 places.iter().zip(&items).map(|((counter, _), item)| counter.state(item)).collect()
             }
         };
-        let mut standings = HashMap::new();
+        let mut rule_states = HashMap::new();
         for ((counter, shard), state) in places.iter().zip(&states) {
             for (place, limit) in &counter.holding {
-                let standing = state.standing(limit, *shard, now);
-                let remaining = standing.remaining.saturating_mul(counter.shards).min(limit.max());
-                standings.insert(*place, Standing { remaining, ..standing });
+                let rule_state = state.rule_state(limit, *shard, now);
+                let remaining = rule_state.remaining.saturating_mul(counter.shards).min(limit.max());
+                rule_states.insert(*place, RuleState { remaining, ..rule_state });
             }
         }
-        Ok(Admission { limits: statuses(holding, &standings, now), blocked: None })
+        Ok(Admission { limits: statuses(holding, &rule_states, now), blocked: None })
     }
 
     /// How the rules stand where some counter has no shard with room. Of a counter of which nothing is known, one item is
@@ -348,11 +348,11 @@ impl Store {
                 }
             }
         }
-        let mut standings: HashMap<usize, Standing> = HashMap::new();
+        let mut rule_states: HashMap<usize, RuleState> = HashMap::new();
         let mut blocked: Option<(usize, DateTime<Utc>)> = None;
         for (counter, known) in counters.iter().zip(&known) {
             for (place, limit) in &counter.holding {
-                standings.insert(*place, standing(limit, known, now));
+                rule_states.insert(*place, rule_state(limit, known, now));
             }
             if free_shard(counter, known, now).is_some() {
                 continue;
@@ -362,7 +362,7 @@ impl Store {
             let opens = full.min_by_key(|(_, at)| *at);
             blocked = blocked.into_iter().chain(opens).min_by_key(|(place, _)| *place);
         }
-        let limits = statuses(holding, &standings, now);
+        let limits = statuses(holding, &rule_states, now);
         let blocked = blocked.and_then(|(place, until)| {
             let rule = holding.get(place)?.name();
             Some(Blocked { rule, place, retry_after: seconds_until(until, now) })
@@ -415,18 +415,18 @@ fn free_shard(counter: &Counter<'_>, known: &Known, now: DateTime<Utc>) -> Optio
 }
 
 /// How a rule stands by what is known of its shards: those of which nothing is known are taken for like the others.
-fn standing(limit: &Limit, known: &Known, now: DateTime<Utc>) -> Standing {
+fn rule_state(limit: &Limit, known: &Known, now: DateTime<Utc>) -> RuleState {
     let of_shard = |(shard, state): (i64, &Option<Arc<CounterState>>)| {
-        state.as_ref().map(|state| state.standing(limit, shard, now))
+        state.as_ref().map(|state| state.rule_state(limit, shard, now))
     };
-    let standings: Vec<Standing> = (0..).zip(known).filter_map(of_shard).collect();
-    let Some(more_at) = standings.iter().map(|standing| standing.more_at).min() else {
-        return CounterState::default().standing(limit, 0, now);
+    let rule_states: Vec<RuleState> = (0..).zip(known).filter_map(of_shard).collect();
+    let Some(more_at) = rule_states.iter().map(|rule_state| rule_state.more_at).min() else {
+        return CounterState::default().rule_state(limit, 0, now);
     };
-    let remaining: i64 = standings.iter().map(|standing| standing.remaining).sum();
-    let (all, some) = (known.len(), standings.len());
+    let remaining: i64 = rule_states.iter().map(|rule_state| rule_state.remaining).sum();
+    let (all, some) = (known.len(), rule_states.len());
     let all_to_some = i64::try_from(all).unwrap_or(1) / i64::try_from(some).unwrap_or(1).max(1);
-    Standing { remaining: remaining.saturating_mul(all_to_some).min(limit.max()), more_at }
+    RuleState { remaining: remaining.saturating_mul(all_to_some).min(limit.max()), more_at }
 }
 
 fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) -> Result<Counted, Error> {
@@ -453,15 +453,15 @@ fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) ->
     }
 }
 
-fn statuses(holding: &[&Limit], standings: &HashMap<usize, Standing>, now: DateTime<Utc>) -> Vec<Status> {
+fn statuses(holding: &[&Limit], rule_states: &HashMap<usize, RuleState>, now: DateTime<Utc>) -> Vec<Status> {
     let status = |(place, limit): (usize, &&Limit)| {
-        let standing = standings.get(&place)?;
+        let rule_state = rule_states.get(&place)?;
         Some(Status {
             rule: limit.name(),
-            remaining: standing.remaining,
+            remaining: rule_state.remaining,
             limit: limit.max(),
             window_ms: limit.window().ms(),
-            more_in: seconds_until(standing.more_at, now),
+            more_in: seconds_until(rule_state.more_at, now),
         })
     };
     holding.iter().enumerate().filter_map(status).collect()

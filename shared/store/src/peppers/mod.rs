@@ -1,8 +1,8 @@
 //! The versions of the pepper: `PEPPERS` / `<version>`, each wrapped until it is retired; how a process holds them, how
 //! rows move to the current one, and how the rows that need a version are found.
 
-mod held;
 mod retag;
+mod snapshot;
 mod sweep;
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use crate::item::{ATTEMPTS, Expression, Key, instant};
 use crate::record::{self, RowCountRecord};
 use crate::{Conflict, Error, OperatorAccess, Resource, Table};
 
-pub(crate) use held::Peppers;
-pub use held::{OpenError, PICKED_UP};
 pub(crate) use retag::Background;
+pub(crate) use snapshot::Peppers;
+pub use snapshot::{OpenError, PICKED_UP};
 pub use sweep::{Progress, Repeppered, Sweep};
 
 const PARTITION: &str = "PEPPERS";

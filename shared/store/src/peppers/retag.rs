@@ -14,7 +14,7 @@ use crate::{Error, Store, Table};
 /// How many rows move at the same time. Another one has to be used again.
 const AT_ONCE: usize = 64;
 
-/// What a store does beside answering. Clones share it.
+/// The work that a store does beside answering. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Background {
     tasks: TaskTracker,

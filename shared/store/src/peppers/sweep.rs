@@ -34,7 +34,7 @@ const WRITES: usize = 8;
 pub struct Sweep<'a> {
     /// How many capacity units may be used in a second, of reads and of writes together.
     pub units_per_second: NonZeroU32,
-    /// What is told after each page.
+    /// The callback that is called after each page.
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
@@ -47,7 +47,7 @@ pub enum Progress {
     Waiting(DateTime<Utc>),
 }
 
-/// What a re-peppering did.
+/// The result of a re-peppering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Repeppered {

@@ -32,7 +32,7 @@ pub(crate) struct EventRecord {
     reason: Option<Reason>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rate_limits: Vec<StatusRecord>,
-    /// What earlier releases wrote may be no address.
+    /// Text, since earlier releases may have written no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_ip: Option<String>,
     path: String,

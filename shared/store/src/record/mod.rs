@@ -56,7 +56,7 @@ pub(crate) trait Entity: Sized {
     /// The attributes that hold it.
     fn to_record(&self) -> Self::Record;
 
-    /// What attributes hold.
+    /// The attributes.
     ///
     /// # Errors
     /// Why they cannot be what this release or an earlier one wrote.
@@ -129,7 +129,7 @@ fn schema_of(item: &Item) -> Option<u32> {
     }
 }
 
-/// What an update sets so that a stored item holds this entity: the attributes that differ, and no other.
+/// The update after which a stored item holds this entity: of the attributes that differ, and no other.
 pub(crate) fn update<E: Entity>(
     stored: &Item,
     entity: &E,

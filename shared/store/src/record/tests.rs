@@ -299,7 +299,8 @@ fn comes_back<E: Entity + PartialEq + std::fmt::Debug>(entity: &E) -> Item {
     written
 }
 
-/// What this release writes. A change of one of these is a change of what is stored: see the rules in this module's head.
+/// Items as this release writes them. A change of one of these is a change of what is stored: see the rules in this
+/// module's head.
 #[test]
 fn items_are_written_as_they_are() {
     let tag = Tag { version: PepperVersion(2), beneath: vec![PepperVersion(1)], bytes: vec![9; 32] };

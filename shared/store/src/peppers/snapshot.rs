@@ -47,13 +47,13 @@ pub(crate) struct Peppers(Arc<Inner>);
 struct Inner {
     table: Table,
     provider: Arc<dyn KeyProvider>,
-    held: RwLock<Held>,
+    snapshot: RwLock<Snapshot>,
     /// Held by whoever reads: the others wait and use what was read.
     reading: Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
-struct Held {
+struct Snapshot {
     ring: Arc<Keyring>,
     /// When the versions in it were asked for.
     read_at: DateTime<Utc>,
@@ -61,23 +61,28 @@ struct Held {
 
 impl Peppers {
     pub(crate) async fn load(table: Table, provider: Arc<dyn KeyProvider>) -> Result<Self, OpenError> {
-        let held = Held::read(&table, &*provider, None).await?;
-        Ok(Self(Arc::new(Inner { table, provider, held: RwLock::new(held), reading: Mutex::default() })))
+        let snapshot = Snapshot::read(&table, &*provider, None).await?;
+        Ok(Self(Arc::new(Inner {
+            table,
+            provider,
+            snapshot: RwLock::new(snapshot),
+            reading: Mutex::default(),
+        })))
     }
 
     /// The ring as it is, to compare with.
     pub(crate) fn ring(&self) -> Arc<Keyring> {
-        self.held().ring
+        self.snapshot().ring
     }
 
     /// Whether it is time to read the versions again, though nothing depends on it.
     pub(crate) fn is_due(&self) -> bool {
-        !self.is_within(&self.held(), DUE)
+        !self.is_within(&self.snapshot(), DUE)
     }
 
     /// The ring to make tags with: read within [`PICKED_UP`].
     pub(crate) async fn current(&self) -> Result<Arc<Keyring>, Error> {
-        self.read_unless(|held| self.is_within(held, PICKED_UP)).await
+        self.read_unless(|snapshot| self.is_within(snapshot, PICKED_UP)).await
     }
 
     /// The ring as the table has it now.
@@ -87,7 +92,7 @@ impl Peppers {
 
     /// Reads the versions again, if they are due.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
-        self.read_unless(|held| self.is_within(held, DUE)).await.map(|_| ())
+        self.read_unless(|snapshot| self.is_within(snapshot, DUE)).await.map(|_| ())
     }
 
     /// The ring to compare these tags with: read again if it lacks a version of one. It still does if there is no such
@@ -100,44 +105,44 @@ impl Peppers {
         tags: impl IntoIterator<Item = &'t Tag>,
     ) -> Result<Arc<Keyring>, Error> {
         let versions: Vec<PepperVersion> = tags.into_iter().flat_map(Tag::versions).collect();
-        self.read_unless(|held| versions.iter().all(|version| held.ring.holds(*version))).await
+        self.read_unless(|snapshot| versions.iter().all(|version| snapshot.ring.holds(*version))).await
     }
 
-    fn held(&self) -> Held {
-        self.0.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn snapshot(&self) -> Snapshot {
+        self.0.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is_within(&self, held: &Held, age: TimeDelta) -> bool {
+    fn is_within(&self, snapshot: &Snapshot, age: TimeDelta) -> bool {
         let now = self.0.table.clock().now();
         // A clock that was set back tells no age.
-        (held.read_at..held.read_at + age).contains(&now)
+        (snapshot.read_at..snapshot.read_at + age).contains(&now)
     }
 
-    async fn read_unless(&self, enough: impl Fn(&Held) -> bool) -> Result<Arc<Keyring>, Error> {
-        let held = self.held();
-        if enough(&held) {
-            return Ok(held.ring);
+    async fn read_unless(&self, enough: impl Fn(&Snapshot) -> bool) -> Result<Arc<Keyring>, Error> {
+        let snapshot = self.snapshot();
+        if enough(&snapshot) {
+            return Ok(snapshot.ring);
         }
         let _reading = self.0.reading.lock().await;
-        let held = self.held();
-        if enough(&held) {
-            return Ok(held.ring);
+        let snapshot = self.snapshot();
+        if enough(&snapshot) {
+            return Ok(snapshot.ring);
         }
-        let read = Held::read(&self.0.table, &*self.0.provider, Some(&held.ring)).await?;
+        let read = Snapshot::read(&self.0.table, &*self.0.provider, Some(&snapshot.ring)).await?;
         let ring = read.ring.clone();
-        *self.0.held.write().unwrap_or_else(PoisonError::into_inner) = read;
+        *self.0.snapshot.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(ring)
     }
 }
 
-impl Held {
+impl Snapshot {
     async fn read(
         table: &Table,
         provider: &dyn KeyProvider,
-        held: Option<&Keyring>,
+        snapshot: Option<&Keyring>,
     ) -> Result<Self, OpenError> {
         let read_at = table.clock().now();
-        let ring = unlock(provider, &table.wrapped_peppers().await?, held).await?;
+        let ring = unlock(provider, &table.wrapped_peppers().await?, snapshot).await?;
         Ok(Self { ring: Arc::new(ring), read_at })
     }
 }

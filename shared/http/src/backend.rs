@@ -1,4 +1,4 @@
-//! The plane of backends: bare values, and how values and errors of either plane come to be an answer.
+//! The backend API: bare values, and how the values and errors of either API are rendered.
 
 use axum::Router;
 use axum::extract::Request;
@@ -9,9 +9,10 @@ use keyward_core::ErrorCode;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{ApiError, ErrorContext, Services};
+use crate::{ApiError, ErrorContext};
+use keyward_runtime::Services;
 
-/// A value for the caller; the plane decides what surrounds it.
+/// A value for the caller; the API that the route is part of decides what surrounds it.
 #[derive(Debug)]
 pub struct Data<T>(pub T);
 
@@ -31,7 +32,7 @@ impl<T: Serialize> IntoResponse for Data<T> {
     }
 }
 
-/// Puts routes on the plane of backends: bare values, and errors as [`ApiError::into_body`] gives them.
+/// Makes routes part of the backend API: bare values, and errors as [`ApiError::into_body`] gives them.
 pub fn backend(routes: Router<Services>) -> Router<Services> {
     routes.layer(from_fn(async |request: Request, next: Next| {
         let context = ErrorContext::of(request.extensions());

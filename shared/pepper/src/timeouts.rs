@@ -8,7 +8,7 @@ use aws_config::timeout::TimeoutConfig;
 
 /// This configuration, with which a call is given up after 1.8 s, so that an answer is there within two: three attempts of
 /// at most 900 ms each. Where it has an operation timeout or an operation attempt timeout of its own, that holds.
-pub fn in_time(config: &SdkConfig) -> SdkConfig {
+pub fn with_timeouts(config: &SdkConfig) -> SdkConfig {
     let own = config.timeout_config();
     let attempt = own.and_then(TimeoutConfig::operation_attempt_timeout);
     let operation = own.and_then(TimeoutConfig::operation_timeout);

@@ -1,4 +1,4 @@
-//! What a process remembers between requests. Nothing of it decides: it says where to look first.
+//! Hints that a process keeps between requests. Nothing of it decides: it says where to look first.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -11,10 +11,10 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// The values that were used last, by their keys. Clones share them.
 #[derive(Debug)]
-pub(crate) struct Memory<K: Eq + Hash, V>(Arc<Mutex<LruCache<K, V>>>);
+pub(crate) struct Recent<K: Eq + Hash, V>(Arc<Mutex<LruCache<K, V>>>);
 
-impl<K: Eq + Hash, V: Clone> Memory<K, V> {
-    /// A memory of so many values.
+impl<K: Eq + Hash, V: Clone> Recent<K, V> {
+    /// Room for so many values.
     pub(crate) fn of(capacity: NonZeroUsize) -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(capacity))))
     }
@@ -32,13 +32,13 @@ impl<K: Eq + Hash, V: Clone> Memory<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> Default for Memory<K, V> {
+impl<K: Eq + Hash, V> Default for Recent<K, V> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(CAPACITY))))
     }
 }
 
-impl<K: Eq + Hash, V> Clone for Memory<K, V> {
+impl<K: Eq + Hash, V> Clone for Recent<K, V> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }

@@ -1,8 +1,8 @@
-//! Whose word is taken for where a request comes from.
+//! Proxies that are trusted to say where a request comes from.
 
 use std::str::FromStr;
 
-use axum::http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use keyward_core::ClientAddress;
 
@@ -49,7 +49,7 @@ impl FromStr for TrustedProxies {
 mod tests {
     use std::net::IpAddr;
 
-    use axum::http::HeaderValue;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

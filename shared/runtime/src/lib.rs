@@ -1,0 +1,20 @@
+//! The start of a function, whatever calls it: its settings, its log and metrics, and the store, the peppers and the
+//! recorder put together once.
+//!
+//! A function waits for a [`ColdStart`] of its [`Services`]; `keyward_http` serves routes with them. The command and the
+//! verifier put the same things together with an [`Assembly`].
+
+mod assembly;
+mod cold_start;
+mod log;
+mod metrics;
+mod proxies;
+mod services;
+mod settings;
+
+pub use assembly::{Assembly, AssemblyError};
+pub use cold_start::{ColdStart, NotReady};
+pub use log::{log_filter, start_log};
+pub use proxies::TrustedProxies;
+pub use services::{Services, sdk_config};
+pub use settings::{Settings, SettingsError, VerifyAuth, publishable_key};
