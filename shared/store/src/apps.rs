@@ -5,7 +5,7 @@ use crate::access::{about_app, capabilities};
 use crate::change::Change;
 use crate::item::{Expression, Item, Key, entry};
 use crate::record::{self, AppBySlug, readable};
-use crate::schemes::{User, count_use};
+use crate::scheme_uses::{User, count_use};
 use crate::{AppAccess, Conflict, Error, Resource, RootAccess, SessionAccess, Store};
 use keyward_core::App;
 use keyward_core::app::{AppSettings, NewApp};

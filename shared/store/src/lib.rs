@@ -24,6 +24,7 @@ mod peppers;
 mod recent;
 mod record;
 mod root_keys;
+mod scheme_uses;
 mod schemes;
 mod sessions;
 mod system;

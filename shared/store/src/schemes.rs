@@ -8,34 +8,18 @@ use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::rate_limit::{NewScheme, Rules, Scheme, SchemeChanges};
 use keyward_core::root_key::Scope;
 use keyward_core::text::Slug;
-use keyward_core::{ApiKey, App, InvalidField};
+use keyward_core::{ApiKey, App};
 
 use crate::change::Change;
 use crate::item::{Expression, Item, Key, number};
 use crate::record::{self, readable};
+use crate::scheme_uses::{key, partition, user_key, users};
 use crate::{Conflict, Error, Resource, RootAccess, Store, apps, keys};
 
 /// From how many keys a scheme is taken in one transaction.
 const RELEASED: usize = 25;
 
 const UNKNOWN: Error = Error::NotFound(Resource::RateLimitScheme);
-
-fn partition(deployment: DeploymentId) -> String {
-    format!("DEPLOYMENT#{deployment}#SCHEMES")
-}
-
-pub(crate) fn key(deployment: DeploymentId, slug: &Slug) -> Key {
-    Key::new(partition(deployment), slug.as_str())
-}
-
-/// The list of the keys that have a scheme for their own.
-fn users(deployment: DeploymentId, slug: &Slug) -> String {
-    format!("{}#{slug}", partition(deployment))
-}
-
-pub(crate) fn user_key(deployment: DeploymentId, slug: &Slug, id: KeyId) -> Key {
-    Key::new(users(deployment, slug), id.base62())
-}
 
 impl Store {
     /// Makes a scheme.
@@ -196,31 +180,4 @@ impl Store {
             }
         }
     }
-}
-
-/// A user of a scheme.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum User {
-    App,
-    Key,
-}
-
-/// Counts an app or a key in or out of a scheme, which must exist.
-pub(crate) fn count_use<'t>(
-    change: Change<'t>,
-    deployment: DeploymentId,
-    slug: &Slug,
-    user: User,
-    by: i8,
-) -> Result<Change<'t>, Error> {
-    let count = match user {
-        User::App => "apps",
-        User::Key => "api_keys",
-    };
-    let counted = Expression::condition("attribute_exists(pk)").add(count, by);
-    change.update(&key(deployment, slug), counted, unknown_scheme())
-}
-
-fn unknown_scheme() -> Error {
-    InvalidField::new("rate_limit_scheme_slug", "names no rate limit scheme of this deployment").into()
 }

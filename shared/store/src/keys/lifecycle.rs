@@ -14,7 +14,7 @@ use super::{changed_meanwhile, key, list_key, unknown};
 use crate::change::Change;
 use crate::item::{Expression, Item, entry, instant};
 use crate::record::{self, set_tag, with_tag};
-use crate::schemes::{User, count_use, user_key};
+use crate::scheme_uses::{User, count_use, user_key};
 use crate::{AppAccess, Error, Resource, Store, apps};
 
 /// How often a revocation that lost to another change of the key is decided anew.

@@ -20,7 +20,7 @@ use keyward_core::{ApiKey, App, VerifiedKey};
 use super::key;
 use crate::item::{Item, Key};
 use crate::record::{self, tag_of};
-use crate::{Deadline, Error, Store, apps, root_keys, schemes};
+use crate::{Deadline, Error, Store, apps, root_keys, scheme_uses};
 
 /// How often a key is read again whose scheme is gone, before that is no change at the same time.
 const READS: u32 = 4;
@@ -87,7 +87,7 @@ impl KeyToCheck {
 }
 
 fn scheme_key(app: &App, key: &ApiKey) -> Option<Key> {
-    key.rate_limit_scheme(app).map(|slug| schemes::key(app.deployment_id, slug))
+    key.rate_limit_scheme(app).map(|slug| scheme_uses::key(app.deployment_id, slug))
 }
 
 fn rules_in(scheme: &Item) -> Result<Rules, Error> {
@@ -252,7 +252,7 @@ impl Store {
 
     /// Notes where the rules of a key are, for the next check of it or of another key of its app.
     fn note_scheme(&self, token: &ApiKeyToken, key: &ApiKey, app: &App) {
-        let of = |slug: &Slug| schemes::key(app.deployment_id, slug);
+        let of = |slug: &Slug| scheme_uses::key(app.deployment_id, slug);
         match &key.rate_limit_scheme_slug {
             Some(slug) => self.schemes_of_keys.put(self.fingerprint(token), of(slug)),
             None => match &app.settings.rate_limit_scheme_slug {

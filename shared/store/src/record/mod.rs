@@ -99,19 +99,25 @@ pub(crate) fn item<E: Entity>(key: &Key, entity: &E) -> Result<Item, Error> {
 
 /// The entity that an item holds.
 pub(crate) fn entity<E: Entity>(mut item: Item) -> Result<E, Unreadable> {
-    let name = key_of(&item).map_or_else(|| "an item".to_owned(), |Key { pk, sk }| format!("{pk} / {sk}"));
+    // No entity has its key among its attributes, and only what cannot be read is named by it.
+    let key = [item.remove("pk"), item.remove("sk")];
+    let name = || {
+        let text = |part: &Option<AttributeValue>| part.as_ref()?.as_s().ok().cloned();
+        let [pk, sk] = key.each_ref().map(|part| text(part).unwrap_or_default());
+        format!("{pk} / {sk}")
+    };
     if item.get(TYPE).and_then(|kind| kind.as_s().ok()).map(String::as_str) != Some(E::TYPE) {
-        return Err(Unreadable::Type(name, E::TYPE));
+        return Err(Unreadable::Type(name(), E::TYPE));
     }
     let Some(schema) = schema_of(&item) else {
-        return Err(Unreadable::Attributes(name, "its schema is no number".into()));
+        return Err(Unreadable::Attributes(name(), "its schema is no number".into()));
     };
     if schema > E::SCHEMA {
-        return Err(Unreadable::Schema(name, schema, E::SCHEMA));
+        return Err(Unreadable::Schema(name(), schema, E::SCHEMA));
     }
     (schema..E::SCHEMA).for_each(|from| E::upgrade(&mut item, from));
     let record = serde_dynamo::from_item(item).map_err(|error| error.to_string());
-    record.and_then(E::from_record).map_err(|problem| Unreadable::Attributes(name, problem))
+    record.and_then(E::from_record).map_err(|problem| Unreadable::Attributes(name(), problem))
 }
 
 /// The entities of the items of a list. One that cannot be read is left out, and an operator is told of it.
