@@ -198,14 +198,22 @@ impl Table {
         Ok(by_key(batches.into_iter().flatten()).collect())
     }
 
-    /// As [`Self::get_all`], as far as it gets until the deadline.
-    pub(crate) async fn read_until(&self, deadline: Deadline, keys: &[Key]) -> Reads {
+    /// As [`Self::get_all`], as far as it gets until the deadline. A key may be there several times: it is read once.
+    pub(crate) async fn read_until(&self, deadline: Deadline, keys: Vec<Key>) -> Reads {
+        let mut reads = Reads::default();
+        let mut wanted = Vec::with_capacity(keys.len());
+        for key in keys {
+            let uses = reads.uses.entry(key.clone()).or_insert(0);
+            *uses += 1;
+            if *uses == 1 {
+                wanted.push(key);
+            }
+        }
         let read = async |mut batch: Batch| {
             let outcome = deadline.of(self.read(&mut batch)).await;
             (batch, outcome)
         };
-        let mut batches = stream::iter(batches(keys)).map(read).buffer_unordered(4);
-        let mut reads = Reads::default();
+        let mut batches = stream::iter(batches(&wanted)).map(read).buffer_unordered(4);
         while let Some((batch, outcome)) = batches.next().await {
             reads.answered += batch.wanted - batch.unread.len();
             reads.found.extend(by_key(batch.items));
@@ -361,11 +369,13 @@ fn by_key(items: impl IntoIterator<Item = Item>) -> impl Iterator<Item = (Key, I
     items.into_iter().filter_map(|item| Some((key_of(&item)?, item)))
 }
 
-/// The results of reading many items: each may have failed alone.
+/// The results of reading many items, each of which may have failed alone. Each is taken as often as it was asked for.
 #[derive(Default)]
 pub(crate) struct Reads {
     found: HashMap<Key, Item>,
     failed: HashMap<Key, Error>,
+    /// How often each key is still to be taken.
+    uses: HashMap<Key, usize>,
     /// Of how many keys it is known whether there is an item.
     answered: usize,
 }
@@ -382,14 +392,20 @@ impl Reads {
         }
     }
 
-    /// The item with this key, if there is one.
+    /// The item with this key, if there is one; a copy of it while it is still to be taken again.
     ///
     /// # Errors
     /// It could not be read.
-    pub(crate) fn get(&self, key: &Key) -> Result<Option<&Item>, Error> {
-        match self.failed.get(key) {
-            Some(error) => Err(error.clone()),
-            None => Ok(self.found.get(key)),
+    pub(crate) fn take(&mut self, key: &Key) -> Result<Option<Item>, Error> {
+        if let Some(error) = self.failed.get(key) {
+            return Err(error.clone());
+        }
+        match self.uses.get_mut(key) {
+            Some(uses) if *uses > 1 => {
+                *uses -= 1;
+                Ok(self.found.get(key).cloned())
+            }
+            _ => Ok(self.found.remove(key)),
         }
     }
 }

@@ -258,9 +258,9 @@ impl Verifier {
                 Err(error) => decided.push((place, Err(error))),
             }
         }
-        let permitted = verified.iter().filter(|(_, verified)| verified.is_permitted());
-        let limited: Vec<&KeyToCheck> = permitted.map(|(_, verified)| &verified.found).collect();
-        let mut rules = self.store.rules_to_check(deadline, &limited).await.into_iter();
+        let permitted = verified.iter_mut().filter(|(_, verified)| verified.is_permitted());
+        let mut limited: Vec<&mut KeyToCheck> = permitted.map(|(_, verified)| &mut verified.found).collect();
+        let mut rules = self.store.rules_to_check(deadline, &mut limited).await.into_iter();
         let mut by_key: HashMap<KeyId, Vec<Limited>> = HashMap::new();
         for (place, verified) in verified {
             let rules = if verified.is_permitted() { rules.next().unwrap_or(Ok(None)) } else { Ok(None) };

@@ -4,7 +4,6 @@
 //! that, and only if they decide; they are in the first batch too where this process has recognised the same token, or
 //! another one of the same app, before.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::hash::BuildHasher;
 
@@ -63,10 +62,10 @@ impl Row {
 }
 
 /// A verified key, with what was read beside it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct KeyToCheck {
     verified: VerifiedKey,
-    /// The item of its scheme, where that was read too.
+    /// The item of its scheme, where that was read too and not yet looked into.
     scheme: Option<Item>,
 }
 
@@ -90,8 +89,8 @@ fn scheme_key(app: &App, key: &ApiKey) -> Option<Key> {
     key.rate_limit_scheme(app).map(|slug| scheme_uses::key(app.deployment_id, slug))
 }
 
-fn rules_in(scheme: &Item) -> Result<Rules, Error> {
-    Ok(record::entity::<Scheme>(scheme.clone())?.rules)
+fn rules_in(scheme: Item) -> Result<Rules, Error> {
+    Ok(record::entity::<Scheme>(scheme)?.rules)
 }
 
 impl Store {
@@ -118,22 +117,23 @@ impl Store {
             [key(token.id), apps::key(token.app)].into_iter().chain(scheme.clone())
         });
         let places = caller.as_ref().map(|caller| root_keys::key(caller.id)).into_iter().chain(places);
-        let mut seen = HashSet::new();
-        let wanted: Vec<Key> = places.filter(|place| seen.insert(place.clone())).collect();
-        let reads = self.table.read_until(deadline, &wanted).await.unless_all_failed()?;
+        let mut reads = self.table.read_until(deadline, places.collect()).await.unless_all_failed()?;
         let caller = match caller {
             None => None,
             Some(caller) => {
-                let item = reads.get(&root_keys::key(caller.id))?.cloned();
+                let item = reads.take(&root_keys::key(caller.id))?;
                 let access = deadline.of(self.root_access(item, caller, Origin::default())).await?;
                 access.require(Scope::Verify)?;
                 Some(access.deployment_id)
             }
         };
         let candidates = tokens.into_iter().map(|(token, scheme)| Candidate {
-            row: reads.get(&key(token.id)).and_then(|item| item.cloned().map(Row::of).transpose()),
-            app: reads.get(&apps::key(token.app)).map(Option::<&Item>::cloned),
-            scheme: scheme.and_then(|scheme| Some((scheme.clone(), reads.get(&scheme).ok()??.clone()))),
+            row: reads.take(&key(token.id)).and_then(|item| item.map(Row::of).transpose()),
+            app: reads.take(&apps::key(token.app)),
+            scheme: scheme.and_then(|scheme| {
+                let item = reads.take(&scheme).ok()??;
+                Some((scheme, item))
+            }),
             token,
         });
         Ok(Found { caller, candidates: candidates.collect() })
@@ -205,17 +205,16 @@ impl Store {
     pub async fn rules_to_check(
         &self,
         deadline: Deadline,
-        keys: &[&KeyToCheck],
+        keys: &mut [&mut KeyToCheck],
     ) -> Vec<Result<Option<Rules>, Error>> {
         let unread = keys.iter().filter(|key| key.scheme.is_none()).filter_map(|key| key.scheme_key());
-        let unread: Vec<Key> = unread.collect::<HashSet<_>>().into_iter().collect();
-        let reads = self.table.read_until(deadline, &unread).await;
+        let mut reads = self.table.read_until(deadline, unread.collect()).await;
         let mut rules = Vec::with_capacity(keys.len());
         for key in keys {
-            let read = match (key.scheme_key(), &key.scheme) {
+            let read = match (key.scheme_key(), key.scheme.take()) {
                 (None, _) => Ok(None),
                 (Some(_), Some(item)) => rules_in(item).map(Some),
-                (Some(place), None) => match reads.get(&place) {
+                (Some(place), None) => match reads.take(&place) {
                     Ok(Some(item)) => rules_in(item).map(Some),
                     Ok(None) => deadline.of(self.rules_after_a_change(key)).await,
                     Err(error) => Err(error),
@@ -237,7 +236,7 @@ impl Store {
             let Some(place) = scheme_key(&record::entity(app)?, &record::entity(key)?) else {
                 return Ok(None);
             };
-            if let Some(scheme) = self.table.get_all(std::slice::from_ref(&place)).await?.get(&place) {
+            if let Some(scheme) = self.table.get_all(std::slice::from_ref(&place)).await?.remove(&place) {
                 return rules_in(scheme).map(Some);
             }
         }
