@@ -27,6 +27,7 @@ mod price;
 mod processes;
 mod races;
 mod rate_limits;
+mod readme;
 mod records;
 mod repeatable;
 mod root_keys;

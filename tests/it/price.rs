@@ -1,4 +1,4 @@
-//! The cost table of the README: derived from `docs/prices.toml` and from what is counted here.
+//! The table of docs/costs.md: derived from `docs/prices.toml` and from what is counted here.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -149,10 +149,8 @@ async fn the_cost_table_is_derived() {
         .iter()
         .map(|(what, number, price)| format!("| {what} | {number} | ${price:.2} | ${:.2} |", number * price))
         .collect();
-    rows.push(format!(
-        "| **a month** | | | **${:.2}** |",
-        idle.iter().map(|(_, number, price)| number * price).sum::<f64>()
-    ));
+    let month: f64 = idle.iter().map(|(_, number, price)| number * price).sum();
+    rows.push(format!("| **a month** | | | **${month:.2}** |"));
     let own = Metric::ALL.len() as f64 + count("AWS::Logs::MetricFilter");
     let of_table = count("AWS::Serverless::Function") * KMS_REQUESTS / 1e6;
     for (what, number, per, price) in [
@@ -217,8 +215,12 @@ async fn the_cost_table_is_derived() {
         "| a million audit events, for each month that they are kept | {kept} GB | ${price:.2} a GB | ${:.2} |",
         kept * price
     ));
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/costs.md");
     for row in &rows {
-        assert!(readme.contains(row), "the README lacks this:\n{}", rows.join("\n"));
+        assert!(page.contains(row), "docs/costs.md lacks this:\n{}", rows.join("\n"));
+    }
+    let readme = include_str!("../../README.md");
+    for told in [format!("${month:.2} a month"), format!("${total:.2} a million")] {
+        assert!(readme.contains(&told), "the README lacks {told}");
     }
 }
