@@ -79,11 +79,11 @@ impl Call {
             }
             Self::Http(backend) => {
                 let request = backend.http.post(format!("{}/v1/authz/check", backend.url));
-                let answer = request.json(&check_body(secret)).send().await.expect("an answer");
-                let is_answer = answer.status() != StatusCode::SERVICE_UNAVAILABLE;
-                let body = answer.text().await.expect("a body");
-                assert!(!is_answer || body.contains("\"allowed\":true"), "{body}");
-                is_answer
+                let response = request.json(&check_body(secret)).send().await.expect("an answer");
+                let completed = response.status() != StatusCode::SERVICE_UNAVAILABLE;
+                let body = response.text().await.expect("a body");
+                assert!(!completed || body.contains("\"allowed\":true"), "{body}");
+                completed
             }
         }
     }
@@ -92,7 +92,7 @@ impl Call {
 struct Measured {
     latencies: Histogram<u64>,
     /// Calls that the store gave no answer to in its 1.8 s.
-    unanswered: u64,
+    timed_out: u64,
     a_second: f64,
     cpu: Duration,
 }
@@ -109,29 +109,29 @@ async fn measure(
     let callers = (0..callers).map(|caller| {
         let (call, secrets) = (call.clone(), secrets.clone());
         tokio::spawn(async move {
-            let (mut latencies, mut unanswered) = (Histogram::<u64>::new(3).expect("a histogram"), 0);
+            let (mut latencies, mut timed_out) = (Histogram::<u64>::new(3).expect("a histogram"), 0);
             for secret in secrets.iter().cycle().skip(caller) {
                 if start.elapsed() >= time {
                     break;
                 }
                 let called = Instant::now();
-                let is_answered = call.make(secret).await;
+                let completed = call.make(secret).await;
                 let took = u64::try_from(called.elapsed().as_micros()).expect("a short time");
                 latencies.record(took).expect("a latency");
-                unanswered += u64::from(!is_answered);
+                timed_out += u64::from(!completed);
             }
-            (latencies, unanswered)
+            (latencies, timed_out)
         })
     });
-    let (mut latencies, mut unanswered) = (Histogram::<u64>::new(3).expect("a histogram"), 0);
+    let (mut latencies, mut timed_out) = (Histogram::<u64>::new(3).expect("a histogram"), 0);
     for caller in join_all(callers).await {
-        let (own, own_unanswered) = caller.expect("a caller");
+        let (own, own_timed_out) = caller.expect("a caller");
         latencies.add(own).expect("latencies");
-        unanswered += own_unanswered;
+        timed_out += own_timed_out;
     }
     recorder.flush().await;
-    let a_second = (latencies.len() - unanswered) as f64 / start.elapsed().as_secs_f64();
-    Measured { latencies, unanswered, a_second, cpu: self::cpu() - cpu }
+    let a_second = (latencies.len() - timed_out) as f64 / start.elapsed().as_secs_f64();
+    Measured { latencies, timed_out, a_second, cpu: self::cpu() - cpu }
 }
 
 /// What this process has used of the processors.
@@ -176,7 +176,7 @@ async fn main() {
     let machine = machine();
     let options = Options { port: 0, data_dir: None, ephemeral: true };
     let dev = Dev::start(&options).await.expect("a local server");
-    let described = dev.described();
+    let described = dev.dev_json();
     let backend = Backend::new(&described.url, &described.root_key, reqwest::Client::new());
     let services = dev.services();
     let recorder = &services.recorder;
@@ -229,10 +229,10 @@ async fn main() {
         for (name, call, secrets) in &rows {
             eprintln!("{callers} callers: {name}");
             measure(call, secrets, callers, WARM_UP, recorder).await;
-            let Measured { latencies, unanswered, a_second, cpu } =
+            let Measured { latencies, timed_out, a_second, cpu } =
                 measure(call, secrets, callers, time, recorder).await;
-            if unanswered > 0 {
-                eprintln!("  {unanswered} were not answered in time: the machine does something else, too");
+            if timed_out > 0 {
+                eprintln!("  {timed_out} were not answered in time: the machine does something else, too");
             }
             if matches!(call, Call::GetItem(_)) {
                 get_items = a_second;

@@ -24,7 +24,7 @@ async fn main() {
     let count = Arguments::parse().count;
     let options = Options { port: 0, data_dir: None, ephemeral: true };
     let dev = Dev::start(&options).await.expect("a local server");
-    let described = dev.described();
+    let described = dev.dev_json();
     let backend = Backend::new(&described.url, &described.root_key, reqwest::Client::new());
     // As another process: with a store of its own.
     let other = dev.installation().services(described.url.parse().expect("a URL")).await.expect("services");

@@ -50,35 +50,35 @@ async fn a_stop_under_load_loses_no_answered_check() {
     let dev = Dev::start(folder.path(), "info");
     let key = dev.backend("POST", "/api-auth/apps/demo/keys", Some(json!({"name": "busy"}))).await;
     let secret = key["secret"].as_str().unwrap().to_owned();
-    let (dev, answered) = (std::sync::Arc::new(dev), std::sync::Arc::new(AtomicI64::new(0)));
+    let (dev, completed) = (std::sync::Arc::new(dev), std::sync::Arc::new(AtomicI64::new(0)));
     let callers: Vec<_> = (0..8)
         .map(|_| {
-            let (dev, secret, answered) = (dev.clone(), secret.clone(), answered.clone());
+            let (dev, secret, completed) = (dev.clone(), secret.clone(), completed.clone());
             tokio::spawn(async move {
                 let http = reqwest::Client::new();
                 while let Ok(200) = dev.check(&http, &secret).await {
-                    answered.fetch_add(1, Ordering::SeqCst);
+                    completed.fetch_add(1, Ordering::SeqCst);
                 }
             })
         })
         .collect();
-    while answered.load(Ordering::SeqCst) < 100 && !callers.iter().all(|caller| caller.is_finished()) {
+    while completed.load(Ordering::SeqCst) < 100 && !callers.iter().all(|caller| caller.is_finished()) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     dev.signal("TERM");
     for caller in callers {
         caller.await.unwrap();
     }
-    let answered = answered.load(Ordering::SeqCst);
+    let completed = completed.load(Ordering::SeqCst);
     let mut dev = std::sync::Arc::into_inner(dev).unwrap();
     assert_eq!(dev.wait().code(), Some(0), "{}", dev.log());
-    assert!(answered >= 100, "a check failed after {answered}");
+    assert!(completed >= 100, "a check failed after {completed}");
 
     let again = Dev::start(folder.path(), "info");
     let figures = again.backend("GET", "/api-auth/apps/demo/audit/analytics", None).await;
     let recorded = figures["total_requests"].as_i64().unwrap();
     // A caller whose connection was closed under it may have been decided on without having read the answer.
-    assert!((answered..=answered + 8).contains(&recorded), "{answered} answered, {recorded} recorded");
+    assert!((completed..=completed + 8).contains(&recorded), "{completed} answered, {recorded} recorded");
     again.stop("TERM");
 }
 

@@ -22,15 +22,18 @@ fn examine(folder: &Path) -> (bool, String) {
 #[tokio::test]
 async fn a_run_is_examined() {
     let folder = tempfile::tempdir().unwrap();
-    let (well, told) = examine(folder.path());
-    assert!(!well && told.starts_with("WRONG  dev.json: there is no dev.json in "), "{told}");
-    assert!(told.contains("start an installation with 'keyward dev'") && told.lines().count() == 1, "{told}");
+    let (well, printed) = examine(folder.path());
+    assert!(!well && printed.starts_with("WRONG  dev.json: there is no dev.json in "), "{printed}");
+    assert!(
+        printed.contains("start an installation with 'keyward dev'") && printed.lines().count() == 1,
+        "{printed}"
+    );
 
     let mut dev = Dev::start(folder.path(), "info");
-    let (well, told) = examine(folder.path());
-    let answering = told.lines().filter(|line| line.starts_with("ok     ") && line.ends_with(": answers"));
-    assert!(well && answering.count() == 6 && !told.contains("WRONG"), "{told}");
-    assert!(!told.contains(&dev.json.root_key), "{told}");
+    let (well, printed) = examine(folder.path());
+    let answering = printed.lines().filter(|line| line.starts_with("ok     ") && line.ends_with(": answers"));
+    assert!(well && answering.count() == 6 && !printed.contains("WRONG"), "{printed}");
+    assert!(!printed.contains(&dev.json.root_key), "{printed}");
 
     let dev_json = folder.path().join("dev.json");
     let whole = fs::read_to_string(&dev_json).unwrap();
@@ -38,9 +41,12 @@ async fn a_run_is_examined() {
     let other =
         format!("{}{}", &dev.json.root_key[..at], if dev.json.root_key.ends_with('0') { '1' } else { '0' });
     fs::write(&dev_json, whole.replace(&dev.json.root_key, &other)).unwrap();
-    let (well, told) = examine(folder.path());
-    assert!(!well && told.matches("WRONG").count() == 1, "{told}");
-    assert!(told.contains("WRONG  root key: this root key is not one of the installation's: "), "{told}");
+    let (well, printed) = examine(folder.path());
+    assert!(!well && printed.matches("WRONG").count() == 1, "{printed}");
+    assert!(
+        printed.contains("WRONG  root key: this root key is not one of the installation's: "),
+        "{printed}"
+    );
     fs::write(&dev_json, &whole).unwrap();
 
     dev.signal("KILL");
@@ -49,10 +55,10 @@ async fn a_run_is_examined() {
     let held = TcpSocket::new_v4().unwrap();
     held.set_reuseaddr(true).unwrap();
     held.bind(dev.json.url.trim_start_matches("http://").parse().unwrap()).unwrap();
-    let (well, told) = examine(folder.path());
-    let silent = format!(
+    let (well, printed) = examine(folder.path());
+    let no_response = format!(
         "WRONG  url: {} does not answer (Connection refused (os error 111)): start it again with 'keyward dev'",
         dev.json.url
     );
-    assert!(!well && told.contains(&silent), "{told}");
+    assert!(!well && printed.contains(&no_response), "{printed}");
 }

@@ -9,10 +9,13 @@ use serde_json::json;
 
 use crate::process::Dev;
 
-async fn answer(request: RequestBuilder) -> (u16, String) {
-    let answer = request.send().await.unwrap();
-    assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("access-control-")), "{answer:?}");
-    (answer.status().as_u16(), answer.text().await.unwrap())
+async fn response(request: RequestBuilder) -> (u16, String) {
+    let response = request.send().await.unwrap();
+    assert!(
+        response.headers().keys().all(|name| !name.as_str().starts_with("access-control-")),
+        "{response:?}"
+    );
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 #[tokio::test]
@@ -38,7 +41,7 @@ async fn the_embedded_dynamodb_answers_no_page_and_nobody_without_its_key() {
         }
     };
     let own = || Some(signed_by(&env["AWS_ACCESS_KEY_ID"]));
-    let (status, items) = answer(scan(own())).await;
+    let (status, items) = response(scan(own())).await;
     assert!(status == 200 && items.contains("\"Items\""), "{status} {items}");
     for refused in [
         scan(own()).header("origin", "https://evil.example"),
@@ -55,7 +58,7 @@ async fn the_embedded_dynamodb_answers_no_page_and_nobody_without_its_key() {
             .header("access-control-request-method", "POST")
             .header("access-control-request-headers", "x-amz-target,authorization"),
     ] {
-        let (status, body) = answer(refused).await;
+        let (status, body) = response(refused).await;
         assert!((400..500).contains(&status) && !body.contains("\"Items\""), "{status} {body}");
     }
     // Functions that run in the environment of the last run go on.
@@ -73,7 +76,7 @@ async fn the_local_server_is_not_reached_under_a_foreign_name() {
     for path in ["/health", "/api-auth/apps", "/vanity/api-auth", "/nowhere"] {
         let url = format!("{}{path}", dev.json.url);
         let ask = |host: &str| http.get(&url).header("host", host).bearer_auth(&dev.json.root_key);
-        let (status, body) = answer(ask("evil.example")).await;
+        let (status, body) = response(ask("evil.example")).await;
         assert!(status == 421 && body.contains("\"host_not_allowed\""), "{status} {body}");
         assert_ne!(ask("localhost:8787").send().await.unwrap().status(), 421);
     }

@@ -86,8 +86,8 @@ async fn a_copy_of_the_table_and_of_the_log_tests_no_guess() {
     let http = reqwest::Client::new();
     let app = json!({"app_slug": "acme", "name": "Acme", "key_prefix": "acme"});
     dev.backend("POST", "/api-auth/apps", Some(app)).await;
-    let made = dev.backend("POST", "/api-auth/apps/acme/keys", Some(json!({"name": "CI"}))).await;
-    let key = made["secret"].as_str().unwrap().to_owned();
+    let created = dev.backend("POST", "/api-auth/apps/acme/keys", Some(json!({"name": "CI"}))).await;
+    let key = created["secret"].as_str().unwrap().to_owned();
     let ask = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "acme"});
     dev.backend("POST", "/session/tickets", Some(ask)).await;
     assert_eq!(dev.check(&http, &key).await.unwrap(), 200);

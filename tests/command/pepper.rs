@@ -47,8 +47,8 @@ fn status(dev: &Dev) -> HashMap<u32, (String, u64, u64)> {
 fn it_says_what_it_did_and_what_it_cannot_do() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
-    let told = refused(&["pepper", "status", "--data-dir", nowhere.to_str().unwrap()]);
-    assert!(told.contains("start one with 'keyward dev'"), "{told}");
+    let message = refused(&["pepper", "status", "--data-dir", nowhere.to_str().unwrap()]);
+    assert!(message.contains("start one with 'keyward dev'"), "{message}");
 
     let mut dev = Dev::start(folder.path(), "info");
     assert_eq!(done(&pepper(&dev, &["init"])), "there is a pepper already; nothing was changed\n");
@@ -61,14 +61,14 @@ fn it_says_what_it_did_and_what_it_cannot_do() {
     let listed = done(&pepper(&dev, &["status", "--last"]));
     assert!(listed.trim_end().ends_with('Z'), "when it was counted: {listed}");
 
-    let told = String::from_utf8(pepper(&dev, &["retire", "1"]).stderr).unwrap();
-    assert!(told.contains("version 1 makes new tags"), "{told}");
+    let message = String::from_utf8(pepper(&dev, &["retire", "1"]).stderr).unwrap();
+    assert!(message.contains("version 1 makes new tags"), "{message}");
     let rotated = done(&pepper(&dev, &["rotate"]));
     assert_eq!(rotated, "version 2 makes all tags, in every process within a minute\n");
-    let told = String::from_utf8(pepper(&dev, &["retire", "1"]).stderr).unwrap();
-    assert!(told.contains("try again after"), "{told}");
-    let told = String::from_utf8(pepper(&dev, &["retire", "7"]).stderr).unwrap();
-    assert!(told.contains("no such version"), "{told}");
+    let message = String::from_utf8(pepper(&dev, &["retire", "1"]).stderr).unwrap();
+    assert!(message.contains("try again after"), "{message}");
+    let message = String::from_utf8(pepper(&dev, &["retire", "7"]).stderr).unwrap();
+    assert!(message.contains("no such version"), "{message}");
     let wrong = keyward(&["pepper", "retire", "x"]).output().unwrap();
     assert_eq!(wrong.status.code(), Some(2));
     let now = status(&dev);
@@ -76,8 +76,8 @@ fn it_says_what_it_did_and_what_it_cannot_do() {
 
     dev.signal("TERM");
     dev.wait();
-    let told = refused(&["pepper", "rotate", "--data-dir", folder.path().to_str().unwrap()]);
-    assert!(told.contains("start it again with 'keyward dev'"), "{told}");
+    let message = refused(&["pepper", "rotate", "--data-dir", folder.path().to_str().unwrap()]);
+    assert!(message.contains("start it again with 'keyward dev'"), "{message}");
 }
 
 /// What the load has seen.
@@ -112,8 +112,8 @@ async fn load(dev: Arc<Dev>, keys: Arc<Vec<(String, u16)>>, first: usize, seen: 
 /// Makes so many keys of the app `acme`, and returns their secrets. The first is made by the API; the rows of the others
 /// are as that one's, with an id and the tag of a secret of their own, since writing them alone is faster.
 async fn make(dev: &Dev, count: usize) -> Vec<String> {
-    let made = dev.backend("POST", "/api-auth/apps/acme/keys", Some(json!({"name": "First"}))).await;
-    let first = made["secret"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+    let created = dev.backend("POST", "/api-auth/apps/acme/keys", Some(json!({"name": "First"}))).await;
+    let first = created["secret"].as_str().unwrap_or_else(|| panic!("{created}")).to_owned();
     let token = ApiKeyToken::parse(&first).unwrap();
     let (env, client) = dev.dynamodb().await;
     let table = &env["KEYWARD_TABLE"];
@@ -180,10 +180,10 @@ async fn check_all(dev: &Dev, secrets: &[String]) -> Vec<u16> {
     for secrets in secrets.chunks(50) {
         let check = |secret| json!({"principal": {"type": "api_key", "value": secret}, "resource": "/v1/users", "method": "GET"});
         let body = json!({"checks": secrets.iter().map(check).collect::<Vec<_>>()});
-        let answer =
+        let response =
             http.post(format!("{}/v1/authz/check/batch", dev.json.url)).json(&body).send().await.unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        for result in answer["results"].as_array().unwrap_or_else(|| panic!("{answer}")) {
+        let response: Value = response.json().await.unwrap();
+        for result in response["results"].as_array().unwrap_or_else(|| panic!("{response}")) {
             statuses.push(if result["allowed"] == true {
                 200
             } else {
@@ -241,8 +241,8 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
         let mut command = keyward(&[]);
         command.args(again).arg("5000").output().unwrap()
     });
-    let told = done(&again.await.unwrap());
-    assert!(told.contains("were put under the current version"), "{told}");
+    let message = done(&again.await.unwrap());
+    assert!(message.contains("were put under the current version"), "{message}");
     let after = status(&dev);
     assert_eq!(after[&1].1, 0, "no row is left under version 1: {after:?}");
     let seen_then = seen.checks.load(Ordering::Relaxed);

@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::config::{Credentials, Region};
 use keyward_cli::dev::DevJson;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn keyward(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyward"));
@@ -69,7 +69,7 @@ impl Dev {
             if let Some(status) = dev.child.try_wait().unwrap() {
                 panic!("{status}: {}", dev.log());
             }
-            assert!(start.elapsed() < PATIENCE, "{}", dev.log());
+            assert!(start.elapsed() < TIMEOUT, "{}", dev.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -93,7 +93,7 @@ impl Dev {
 
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < TIMEOUT {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
@@ -137,9 +137,9 @@ impl Dev {
         let body = json!({
             "principal": {"type": "api_key", "value": key}, "resource": "/v1/users", "method": "GET",
         });
-        let answer = http.post(format!("{}/v1/authz/check", self.json.url)).json(&body).send().await?;
-        let status = answer.status().as_u16();
-        answer.bytes().await?;
+        let response = http.post(format!("{}/v1/authz/check", self.json.url)).json(&body).send().await?;
+        let status = response.status().as_u16();
+        response.bytes().await?;
         Ok(status)
     }
 }

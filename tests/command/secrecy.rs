@@ -33,11 +33,11 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     let ask = json!({"ticket_type": "api_auth_access", "api_auth_app_slug": "demo"});
     let ticket = text(&dev.backend("POST", "/session/tickets", Some(ask)).await["ticket"]);
     let exchange = format!("{url}/session/ticket/exchange?ticket={ticket}&__dev_session__=");
-    let answer = http.get(&exchange).send().await.unwrap();
-    let session = answer.headers()["x-development-session"].to_str().unwrap().to_owned();
+    let response = http.get(&exchange).send().await.unwrap();
+    let session = response.headers()["x-development-session"].to_str().unwrap().to_owned();
     let keys = format!("{url}/api-auth/keys?__dev_session__={session}");
-    let made: Value = http.post(&keys).form(&[("name", "CI")]).send().await.unwrap().json().await.unwrap();
-    let (id, first) = (text(&made["data"]["id"]), text(&made["data"]["secret"]));
+    let created: Value = http.post(&keys).form(&[("name", "CI")]).send().await.unwrap().json().await.unwrap();
+    let (id, first) = (text(&created["data"]["id"]), text(&created["data"]["secret"]));
     let rotate = format!("{url}/api-auth/keys/{id}/rotate?__dev_session__={session}");
     let rotated: Value = http.post(&rotate).send().await.unwrap().json().await.unwrap();
     let second = text(&rotated["data"]["secret"]);

@@ -6,7 +6,7 @@ use regex::Regex;
 use reqwest::Method;
 
 use crate::documentation::{root, sources};
-use keyward_tests::{Answer, Keyward};
+use keyward_tests::{ApiResponse, Keyward};
 
 /// What a call is made with: an access value, a credential, or what was made of one that matched.
 const WHO_ASKS: [&str; 10] = [
@@ -19,7 +19,7 @@ const WHO_ASKS: [&str; 10] = [
     "ApiKeyToken",
     "Candidate",
     "VerifiedKey",
-    "RecognisedTicket",
+    "AuthenticatedTicket",
 ];
 /// What is made of a verified key alone.
 const OF_A_VERIFIED_KEY: [&str; 2] = ["KeyToCheck", "Verification"];
@@ -41,11 +41,11 @@ fn every_call_of_the_store_takes_who_asks() {
 
 #[test]
 fn nothing_that_answers_requests_makes_the_access_of_the_operator() {
-    let made = |folder: &str| sources(&root().join(folder)).contains("OperatorAccess::");
-    assert!(made("infra/cli/src"));
-    assert!(!made("functions"));
+    let created = |folder: &str| sources(&root().join(folder)).contains("OperatorAccess::");
+    assert!(created("infra/cli/src"));
+    assert!(!created("functions"));
     for library in ["audit", "core", "http", "pepper", "store", "verifier"] {
-        assert!(!made(&format!("shared/{library}/src")), "{library}");
+        assert!(!created(&format!("shared/{library}/src")), "{library}");
     }
 }
 
@@ -58,8 +58,8 @@ async fn a_change_of_the_allowed_origins_holds_within_a_minute() {
     };
     let may_read = async |path: &str| {
         let request = keyward.http.request(Method::GET, format!("{}{path}", keyward.url));
-        let answer = request.header("origin", "https://app.example.com").send().await.unwrap();
-        answer.headers().contains_key("access-control-allow-origin")
+        let response = request.header("origin", "https://app.example.com").send().await.unwrap();
+        response.headers().contains_key("access-control-allow-origin")
     };
     // A route of each API, each of a function of its own.
     let paths = ["/deployment", "/api-auth/session", "/api-auth/keys", "/health", "/api-auth/apps"];
@@ -88,11 +88,11 @@ async fn settings_that_cannot_be_read_allow_nothing() {
     keyward.set_deployment("schema", AttributeValue::N("2".into())).await;
     let request =
         keyward.http.get(format!("{}/health", keyward.url)).header("origin", "https://app.example.com");
-    let answer = request.send().await.unwrap();
-    assert!(!answer.headers().contains_key("access-control-allow-origin"));
+    let response = request.send().await.unwrap();
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
     for path in ["/deployment", "/.well-known/jwks.json", "/vanity/api-auth"] {
-        let answer = keyward.http.get(format!("{}{path}", keyward.url)).send().await.unwrap();
-        let answer = Answer::of(answer).await;
-        assert_eq!((answer.status, &answer.body["code"]), (500, &"internal_error".into()), "{path}");
+        let response = keyward.http.get(format!("{}{path}", keyward.url)).send().await.unwrap();
+        let response = ApiResponse::of(response).await;
+        assert_eq!((response.status, &response.body["code"]), (500, &"internal_error".into()), "{path}");
     }
 }

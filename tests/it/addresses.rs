@@ -1,7 +1,7 @@
 //! Where a request comes from: what is taken for the client's address, by which limits count and which the log keeps.
 
 use keyward_runtime::{Settings, TrustedProxies};
-use keyward_tests::{Answer, Keyward, check_body, text};
+use keyward_tests::{ApiResponse, Keyward, check_body, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ async fn check_with_headers(keyward: &Keyward, secret: &str, headers: &[(&str, &
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    Answer::of(request.send().await.unwrap()).await.ok()
+    ApiResponse::of(request.send().await.unwrap()).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,17 +77,17 @@ async fn what_is_no_address_is_refused_in_a_check_and_alone_in_a_batch() {
     ];
     for client_ip in wrong {
         let refused = keyward.check_with(from(&secret, client_ip)).await;
-        let told = refused.is_error(400, "invalid_field").body["message"].clone();
+        let message = refused.is_error(400, "invalid_field").body["message"].clone();
         assert_eq!(
-            told, "client_ip must be an IP address, such as 203.0.113.7 or 2001:db8::1",
+            message, "client_ip must be an IP address, such as 203.0.113.7 or 2001:db8::1",
             "{client_ip}"
         );
         assert_eq!(refused.body["allowed"], false);
     }
     let checks = [from(&secret, "203.0.113.7"), from(&secret, "here"), from(&secret, "203.0.113.7")];
-    let answer = keyward.backend().post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    let response = keyward.backend().post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
     let statuses: Vec<&Value> =
-        answer["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+        response["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
     assert_eq!(statuses, [200, 400, 200]);
 }
 
@@ -122,12 +122,12 @@ async fn behind_trusted_proxies_every_function_knows_the_client() {
 
     let backend = keyward.backend();
     let request = backend.request(Method::PATCH, "/api-auth/apps/acme").json(&json!({"name": "Renamed"}));
-    Answer::of(request.header(forwarded.0, forwarded.1).send().await.unwrap()).await.ok();
+    ApiResponse::of(request.header(forwarded.0, forwarded.1).send().await.unwrap()).await.ok();
     assert_eq!(logged_address(&keyward).await, "203.0.113.9", "key-lifecycle");
 
     let path = format!("/session/ticket/exchange?ticket={}", backend.ticket("acme").await);
     let request = backend.request(Method::GET, &path).header(forwarded.0, forwarded.1);
-    Answer::of(request.send().await.unwrap()).await.ok();
+    ApiResponse::of(request.send().await.unwrap()).await.ok();
     assert_eq!(logged_address(&keyward).await, "203.0.113.9", "ticket-exchange");
 
     check_with_headers(&keyward, &secret, &[("x-forwarded-for", "203.0.113.9, unknown, 192.0.2.1")]).await;

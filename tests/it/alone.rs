@@ -40,8 +40,8 @@ async fn delete_scheme(backend: &Backend, slug: &str) -> u16 {
 /// The statuses of a batch of these keys.
 async fn statuses(backend: &Backend, keys: &[&str]) -> Vec<u64> {
     let checks: Vec<Value> = keys.iter().map(|key| check_body(key)).collect();
-    let answer = backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
-    answer["results"].as_array().unwrap().iter().map(|one| one["status"].as_u64().unwrap()).collect()
+    let response = backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    response["results"].as_array().unwrap().iter().map(|one| one["status"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,8 +89,8 @@ async fn a_dead_key_needs_no_rules() {
 
     let mut batch = vec![working.as_str(); 96];
     batch.extend([revoked.as_str(), &expired, &with_own, &without]);
-    let answers = statuses(&backend, &batch).await;
-    assert_eq!(answers, [vec![200; 96], vec![403, 401, 403, 403]].concat());
+    let responses = statuses(&backend, &batch).await;
+    assert_eq!(responses, [vec![200; 96], vec![403, 401, 403, 403]].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +228,7 @@ async fn a_pepper_that_is_waited_for_takes_no_time_from_other_keys() {
     let store = Store::open(table, Arc::new(Silent(keyward.provider()))).await.unwrap();
     let verifier = Verifier::new(store.clone(), Recorder::start(store), keyward.deployment());
     keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
-    keyward.pass(keyward_store::PICKED_UP * 2);
+    keyward.pass(keyward_store::PROPAGATION_TIME * 2);
     let new = text(&backend.create_key("acme", limited).await["secret"]);
 
     let target = Target::parse("GET", "/").unwrap();

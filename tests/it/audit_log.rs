@@ -11,7 +11,7 @@ use keyward_core::audit::{Event, EventId, Origin};
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::verified::Verification;
-use keyward_store::LONGEST_ANALYSIS;
+use keyward_store::MAX_ANALYZED;
 use serde_json::{Value, json};
 
 use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text, verified};
@@ -90,7 +90,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
     for (fault, times, written) in
-        [(Fault::Denied, 1, 49), (Fault::AnswerLost, 2, 50), (Fault::Throttled, 2, 50)]
+        [(Fault::Denied, 1, 49), (Fault::ResponseLost, 2, 50), (Fault::Throttled, 2, 50)]
     {
         let before = verifications(&keyward).await.len();
         faults.plan("PutItem", 10, fault, times);
@@ -334,12 +334,12 @@ async fn behind_a_cursor_that_has_left_the_range_there_is_nothing() {
 async fn what_is_read_is_bounded() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend.create_key("acme", json!({})).await;
-    checks(&keyward, &text(&made["secret"]), "never", "/a", 1).await;
+    let created = backend.create_key("acme", json!({})).await;
+    checks(&keyward, &text(&created["secret"]), "never", "/a", 1).await;
     // The blocked check is the oldest, under more allowed ones than a page or an analysis looks at.
     let [blocked] = &verifications(&keyward).await[..] else { panic!("one check") };
     let later = keyward.services.store.clock().now() + TimeDelta::milliseconds(1);
-    let requests: Vec<WriteRequest> = (0..LONGEST_ANALYSIS)
+    let requests: Vec<WriteRequest> = (0..MAX_ANALYZED)
         .map(|n| {
             let id = AttributeValue::S(EventId::mint(later, n as u128).to_string());
             let mut item = blocked.clone();

@@ -66,35 +66,35 @@ impl Recorded {
         self
     }
 
-    async fn answer_of(self, services: &Services, settings: &Settings) -> Result<Value, String> {
+    async fn respond_with_services(self, services: &Services, settings: &Settings) -> Result<Value, String> {
         let event: Event = serde_json::from_value(self.0).unwrap();
-        let answer = authorize(services, settings, event).await;
-        answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(|error| error.to_string())
+        let response = authorize(services, settings, event).await;
+        response.map(|response| serde_json::to_value(response).unwrap()).map_err(|error| error.to_string())
     }
 
-    async fn answer_with(self, keyward: &Keyward, settings: &Settings) -> Result<Value, String> {
-        self.answer_of(&keyward.authorizer, settings).await
+    async fn respond_with(self, keyward: &Keyward, settings: &Settings) -> Result<Value, String> {
+        self.respond_with_services(&keyward.authorizer, settings).await
     }
 
-    async fn answer(self, keyward: &Keyward) -> Result<Value, String> {
-        self.answer_with(keyward, &any("")).await
+    async fn response(self, keyward: &Keyward) -> Result<Value, String> {
+        self.respond_with(keyward, &any("")).await
     }
 }
 
 /// Whether this answer, in whichever form, lets the request through.
-fn is_allowed(answer: &Value) -> bool {
-    match &answer["isAuthorized"] {
+fn is_allowed(response: &Value) -> bool {
+    match &response["isAuthorized"] {
         Value::Bool(is_authorized) => *is_authorized,
-        _ => answer["policyDocument"]["Statement"][0]["Effect"] == "Allow",
+        _ => response["policyDocument"]["Statement"][0]["Effect"] == "Allow",
     }
 }
 
 #[track_caller]
-fn is_refused(answer: &Result<Value, String>, code: &str) {
-    let answer = answer.as_ref().unwrap();
-    assert!(!is_allowed(answer), "{answer}");
-    assert_eq!(answer["context"]["code"], code, "{answer}");
-    assert!(!text(&answer["context"]["message"]).is_empty(), "{answer}");
+fn is_refused(response: &Result<Value, String>, code: &str) {
+    let response = response.as_ref().unwrap();
+    assert!(!is_allowed(response), "{response}");
+    assert_eq!(response["context"]["code"], code, "{response}");
+    assert!(!text(&response["context"]["message"]).is_empty(), "{response}");
 }
 
 /// A new key of an app `guarded`, which two rules limit.
@@ -128,12 +128,12 @@ pub async fn allows_a_key(keyward: &Keyward) -> (String, String) {
     let (id, secret) = key(keyward).await;
     for (left, event) in (96..100).rev().zip(EVENTS) {
         let event = Recorded::of(event).with("Authorization", &format!("Bearer {secret}"));
-        let answer = event.answer(keyward).await.unwrap();
-        assert!(is_allowed(&answer), "{answer}");
-        let context = answer["context"].as_object().unwrap();
-        assert!(context.values().all(Value::is_string), "{answer}");
+        let response = event.response(keyward).await.unwrap();
+        assert!(is_allowed(&response), "{response}");
+        let context = response["context"].as_object().unwrap();
+        assert!(context.values().all(Value::is_string), "{response}");
         assert!(text(&context["request_id"]).starts_with("req_"));
-        for (name, told) in [
+        for (name, message) in [
             ("key_id", id.as_str()),
             ("key_name", "Test key"),
             ("app_slug", "guarded"),
@@ -146,11 +146,11 @@ pub async fn allows_a_key(keyward: &Keyward) -> (String, String) {
             ("organization_membership_id", "om_1"),
             ("workspace_membership_id", "wm_1"),
         ] {
-            assert_eq!(context[name], told, "{name}");
+            assert_eq!(context[name], message, "{name}");
         }
         let limits: Value = serde_json::from_str(&text(&context["rate_limits"])).unwrap();
         assert_eq!(limits[0], json!({"rule": "100/86400s", "remaining": left, "limit": 100}));
-        assert_eq!(context.len(), 13, "{answer}");
+        assert_eq!(context.len(), 13, "{response}");
     }
     (id, secret)
 }
@@ -180,16 +180,16 @@ async fn a_policy_is_about_the_one_request_and_names_the_key() {
     for event in [HTTP_API_1, REST_REQUEST, REST_TOKEN] {
         let event = Recorded::of(event);
         let (arn, is_rest) = (event.0["methodArn"].clone(), event.0["version"].is_null());
-        let answer = event.with("X-Api-Key", &secret).answer(&keyward).await.unwrap();
+        let response = event.with("X-Api-Key", &secret).response(&keyward).await.unwrap();
         let statement = json!({"Action": ["execute-api:Invoke"], "Effect": "Allow", "Resource": [arn]});
-        assert_eq!(answer["policyDocument"], json!({"Version": "2012-10-17", "Statement": [statement]}));
-        assert_eq!(answer["principalId"], id.as_str());
-        match answer.get("usageIdentifierKey") {
+        assert_eq!(response["policyDocument"], json!({"Version": "2012-10-17", "Statement": [statement]}));
+        assert_eq!(response["principalId"], id.as_str());
+        match response.get("usageIdentifierKey") {
             Some(usage) => {
                 assert_eq!(*usage, format!("keyward{id:0>19}"));
                 assert!((20..=128).contains(&text(usage).len()), "as API Gateway's own keys");
             }
-            None => assert!(!is_rest, "{answer}"),
+            None => assert!(!is_rest, "{response}"),
         }
     }
 }
@@ -213,17 +213,17 @@ async fn without_a_valid_key_nothing_goes_through() {
             if let Some(presented) = presented {
                 event = event.with("x-api-key", presented);
             }
-            let answer = event.answer(&keyward).await;
+            let response = event.response(&keyward).await;
             if is_simple {
-                is_refused(&answer, code);
+                is_refused(&response, code);
             } else {
                 // What API Gateway answers with 401.
-                assert_eq!(answer.unwrap_err(), "Unauthorized", "{presented:?}");
+                assert_eq!(response.unwrap_err(), "Unauthorized", "{presented:?}");
             }
         }
     }
     let other_scheme = Recorded::of(HTTP_API_2).with("authorization", &format!("Basic {secret}"));
-    is_refused(&other_scheme.answer(&keyward).await, "missing_api_key");
+    is_refused(&other_scheme.response(&keyward).await, "missing_api_key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,19 +236,20 @@ async fn a_key_that_does_not_work_is_refused_and_told_why() {
     let expiring = backend.create_key("guarded", expires).await;
     keyward.pass(TimeDelta::hours(2));
     for event in EVENTS {
-        let answer = Recorded::of(event).with("x-api-key", &secret).answer(&keyward).await;
-        is_refused(&answer, "key_revoked");
-        let answer = answer.unwrap();
-        assert_eq!(answer["context"]["key_id"], revoked.as_str());
-        assert!(text(&answer["context"]["request_id"]).starts_with("req_"));
-        assert!(answer["principalId"].is_null() || answer["principalId"] == revoked.as_str());
-        let answer = Recorded::of(event).with("x-api-key", &text(&expiring["secret"])).answer(&keyward).await;
-        is_refused(&answer, "key_expired");
+        let response = Recorded::of(event).with("x-api-key", &secret).response(&keyward).await;
+        is_refused(&response, "key_revoked");
+        let response = response.unwrap();
+        assert_eq!(response["context"]["key_id"], revoked.as_str());
+        assert!(text(&response["context"]["request_id"]).starts_with("req_"));
+        assert!(response["principalId"].is_null() || response["principalId"] == revoked.as_str());
+        let response =
+            Recorded::of(event).with("x-api-key", &text(&expiring["secret"])).response(&keyward).await;
+        is_refused(&response, "key_expired");
     }
     let working = text(&backend.create_key("guarded", json!({})).await["secret"]);
     backend.patch("/api-auth/apps/guarded", json!({"is_active": false})).await.ok();
     for event in EVENTS {
-        is_refused(&Recorded::of(event).with("x-api-key", &working).answer(&keyward).await, "app_disabled");
+        is_refused(&Recorded::of(event).with("x-api-key", &working).response(&keyward).await, "app_disabled");
     }
 }
 
@@ -258,7 +259,7 @@ async fn a_store_that_fails_is_no_decision() {
     let (_, secret) = key(&keyward).await;
     keyward.calls.fail(true);
     for event in EVENTS {
-        let failed = Recorded::of(event).with("x-api-key", &secret).answer(&keyward).await;
+        let failed = Recorded::of(event).with("x-api-key", &secret).response(&keyward).await;
         assert_ne!(failed.unwrap_err(), "Unauthorized", "which would be the client's fault");
     }
 }
@@ -269,7 +270,7 @@ async fn routes_ask_for_permissions_however_a_path_is_spelled() {
     let backend = keyward.backend();
     let (id, secret) = key(&keyward).await;
     let ask = async |event: &str, method: &str, path: &str| {
-        Recorded::of(event).asking(method, path).with("x-api-key", &secret).answer(&keyward).await
+        Recorded::of(event).asking(method, path).with("x-api-key", &secret).response(&keyward).await
     };
     let patch = async |routes: Value| {
         backend.patch("/api-auth/apps/guarded", json!({"route_permissions": routes})).await.ok();
@@ -286,9 +287,9 @@ async fn routes_ask_for_permissions_however_a_path_is_spelled() {
             "//h/v1/users/1",
             "/v1%2Fusers%2f1",
         ] {
-            let answer = ask(event, "DELETE", path).await;
-            is_refused(&answer, "permission_denied");
-            let context = &answer.unwrap()["context"];
+            let response = ask(event, "DELETE", path).await;
+            is_refused(&response, "permission_denied");
+            let context = &response.unwrap()["context"];
             assert_eq!(context["key_id"], id.as_str());
             assert_eq!(context["permissions"], "users:read,users:write");
         }
@@ -319,11 +320,11 @@ async fn no_policy_stands_for_more_than_the_request() {
     for path in ["/v1/*", "/*", "/v1/user?", "/v1/${aws:username}"] {
         for event in [HTTP_API_1, REST_REQUEST, REST_TOKEN] {
             let event = Recorded::of(event).asking("GET", path).with("x-api-key", &secret);
-            is_refused(&event.answer(&keyward).await, "invalid_field");
+            is_refused(&event.response(&keyward).await, "invalid_field");
         }
     }
     let simple = Recorded::of(HTTP_API_2).asking("GET", "/v1/*").with("x-api-key", &secret);
-    assert!(is_allowed(&simple.answer(&keyward).await.unwrap()), "a yes is about no path");
+    assert!(is_allowed(&simple.response(&keyward).await.unwrap()), "a yes is about no path");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +335,7 @@ async fn what_is_no_path_is_refused() {
         for (method, path) in [("GET", "/a%00"), ("TRACE", "/a"), ("GET", &format!("/{}", "a".repeat(2_100)))]
         {
             let event = Recorded::of(event).asking(method, path).with("x-api-key", &secret);
-            is_refused(&event.answer(&keyward).await, "invalid_field");
+            is_refused(&event.response(&keyward).await, "invalid_field");
         }
     }
 }
@@ -349,8 +350,8 @@ async fn the_key_is_where_it_is_looked_for() {
         let event = || Recorded::of(event);
         for (name, value) in [("authorization", &bearer), ("AUTHORIZATION", &bearer), ("X-API-Key", &secret)]
         {
-            assert!(is_allowed(&event().with(name, value).answer(&keyward).await.unwrap()), "{name}");
-            let elsewhere = event().with(name, value).answer_with(&keyward, &set).await;
+            assert!(is_allowed(&event().with(name, value).response(&keyward).await.unwrap()), "{name}");
+            let elsewhere = event().with(name, value).respond_with(&keyward, &set).await;
             assert!(
                 elsewhere.is_err() || !is_allowed(&elsewhere.unwrap()),
                 "only in the one that is set: {name}"
@@ -358,12 +359,12 @@ async fn the_key_is_where_it_is_looked_for() {
         }
         for value in [&bearer, &secret] {
             let found = event().with("x-ACME-key", value).with("Authorization", "Basic dTpw");
-            assert!(is_allowed(&found.answer_with(&keyward, &set).await.unwrap()));
+            assert!(is_allowed(&found.respond_with(&keyward, &set).await.unwrap()));
         }
     }
     for value in [&bearer, &secret] {
         let token = Recorded::of(REST_TOKEN).with("", value);
-        assert!(is_allowed(&token.answer_with(&keyward, &set).await.unwrap()), "API Gateway has looked");
+        assert!(is_allowed(&token.respond_with(&keyward, &set).await.unwrap()), "API Gateway has looked");
     }
 }
 
@@ -380,14 +381,14 @@ async fn only_trusted_proxies_are_believed_about_the_client() {
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
         for (services, client) in [(&keyward.authorizer, "192.0.2.10"), (&trusting, "198.51.100.7")] {
             let event = Recorded::of(event).with("x-api-key", &secret).with("X-Forwarded-For", sent);
-            event.answer_of(services, &any("")).await.unwrap();
+            event.respond_with_services(services, &any("")).await.unwrap();
             let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
             assert_eq!(log["data"][0]["client_ip"], client, "{log}");
         }
     }
     let mut several = Recorded::of(REST_REQUEST).with("x-api-key", &secret);
     several.0["multiValueHeaders"]["X-Forwarded-For"] = json!(["203.0.113.66", "198.51.100.8, 192.0.2.11"]);
-    several.answer_of(&trusting, &any("")).await.unwrap();
+    several.respond_with_services(&trusting, &any("")).await.unwrap();
     let log = keyward.backend().get("/api-auth/apps/guarded/audit/logs?limit=1").await.ok();
     assert_eq!(log["data"][0]["client_ip"], "198.51.100.8", "{log}");
 }
@@ -401,9 +402,9 @@ async fn no_answer_is_longer_than_8_kib() {
     let mut quotes = 1_280;
     let secret = loop {
         let key = json!({"name": "k", "permissions": ["*"], "metadata": {"text": "\"".repeat(quotes)}});
-        let made = backend.post("/api-auth/apps/largest/keys", key).await;
-        if made.status == 200 {
-            break text(&made.body["secret"]);
+        let created = backend.post("/api-auth/apps/largest/keys", key).await;
+        if created.status == 200 {
+            break text(&created.body["secret"]);
         }
         quotes -= 1;
     };
@@ -413,10 +414,10 @@ async fn no_answer_is_longer_than_8_kib() {
     for event in EVENTS {
         for path in ["/v1/users", &format!("/{}", "p".repeat(2_040))] {
             let event = Recorded::of(event).asking("GET", path).with("x-api-key", &secret);
-            let answer = event.answer(&keyward).await.unwrap();
-            assert!(is_allowed(&answer));
-            assert!(answer.to_string().len() <= 8_192, "{}", answer.to_string().len());
-            let context = &answer["context"];
+            let response = event.response(&keyward).await.unwrap();
+            assert!(is_allowed(&response));
+            assert!(response.to_string().len() <= 8_192, "{}", response.to_string().len());
+            let context = &response["context"];
             assert_eq!(context["permissions"], permissions.join(","));
             assert_eq!(context["metadata"].is_null(), !context["truncated"].is_null(), "{context}");
             left_out.push(context["truncated"].clone());
@@ -446,11 +447,11 @@ async fn a_request_beyond_a_limit_is_refused_and_says_until_when() {
     let (_, secret) = key(&keyward).await;
     let rules = json!({"rules": [{"unit": "calendar_day", "duration": 1, "max_requests": 1}]});
     keyward.backend().patch("/api-auth/rate-limit-schemes/guarded", rules).await.ok();
-    let ask = || Recorded::of(REST_REQUEST).with("x-api-key", &secret).answer(&keyward);
+    let ask = || Recorded::of(REST_REQUEST).with("x-api-key", &secret).response(&keyward);
     assert!(is_allowed(&ask().await.unwrap()));
-    let answer = ask().await;
-    is_refused(&answer, "rate_limited");
-    let context = &answer.unwrap()["context"];
+    let response = ask().await;
+    is_refused(&response, "rate_limited");
+    let context = &response.unwrap()["context"];
     assert_eq!(context["blocked_rule"], "1/86400s");
     let seconds: u32 = text(&context["retry_after"]).parse().unwrap();
     assert!((1..=86_400).contains(&seconds));
@@ -490,19 +491,21 @@ async fn an_api_is_opened_by_keys_of_its_apps_alone() {
             for (secret, is_opened) in secrets.iter().zip(opened) {
                 let asked = Recorded::of(event).with("x-api-key", secret);
                 let is_simple = asked.is_simple();
-                let answer = asked.answer_with(&keyward, &settings).await;
-                match answer {
-                    Ok(answer) if is_opened => assert!(is_allowed(&answer), "{apps} {deployment}: {answer}"),
-                    Ok(answer) => {
+                let response = asked.respond_with(&keyward, &settings).await;
+                match response {
+                    Ok(response) if is_opened => {
+                        assert!(is_allowed(&response), "{apps} {deployment}: {response}")
+                    }
+                    Ok(response) => {
                         let garbage = Recorded::of(event).with("x-api-key", "garbage");
-                        let unknown = garbage.answer_with(&keyward, &settings).await.unwrap();
-                        let [told, unknown] = [&answer, &unknown].map(|answer| {
-                            let mut told = answer.clone();
-                            assert!(told["context"]["request_id"].take().is_string());
-                            told
+                        let unknown = garbage.respond_with(&keyward, &settings).await.unwrap();
+                        let [message, unknown] = [&response, &unknown].map(|response| {
+                            let mut message = response.clone();
+                            assert!(message["context"]["request_id"].take().is_string());
+                            message
                         });
-                        assert_eq!(told, unknown, "as what is no key");
-                        assert!(is_simple && !is_allowed(&answer), "{apps} {deployment}");
+                        assert_eq!(message, unknown, "as what is no key");
+                        assert!(is_simple && !is_allowed(&response), "{apps} {deployment}");
                     }
                     Err(error) => {
                         assert!(!is_opened && !is_simple, "{apps} {deployment}");
@@ -527,9 +530,9 @@ async fn a_stage_says_which_apps_are_its_own_and_without_a_word_nothing_is_opene
         for (name, value) in variables.as_object().unwrap() {
             asked.0["stageVariables"][name] = value.clone();
         }
-        asked.answer_with(&keyward, settings).await
+        asked.respond_with(&keyward, settings).await
     };
-    let is_open = |answer: Result<Value, String>| answer.is_ok_and(|answer| is_allowed(&answer));
+    let is_open = |response: Result<Value, String>| response.is_ok_and(|response| is_allowed(&response));
     let (unsaid, acme) = (guarding("", ""), guarding("acme", ""));
     for event in [HTTP_API_2, HTTP_API_1, REST_REQUEST] {
         for (settings, variables, opened) in [
@@ -542,19 +545,20 @@ async fn a_stage_says_which_apps_are_its_own_and_without_a_word_nothing_is_opene
             (&acme, json!({}), [true, false]),
         ] {
             for (secret, is_opened) in secrets.iter().zip(opened) {
-                let answer = ask(event, settings, variables.clone(), secret).await;
-                assert_eq!(is_open(answer), is_opened, "{variables}");
+                let response = ask(event, settings, variables.clone(), secret).await;
+                assert_eq!(is_open(response), is_opened, "{variables}");
             }
         }
         let wrong = ask(event, &acme, json!({"keyward_apps": "Acme"}), &secrets[0]).await.unwrap_err();
         assert!(wrong.starts_with("the stage variable keyward_apps must be ANY or the slugs"), "{wrong}");
     }
     for event in EVENTS {
-        let told = Recorded::of(event).with("x-api-key", &secrets[0]).answer_with(&keyward, &unsaid).await;
-        let told = told.unwrap_err();
+        let message =
+            Recorded::of(event).with("x-api-key", &secrets[0]).respond_with(&keyward, &unsaid).await;
+        let message = message.unwrap_err();
         assert!(
-            told.contains("set the parameter AuthorizerApps, or the stage variable keyward_apps"),
-            "{told}"
+            message.contains("set the parameter AuthorizerApps, or the stage variable keyward_apps"),
+            "{message}"
         );
     }
 }

@@ -5,7 +5,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use keyward_tests::{Answer, Backend, Keyward, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, text};
 
 /// All that the API shows of what is stored.
 async fn everything(backend: &Backend) -> Value {
@@ -141,12 +141,12 @@ async fn values_that_are_not_acceptable() {
         (rule(json!({"mode": "per_planet"})), 422, "rules[0].mode must be one of 'per_app'"),
         (rule(json!({"endpoints": [""]})), 400, "rules[0].endpoints"),
     ] {
-        let answer = backend.send(method, &path, Some(body.clone())).await;
-        let message = text(&answer.body["message"]);
-        assert_eq!(answer.status, status, "{path} {body}: {message}");
+        let response = backend.send(method, &path, Some(body.clone())).await;
+        let message = text(&response.body["message"]);
+        assert_eq!(response.status, status, "{path} {body}: {message}");
         assert!(message.contains(names), "{path} {body}: {message}");
-        assert_eq!(answer.body["errors"], json!([{"code": status, "message": message}]));
-        assert!(answer.body["code"].is_string(), "{}", answer.body);
+        assert_eq!(response.body["errors"], json!([{"code": status, "message": message}]));
+        assert!(response.body["code"].is_string(), "{}", response.body);
     }
     assert_eq!(everything(&backend).await, before, "nothing was changed");
 }
@@ -175,7 +175,7 @@ async fn bodies_that_cannot_be_read() {
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
         }
-        async { Answer::of(request.send().await.unwrap()).await }
+        async { ApiResponse::of(request.send().await.unwrap()).await }
     };
     let json = Some("application/json");
     for broken in ["", "{", "{\"app_slug\":", "nonsense", "{\"app_slug\":\"new\",\"name\":\"New\"}}", "\u{0}"]
@@ -207,7 +207,7 @@ async fn bodies_that_cannot_be_read() {
     for length in [300_000, 3_000_000] {
         let large = json!({"app_slug": "new", "name": "x".repeat(length)}).to_string();
         let unauthorized = keyward.http.post(format!("{}/api-auth/apps", keyward.url)).body(large.clone());
-        Answer::of(unauthorized.send().await.unwrap()).await.is_error(401, "missing_root_key");
+        ApiResponse::of(unauthorized.send().await.unwrap()).await.is_error(401, "missing_root_key");
         apps(json, large.into_bytes()).await.is_error(413, "body_too_large");
         backend.get("/api-auth/apps").await.ok();
     }
@@ -231,12 +231,12 @@ async fn forms_of_browsers() {
         (vec![("name", "x"), ("expires_at", "soon")], "expires_at must be RFC3339"),
         (vec![("name", "x"), ("expires_at", "2020-01-01T00:00:00Z")], "expires_at must be in the future"),
     ] {
-        let answer = browser.post_form("/api-auth/keys", &form).await;
-        answer.is_error(400, "invalid_field");
-        assert_eq!(answer.body["status"], 400);
-        assert_eq!(answer.body["data"], Value::Null);
-        assert_eq!(answer.body["errors"][0]["code"], "invalid_field");
-        assert!(text(&answer.body["message"]).contains(names), "{}", answer.body);
+        let response = browser.post_form("/api-auth/keys", &form).await;
+        response.is_error(400, "invalid_field");
+        assert_eq!(response.body["status"], 400);
+        assert_eq!(response.body["data"], Value::Null);
+        assert_eq!(response.body["errors"][0]["code"], "invalid_field");
+        assert!(text(&response.body["message"]).contains(names), "{}", response.body);
     }
     browser.get("/api-auth/keys?status=lost").await.is_error(400, "invalid_status");
     browser.post("/api-auth/keys/abc/rotate").await.is_error(400, "invalid_key_id");
@@ -276,12 +276,12 @@ async fn paths_and_queries() {
         ("/api-auth/apps/acme/audit/analytics?start_date=0000-12-31", 400, "invalid_query"),
         ("/api-auth/apps/acme/audit/logs?start_date=2099-01-01", 400, "invalid_field"),
     ] {
-        let answer = backend.get(path).await;
+        let response = backend.get(path).await;
         assert_eq!(
-            (answer.status, answer.body["code"].as_str()),
+            (response.status, response.body["code"].as_str()),
             (status, Some(code)),
             "{path} {}",
-            answer.body
+            response.body
         );
     }
     let wrong_method = backend.send(Method::PUT, "/api-auth/apps", None).await;
@@ -314,9 +314,9 @@ async fn root_keys_that_do_not_extend_to_it() {
     audit.post("/api-auth/apps/acme/keys", json!({"name": "x"})).await.is_error(403, "forbidden");
 
     let no_header = keyward.http.get(format!("{}/api-auth/apps", keyward.url)).send().await.unwrap();
-    let answer = Answer::of(no_header).await;
-    answer.is_error(401, "missing_root_key");
-    assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"keyward\""));
+    let response = ApiResponse::of(no_header).await;
+    response.is_error(401, "missing_root_key");
+    assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"keyward\""));
     let basic = keyward.http.get(format!("{}/api-auth/apps", keyward.url)).basic_auth("a", Some("b"));
-    Answer::of(basic.send().await.unwrap()).await.is_error(401, "missing_root_key");
+    ApiResponse::of(basic.send().await.unwrap()).await.is_error(401, "missing_root_key");
 }

@@ -7,7 +7,7 @@ use keyward_core::token::ApiKeyToken;
 use keyward_runtime::VerifyAuth;
 use serde_json::{Value, json};
 
-use keyward_tests::{Answer, Backend, Keyward, check_body, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, check_body, text};
 
 async fn acme(keyward: &Keyward) -> Backend {
     let backend = keyward.backend();
@@ -23,14 +23,14 @@ pub async fn is_recognised(keyward: &Keyward, key: &str) -> bool {
     recognised.unwrap().is_some()
 }
 
-fn blank(answer: &Answer) {
-    assert_eq!(answer.body["allowed"], false);
-    assert_eq!(answer.body["identity"], Value::Null);
-    assert_eq!(answer.body["permissions"], json!([]));
-    assert_eq!(answer.body["rate_limits"], json!([]));
-    assert_eq!(answer.body["headers"], json!({}));
+fn blank(response: &ApiResponse) {
+    assert_eq!(response.body["allowed"], false);
+    assert_eq!(response.body["identity"], Value::Null);
+    assert_eq!(response.body["permissions"], json!([]));
+    assert_eq!(response.body["rate_limits"], json!([]));
+    assert_eq!(response.body["headers"], json!({}));
     for member in ["reason", "blocked_rule", "metadata", "retry_after"] {
-        assert_eq!(answer.body[member], Value::Null, "{member}");
+        assert_eq!(response.body[member], Value::Null, "{member}");
     }
 }
 
@@ -38,7 +38,7 @@ fn blank(answer: &Answer) {
 async fn an_allowed_request() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend
+    let created = backend
         .create_key(
             "acme",
             json!({
@@ -50,16 +50,16 @@ async fn an_allowed_request() {
             }),
         )
         .await;
-    let mut body = check_body(&text(&made["secret"]));
+    let mut body = check_body(&text(&created["secret"]));
     body["method"] = " get ".into();
     body["resource"] = " v1/users?page=2#top ".into();
     body["required_permissions"] = json!(["users:read"]);
     body["unknown"] = json!({"members": "are ignored"});
-    let answer = keyward.check_with(body).await.ok();
-    let id = text(&answer["request_id"]);
+    let response = keyward.check_with(body).await.ok();
+    let id = text(&response["request_id"]);
     assert!(id.starts_with("req_") && id.len() == 30, "{id}");
     assert_eq!(
-        answer,
+        response,
         json!({
             "request_id": id,
             "allowed": true,
@@ -67,7 +67,7 @@ async fn an_allowed_request() {
             "blocked_rule": null,
             "identity": {
                 "principal_type": "api_key",
-                "key_id": made["id"],
+                "key_id": created["id"],
                 "deployment_id": keyward.deployment().to_string(),
                 "app_slug": "acme",
                 "key_name": "Test key",
@@ -82,7 +82,7 @@ async fn an_allowed_request() {
             "rate_limits": [],
             "retry_after": null,
             "headers": {
-                "x-wacht-key-id": made["id"],
+                "x-wacht-key-id": created["id"],
                 "x-wacht-deployment-id": keyward.deployment().to_string(),
                 "x-wacht-app-slug": "acme",
                 "x-wacht-key-name": "Test key",
@@ -102,24 +102,24 @@ async fn an_allowed_request() {
 async fn a_denied_request() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend.create_key("acme", json!({"permissions": ["users:read"]})).await;
-    let mut body = check_body(&text(&made["secret"]));
+    let created = backend.create_key("acme", json!({"permissions": ["users:read"]})).await;
+    let mut body = check_body(&text(&created["secret"]));
     body["required_permissions"] = json!(["users:read", "users:write"]);
-    let answer = keyward.check_with(body).await.ok();
-    assert_eq!(answer["allowed"], false);
-    assert_eq!(answer["reason"], "permission_denied");
-    assert_eq!(answer["blocked_rule"], "permission_denied");
-    assert_eq!(answer["permissions"], json!(["users:read"]));
-    assert_eq!(answer["identity"]["key_id"], made["id"]);
-    assert_eq!(answer["headers"]["x-wacht-permission-denied"], "true");
+    let response = keyward.check_with(body).await.ok();
+    assert_eq!(response["allowed"], false);
+    assert_eq!(response["reason"], "permission_denied");
+    assert_eq!(response["blocked_rule"], "permission_denied");
+    assert_eq!(response["permissions"], json!(["users:read"]));
+    assert_eq!(response["identity"]["key_id"], created["id"]);
+    assert_eq!(response["headers"]["x-wacht-permission-denied"], "true");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_required_may_be_an_expression() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend.create_key("acme", json!({"permissions": ["users:*", "audit:read"]})).await;
-    let secret = text(&made["secret"]);
+    let created = backend.create_key("acme", json!({"permissions": ["users:*", "audit:read"]})).await;
+    let secret = text(&created["secret"]);
     let asking = |required: Value| {
         let mut body = check_body(&secret);
         body["required_permissions"] = required;
@@ -166,10 +166,10 @@ async fn an_app_bounds_which_paths_its_keys_reach() {
     for out_of_bounds in
         ["/users", "/admin", "/users;a=b/1", "//h/users/1", "/%2575sers/1", "/users\\1", "/v1/health/x"]
     {
-        let answer = asking(out_of_bounds).await.ok();
-        assert_eq!(answer["allowed"], false, "{out_of_bounds}");
-        assert_eq!(answer["reason"], "permission_denied");
-        assert_eq!(answer["blocked_rule"], "permission_denied");
+        let response = asking(out_of_bounds).await.ok();
+        assert_eq!(response["allowed"], false, "{out_of_bounds}");
+        assert_eq!(response["reason"], "permission_denied");
+        assert_eq!(response["blocked_rule"], "permission_denied");
     }
     // Changed bounds hold for the very next check.
     backend.patch("/api-auth/apps/acme", json!({"resources": []})).await.ok();
@@ -185,23 +185,23 @@ async fn nulls_and_texts_that_are_not_ascii() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let key = json!({"name": "Schlüssel", "metadata": {"stadt": "Köln"}});
-    let made = backend.post("/api-auth/apps/acme/keys", key).await.ok();
-    let mut body = check_body(&text(&made["secret"]));
+    let created = backend.post("/api-auth/apps/acme/keys", key).await.ok();
+    let mut body = check_body(&text(&created["secret"]));
     for member in ["client_ip", "user_agent", "required_permissions"] {
         body[member] = Value::Null;
     }
-    let answer = keyward.check_with(body).await.ok();
-    assert_eq!(answer["identity"]["key_name"], "Schlüssel");
-    assert_eq!(answer["headers"]["x-wacht-key-name"], "Schl%C3%BCssel");
-    assert_eq!(answer["headers"]["x-wacht-metadata"], "stadt=K%C3%B6ln");
+    let response = keyward.check_with(body).await.ok();
+    assert_eq!(response["identity"]["key_name"], "Schlüssel");
+    assert_eq!(response["headers"]["x-wacht-key-name"], "Schl%C3%BCssel");
+    assert_eq!(response["headers"]["x-wacht-metadata"], "stadt=K%C3%B6ln");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_app_bounds_and_disables_its_keys_from_the_next_check_on() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend.create_key("acme", json!({"permissions": ["users:read", "users:write"]})).await;
-    let secret = text(&made["secret"]);
+    let created = backend.create_key("acme", json!({"permissions": ["users:read", "users:write"]})).await;
+    let secret = text(&created["secret"]);
     let patch = |body: Value| backend.patch("/api-auth/apps/acme", body);
 
     patch(json!({"permissions": ["users:read"]})).await.ok();
@@ -223,8 +223,8 @@ async fn a_key_expires_at_its_instant() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let expires_at = Utc::now() + TimeDelta::hours(1);
-    let made = backend.create_key("acme", json!({"expires_at": expires_at})).await;
-    let secret = text(&made["secret"]);
+    let created = backend.create_key("acme", json!({"expires_at": expires_at})).await;
+    let secret = text(&created["secret"]);
     assert_eq!(keyward.check(&secret).await.ok()["allowed"], true);
     keyward.pass(TimeDelta::hours(1));
     let refused = keyward.check(&secret).await;
@@ -238,9 +238,9 @@ async fn a_key_expires_at_its_instant() {
 async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
-    let made = backend.create_key("acme", json!({})).await;
-    let old = text(&made["secret"]);
-    let new = text(&backend.rotate("acme", &text(&made["id"])).await.ok()["secret"]);
+    let created = backend.create_key("acme", json!({})).await;
+    let old = text(&created["secret"]);
+    let new = text(&backend.rotate("acme", &text(&created["id"])).await.ok()["secret"]);
     let wrong = keyward.check(&old).await;
     blank(wrong.is_error(401, "invalid_api_key"));
     let elsewhere = Keyward::start().await;
@@ -286,8 +286,8 @@ async fn what_is_asked_must_make_sense() {
         (with("principal", json!({"type": "api_key", "value": ""})), 401, "invalid_api_key"),
         (with("principal", json!({"type": "api_key"})), 422, "invalid_body"),
     ] {
-        let answer = keyward.check_with(body).await;
-        blank(answer.is_error(status, code));
+        let response = keyward.check_with(body).await;
+        blank(response.is_error(status, code));
     }
 }
 
@@ -323,10 +323,10 @@ async fn a_batch_is_answered_as_each_check_alone() {
         with(&reader, "required_permissions", json!(["users:read"])),
     ];
     keyward.calls.take();
-    let answer = backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    let response = backend.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
     let reads = keyward.calls.take();
     assert_eq!(reads.iter().filter(|call| call.operation == "BatchGetItem").count(), 1, "{reads:?}");
-    let results = answer["results"].as_array().unwrap();
+    let results = response["results"].as_array().unwrap();
     let statuses: Vec<u64> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [200, 200, 401, 403, 200, 200, 400, 400, 401, 422, 422, 422, 200]);
     for (check, result) in checks.iter().zip(results) {
@@ -365,8 +365,8 @@ async fn a_batch_has_1_to_100_checks_of_one_root_key() {
             secrets.iter().cycle().take(count).map(|secret| check_body(secret)).collect();
         json!({"checks": checks})
     };
-    let answer = backend.post("/v1/authz/check/batch", batch(100)).await.ok();
-    let results = answer["results"].as_array().unwrap();
+    let response = backend.post("/v1/authz/check/batch", batch(100)).await.ok();
+    let results = response["results"].as_array().unwrap();
     assert!(results.len() == 100 && results.iter().all(|result| result["allowed"] == true));
     let slugs: Vec<&Value> = results.iter().map(|result| &result["identity"]["app_slug"]).collect();
     assert!(slugs.iter().enumerate().all(|(n, slug)| **slug == format!("app-{}", n % 60)), "{slugs:?}");
@@ -382,11 +382,11 @@ async fn a_batch_has_1_to_100_checks_of_one_root_key() {
     assert_eq!(nobody.post("/v1/authz/check/batch", batch(2)).await.status, 401);
     // Keys of another deployment are no keys here.
     let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
-    let answer = other.post("/v1/authz/check/batch", batch(2)).await.ok();
-    assert!(answer["results"].as_array().unwrap().iter().all(|result| result["code"] == "invalid_api_key"));
+    let response = other.post("/v1/authz/check/batch", batch(2)).await.ok();
+    assert!(response["results"].as_array().unwrap().iter().all(|result| result["code"] == "invalid_api_key"));
     let garbage = json!({"checks": [check_body("garbage")]});
-    let answer = backend.post("/v1/authz/check/batch", garbage).await.ok();
-    assert_eq!(answer["results"][0]["status"], 401);
+    let response = backend.post("/v1/authz/check/batch", garbage).await.ok();
+    assert_eq!(response["results"][0]["status"], 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,23 +436,23 @@ async fn a_check_names_the_apps_that_it_is_for() {
             let mut body = check_body(secret);
             body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
             checks.push(body.clone());
-            let answer = keyward.check_with(body).await;
+            let response = keyward.check_with(body).await;
             if is_allowed {
-                assert_eq!(answer.ok()["allowed"], true, "{members}");
+                assert_eq!(response.ok()["allowed"], true, "{members}");
             } else {
                 assert_eq!(
-                    (answer.status, answer.without_id()),
+                    (response.status, response.without_id()),
                     (401, unknown.without_id()),
                     "as what is no key: {members}"
                 );
-                assert_eq!(answer.header("www-authenticate"), unknown.header("www-authenticate"));
+                assert_eq!(response.header("www-authenticate"), unknown.header("www-authenticate"));
             }
         }
         let batch = elsewhere.post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
         let results = batch["results"].as_array().unwrap().iter().map(|result| result["allowed"] == true);
         assert_eq!(results.collect::<Vec<_>>(), allowed, "{members}");
     }
-    for (members, status, code, told) in [
+    for (members, status, code, expected) in [
         (json!({"apps": []}), 400, "invalid_field", "apps must name 1 to 100 apps by their slugs"),
         (
             json!({"apps": ["acme", "Acme"]}),
@@ -468,9 +468,9 @@ async fn a_check_names_the_apps_that_it_is_for() {
     ] {
         let mut body = check_body(&secrets[0]);
         body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        let answer = keyward.check_with(body).await;
-        blank(answer.is_error(status, code));
-        assert!(text(&answer.body["message"]).contains(told), "{}", answer.body);
+        let response = keyward.check_with(body).await;
+        blank(response.is_error(status, code));
+        assert!(text(&response.body["message"]).contains(expected), "{}", response.body);
     }
     // Who sent a key elsewhere is in no log, neither of its app nor of the other.
     keyward.settle().await;
@@ -499,8 +499,8 @@ async fn a_root_key_says_of_which_deployment_the_named_apps_are() {
     }
     // Whether the key is one or none.
     for key in [secrets[0].clone(), secrets[1].clone(), crate::alone::with_another_secret(&secrets[0])] {
-        let answer = ask(&here, &key, json!({"apps": ["acme"], "deployment_id": id})).await;
-        answer.is_error(400, "invalid_field");
-        assert_eq!(answer.body["message"], "deployment_id must be the deployment of the root key");
+        let response = ask(&here, &key, json!({"apps": ["acme"], "deployment_id": id})).await;
+        response.is_error(400, "invalid_field");
+        assert_eq!(response.body["message"], "deployment_id must be the deployment of the root key");
     }
 }

@@ -49,8 +49,8 @@ impl DynamoDb {
                 format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"),
             )
             .body(sent.to_string());
-        let answer = request.send().await.unwrap();
-        let (status, body) = (answer.status(), answer.text().await.unwrap());
+        let response = request.send().await.unwrap();
+        let (status, body) = (response.status(), response.text().await.unwrap());
         assert!(status.is_success(), "{operation} {sent}: {body}");
     }
 }
@@ -85,7 +85,7 @@ impl Replayed {
     }
 
     /// Sends a write of a step that has this answer.
-    async fn write(&self, write: &Write, answer: &Value) {
+    async fn write(&self, write: &Write, response: &Value) {
         let mut sent = self.renamed.apply(&write.sent);
         let puts = (0..10).map(|n| format!("/TransactItems/{n}/Put/Item"));
         for put in puts.chain(["/Item".to_owned()]) {
@@ -95,7 +95,7 @@ impl Replayed {
         }
         // A tag is bound to the id of its key, which may be another one now.
         if let Some(tag) = sent.pointer_mut("/TransactItems/0/Update/ExpressionAttributeValues/:tag/B") {
-            let token = ApiKeyToken::parse(answer["secret"].as_str().unwrap()).unwrap();
+            let token = ApiKeyToken::parse(response["secret"].as_str().unwrap()).unwrap();
             let tagged = self.peppers.tag_api_key(self.keyward.deployment(), &token).unwrap();
             *tag = BASE64_STANDARD.encode(tagged.bytes).into();
         }
@@ -120,21 +120,21 @@ impl Stage for Replayed {
         self.keyward.freeze(step.at);
         match release {
             Release::Earlier => {
-                if let Some(secret) = step.answer["secret"].as_str() {
+                if let Some(secret) = step.response["secret"].as_str() {
                     self.rename_secret(secret);
                 }
-                let answer = self.renamed.apply(&step.answer);
+                let response = self.renamed.apply(&step.response);
                 for write in &step.writes {
-                    self.write(write, &answer).await;
+                    self.write(write, &response).await;
                 }
-                (step.status, answer)
+                (step.status, response)
             }
             Release::This => {
-                let (status, answer) = coexistence::send(&self.keyward.backend(), method, path, body).await;
+                let (status, response) = coexistence::send(&self.keyward.backend(), method, path, body).await;
                 self.keyward.settle().await;
-                assert_eq!(status, step.status, "{answer}");
-                self.renamed.note(&step.answer, &answer);
-                (status, answer)
+                assert_eq!(status, step.status, "{response}");
+                self.renamed.note(&step.response, &response);
+                (status, response)
             }
         }
     }

@@ -66,15 +66,15 @@ async fn apps() {
         resources: Some(vec!["users/*".into()]),
         ..app("my-integration")
     };
-    let made = api.create_api_auth_app(request).send().await.unwrap();
-    assert_eq!(made.deployment_id, keyward.deployment().to_string());
-    assert_eq!(made.app_slug, "my-integration");
-    assert_eq!(made.key_prefix, "sk_live");
-    assert_eq!(made.user_id.as_deref(), Some("usr_abc123"));
-    assert_eq!(made.permissions, ["users:read", "orgs:read"]);
-    assert_eq!(made.resources, ["users/*"]);
-    assert!(made.is_active && made.deleted_at.is_none());
-    assert!((Utc::now() - made.created_at).abs() < TimeDelta::minutes(1));
+    let created = api.create_api_auth_app(request).send().await.unwrap();
+    assert_eq!(created.deployment_id, keyward.deployment().to_string());
+    assert_eq!(created.app_slug, "my-integration");
+    assert_eq!(created.key_prefix, "sk_live");
+    assert_eq!(created.user_id.as_deref(), Some("usr_abc123"));
+    assert_eq!(created.permissions, ["users:read", "orgs:read"]);
+    assert_eq!(created.resources, ["users/*"]);
+    assert!(created.is_active && created.deleted_at.is_none());
+    assert!((Utc::now() - created.created_at).abs() < TimeDelta::minutes(1));
 
     let got = api.get_api_auth_app("my-integration").send().await.unwrap();
     assert_eq!(got.description.as_deref(), Some("Integration with external service"));
@@ -87,7 +87,7 @@ async fn apps() {
     let updated = api.update_api_auth_app("my-integration", request).send().await.unwrap();
     assert_eq!(updated.name, "Updated Integration Name");
     assert!(!updated.is_active);
-    assert_eq!(updated.permissions, made.permissions, "what is absent is left");
+    assert_eq!(updated.permissions, created.permissions, "what is absent is left");
 
     let slugs = |apps: Vec<wacht::api::api_keys::ApiAuthApp>| -> Vec<String> {
         apps.into_iter().map(|app| app.app_slug).collect()
@@ -118,19 +118,19 @@ async fn keys() {
         metadata: Some(json!({"environment": "production"})),
         ..key("Production Key")
     };
-    let made = api.create_api_key("my-integration", request).send().await.unwrap();
-    assert!(made.secret.starts_with("sk_live_"));
-    assert!(made.secret.ends_with(&made.key.key_suffix));
-    assert_eq!(made.key.name, "Production Key");
-    assert_eq!(made.key.permissions, ["users:read", "orgs:read"]);
-    assert_eq!(made.key.metadata, json!({"environment": "production"}));
-    assert_eq!(made.key.expires_at.unwrap().timestamp_millis(), expires_at.timestamp_millis());
-    assert_eq!(made.key.deployment_id, keyward.deployment().to_string());
+    let created = api.create_api_key("my-integration", request).send().await.unwrap();
+    assert!(created.secret.starts_with("sk_live_"));
+    assert!(created.secret.ends_with(&created.key.key_suffix));
+    assert_eq!(created.key.name, "Production Key");
+    assert_eq!(created.key.permissions, ["users:read", "orgs:read"]);
+    assert_eq!(created.key.metadata, json!({"environment": "production"}));
+    assert_eq!(created.key.expires_at.unwrap().timestamp_millis(), expires_at.timestamp_millis());
+    assert_eq!(created.key.deployment_id, keyward.deployment().to_string());
 
-    let id: i64 = made.key.id.parse().unwrap();
+    let id: i64 = created.key.id.parse().unwrap();
     let rotated = api.rotate_api_key("my-integration", id).send().await.unwrap();
-    assert_eq!(rotated.key.id, made.key.id);
-    assert_ne!(rotated.secret, made.secret);
+    assert_eq!(rotated.key.id, created.key.id);
+    assert_ne!(rotated.secret, created.secret);
 
     let second = api.create_api_key("my-integration", key("Second")).send().await.unwrap();
     let listed = api.list_api_keys("my-integration").send().await.unwrap();
@@ -173,9 +173,9 @@ async fn rate_limit_schemes() {
         description: None,
         rules: vec![rule],
     };
-    let made = api.create_rate_limit_scheme(request).send().await.unwrap();
-    assert_eq!(made.slug, "standard_tier");
-    assert!(made.id.parse::<i64>().is_ok());
+    let created = api.create_rate_limit_scheme(request).send().await.unwrap();
+    assert_eq!(created.slug, "standard_tier");
+    assert!(created.id.parse::<i64>().is_ok());
 
     let got = api.get_rate_limit_scheme("standard_tier").send().await.unwrap();
     assert_eq!(got.rules[0].max_requests, 100);
@@ -196,9 +196,9 @@ async fn rate_limit_schemes() {
         rate_limit_scheme_slug: Some("standard_tier".into()),
         ..app("my-integration-with-rate-limit")
     };
-    let made = api.create_api_auth_app(limited).send().await.unwrap();
-    assert_eq!(made.rate_limit_scheme_slug.as_deref(), Some("standard_tier"));
-    assert_eq!(made.rate_limits.len(), 1);
+    let created = api.create_api_auth_app(limited).send().await.unwrap();
+    assert_eq!(created.rate_limit_scheme_slug.as_deref(), Some("standard_tier"));
+    assert_eq!(created.rate_limits.len(), 1);
     api.create_api_key("my-integration-with-rate-limit", key("Limited")).send().await.unwrap();
     let keys = api.list_api_keys("my-integration-with-rate-limit").send().await.unwrap();
     assert_eq!(keys[0].rate_limits.len(), 1);
@@ -216,16 +216,16 @@ async fn audit_and_tickets() {
     let wacht = client(&keyward);
     let api = wacht.api_keys();
     api.create_api_auth_app(app("my-integration")).send().await.unwrap();
-    let made = api.create_api_key("my-integration", key("Production Key")).send().await.unwrap();
+    let created = api.create_api_key("my-integration", key("Production Key")).send().await.unwrap();
     for required in ["", "", "users:write"] {
-        let mut body = keyward_tests::check_body(&made.secret);
+        let mut body = keyward_tests::check_body(&created.secret);
         body["required_permissions"] = json!([required]);
         keyward.check_with(body).await.ok();
     }
     keyward.settle().await;
 
     let query =
-        ListApiAuditLogsQuery { limit: Some(2), key_id: Some(made.key.id.clone()), ..Default::default() };
+        ListApiAuditLogsQuery { limit: Some(2), key_id: Some(created.key.id.clone()), ..Default::default() };
     let page = api.get_api_audit_logs("my-integration", query.clone()).send().await.unwrap();
     assert_eq!((page.limit, page.has_more, page.data.len()), (2, true, 2));
     assert_eq!(page.data[0].outcome, "blocked");

@@ -157,10 +157,10 @@ async fn garbage_reaches_no_store() {
         (&session, "not_a_root_key"),
     ] {
         let request = keyward.http.get(format!("{}/api-auth/apps", keyward.url)).bearer_auth(bad);
-        let answer = keyward_tests::Answer::of(request.send().await.unwrap()).await;
-        assert!(answer.status == 401 && answer.body["code"].is_string(), "{}", answer.body);
+        let response = keyward_tests::ApiResponse::of(request.send().await.unwrap()).await;
+        assert!(response.status == 401 && response.body["code"].is_string(), "{}", response.body);
         if bad != good {
-            answer.is_error(401, code);
+            response.is_error(401, code);
         }
     }
 }
@@ -172,11 +172,11 @@ async fn a_failing_store_is_an_error_and_never_an_allowed() {
     backend.create_app("acme").await;
     let good = text(&backend.create_key("acme", json!({})).await["secret"]);
     keyward.calls.fail(true);
-    let answer = keyward.check(&good).await;
-    answer.is_error(503, "store_unavailable");
-    assert_eq!(answer.body["allowed"], false);
-    assert_eq!(answer.header("retry-after"), Some("1"));
-    let body = answer.body.to_string();
+    let response = keyward.check(&good).await;
+    response.is_error(503, "store_unavailable");
+    assert_eq!(response.body["allowed"], false);
+    assert_eq!(response.header("retry-after"), Some("1"));
+    let body = response.body.to_string();
     assert!(!body.contains("made to fail"), "details are for the log");
     backend.get("/api-auth/apps").await.is_error(503, "store_unavailable");
     keyward.calls.fail(false);
@@ -208,8 +208,8 @@ async fn a_root_key_that_is_required_comes_in_the_same_read() {
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
     keyward.calls.take();
     keyward.calls.take_units();
-    let answer = backend.post("/v1/authz/check", check_body(&secret)).await.ok();
-    assert_eq!(answer["allowed"], true);
+    let response = backend.post("/v1/authz/check", check_body(&secret)).await.ok();
+    assert_eq!(response["allowed"], true);
     keyward.settle().await;
     let calls = keyward.calls.take();
     let reads = calls.iter().filter(|call| call.operation.contains("Get") || call.operation == "Query");
@@ -229,9 +229,9 @@ async fn nothing_is_read_after_a_secret_is_written() {
     let app = json!({"app_slug": "acme", "name": "Acme", "rate_limit_scheme_slug": "s"});
     backend.post("/api-auth/apps", app).await.ok();
     assert_eq!(last(), written, "an app");
-    let made = backend.create_key("acme", json!({})).await;
+    let created = backend.create_key("acme", json!({})).await;
     assert_eq!(last(), written, "a key");
-    backend.rotate("acme", &text(&made["id"])).await.ok();
+    backend.rotate("acme", &text(&created["id"])).await.ok();
     assert_eq!(last(), written, "a rotated key");
     let ticket = backend.ticket("acme").await;
     assert_eq!(last(), written, "a ticket");
@@ -248,14 +248,14 @@ async fn a_transaction_that_collides_is_tried_again_and_at_last_refused() {
     let backend = keyward.backend();
     backend.create_app("acme").await;
     keyward.calls.collide(3);
-    let made = backend.create_key("acme", json!({})).await;
-    assert_eq!(keyward.check(&text(&made["secret"])).await.ok()["allowed"], true);
+    let created = backend.create_key("acme", json!({})).await;
+    assert_eq!(keyward.check(&text(&created["secret"])).await.ok()["allowed"], true);
 
     keyward.calls.collide(usize::MAX);
-    let refused = backend.rotate("acme", &text(&made["id"])).await;
+    let refused = backend.rotate("acme", &text(&created["id"])).await;
     refused.is_error(503, "store_unavailable");
     keyward.calls.collide(0);
-    assert_eq!(keyward.check(&text(&made["secret"])).await.ok()["allowed"], true, "nothing was changed");
+    assert_eq!(keyward.check(&text(&created["secret"])).await.ok()["allowed"], true, "nothing was changed");
 }
 
 /// What a check of this key sends before its answer: operations and their units.
@@ -534,7 +534,7 @@ async fn the_largest_scheme_is_read_for_one_unit() {
 async fn items_of_a_check(keyward: &Keyward, key: &str) -> (serde_json::Value, usize) {
     keyward.settle().await;
     keyward.calls.take();
-    let answer = keyward.check(key).await.ok();
+    let response = keyward.check(key).await.ok();
     keyward.settle().await;
     let of = |call: &Call| match call.operation.as_str() {
         "BatchGetItem" => call.sent["RequestItems"]["keyward"]["Keys"].as_array().map_or(0, Vec::len),
@@ -543,7 +543,7 @@ async fn items_of_a_check(keyward: &Keyward, key: &str) -> (serde_json::Value, u
         _ => 0,
     };
     let calls = keyward.calls.take();
-    (answer, calls.iter().map(of).sum::<usize>() - 3)
+    (response, calls.iter().map(of).sum::<usize>() - 3)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,17 +564,17 @@ async fn a_used_up_rule_beside_a_very_large_one_refuses_for_little() {
     let [one, other] = futures::future::join_all(keys).await.try_into().unwrap();
     keyward.freeze(Utc::now());
     for key in [&one, &other] {
-        let (answer, items) = items_of_a_check(&keyward, key).await;
-        assert_eq!(answer["allowed"], true);
+        let (response, items) = items_of_a_check(&keyward, key).await;
+        assert_eq!(response["allowed"], true);
         assert!(items <= 2 * 16 + 10, "{items} items for the first requests, with all shards of the app");
     }
-    let (answer, items) = items_of_a_check(&keyward, &one).await;
-    assert_eq!((&answer["allowed"], &answer["blocked_rule"]), (&json!(false), &json!("1/60s")));
-    assert_eq!(answer["rate_limits"][1]["limit"], i32::MAX);
+    let (response, items) = items_of_a_check(&keyward, &one).await;
+    assert_eq!((&response["allowed"], &response["blocked_rule"]), (&json!(false), &json!("1/60s")));
+    assert_eq!(response["rate_limits"][1]["limit"], i32::MAX);
     assert!(items <= 3, "{items} items to learn that it is used up: two written, one read");
     for _ in 0..3 {
-        let (answer, items) = items_of_a_check(&keyward, &one).await;
-        assert_eq!((&answer["allowed"], &answer["blocked_rule"]), (&json!(false), &json!("1/60s")));
+        let (response, items) = items_of_a_check(&keyward, &one).await;
+        assert_eq!((&response["allowed"], &response["blocked_rule"]), (&json!(false), &json!("1/60s")));
         assert!(items <= 1, "{items} items once that is known");
     }
 }
@@ -587,8 +587,8 @@ async fn a_rule_in_shards_is_one_update_once_they_are_laid_out_and_then_refuses_
     keyward.freeze(Utc::now() + TimeDelta::hours(1));
     let (mut allowed, mut refused, mut last) = (0, 0, vec![]);
     for _ in 0..60 {
-        let (answer, items) = items_of_a_check(&keyward, &key).await;
-        match answer["allowed"] == true {
+        let (response, items) = items_of_a_check(&keyward, &key).await;
+        match response["allowed"] == true {
             true => (allowed, last) = (allowed + 1, [last, vec![items]].concat()),
             false => refused += items,
         }

@@ -42,14 +42,16 @@ async fn keys_by_their_id_alone() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     backend.create_app("acme").await;
-    let made = backend.create_key("acme", json!({})).await;
-    let number: i64 = text(&made["id"]).parse().unwrap();
-    for id in [json!({"key_id": made["id"]}), json!({"api_key_id": made["id"]}), json!({"key_id": number})] {
+    let created = backend.create_key("acme", json!({})).await;
+    let number: i64 = text(&created["id"]).parse().unwrap();
+    for id in
+        [json!({"key_id": created["id"]}), json!({"api_key_id": created["id"]}), json!({"key_id": number})]
+    {
         let rotated = backend.post("/api-auth/keys/rotate", id).await.ok();
-        assert_eq!(rotated["id"], made["id"]);
+        assert_eq!(rotated["id"], created["id"]);
         assert_eq!(keyward.check(&text(&rotated["secret"])).await.ok()["allowed"], true);
     }
-    let revoke = json!({"api_key_id": made["id"], "reason": "Key no longer needed"});
+    let revoke = json!({"api_key_id": created["id"], "reason": "Key no longer needed"});
     assert_eq!(backend.post("/api-auth/keys/revoke", revoke.clone()).await.ok(), json!({}));
     backend.post("/api-auth/keys/revoke", revoke).await.is_error(404, "not_found");
     backend.post("/api-auth/keys/revoke", json!({})).await.is_error(400, "invalid_field");
@@ -76,27 +78,27 @@ async fn bodies_as_clients_really_send_them() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     backend.create_app("acme").await;
-    let path = |made: &serde_json::Value, verb: &str| {
-        format!("/api-auth/apps/acme/keys/{}/{verb}", text(&made["id"]))
+    let path = |created: &serde_json::Value, verb: &str| {
+        format!("/api-auth/apps/acme/keys/{}/{verb}", text(&created["id"]))
     };
 
     // A serialized client object with its own credentials as the body of a revocation.
-    let made = backend.create_key("acme", json!({})).await;
+    let created = backend.create_key("acme", json!({})).await;
     let body = json!({"apiKey": backend.root_key, "config": {"headers": {"x": [1, 2]}}, "reason": null});
-    backend.post(&path(&made, "revoke"), body).await.ok();
+    backend.post(&path(&created, "revoke"), body).await.ok();
 
     // No body, an empty object, a blank reason.
-    let made = backend.create_key("acme", json!({})).await;
-    backend.send(reqwest::Method::POST, &path(&made, "rotate"), None).await.ok();
-    backend.post(&path(&made, "rotate"), json!({})).await.ok();
-    backend.post(&path(&made, "revoke"), json!({"reason": " "})).await.ok();
+    let created = backend.create_key("acme", json!({})).await;
+    backend.send(reqwest::Method::POST, &path(&created, "rotate"), None).await.ok();
+    backend.post(&path(&created, "rotate"), json!({})).await.ok();
+    backend.post(&path(&created, "revoke"), json!({"reason": " "})).await.ok();
 
     // JSON instead of a form, an empty form, `?` with nothing behind it, a blank expiry.
     let mut browser = backend.browser("acme").await;
     let request = browser.request(reqwest::Method::POST, "/api-auth/keys").json(&json!({"name": "JSON"}));
-    let made = browser.send(request).await.ok();
+    let created = browser.send(request).await.ok();
     browser.post_form("/api-auth/keys", &[("name", "Form"), ("expires_at", "")]).await.ok();
-    let revoke = format!("/api-auth/keys/{}/revoke", text(&made["data"]["id"]));
+    let revoke = format!("/api-auth/keys/{}/revoke", text(&created["data"]["id"]));
     browser.post_form(&revoke, &[]).await.ok();
     let again = browser.post_form(&revoke, &[("reason", "again")]).await.ok();
     assert_eq!(again["data"]["success"], true, "revoking again is a success");

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use keyward_cli::FUNCTIONS;
 use keyward_core::audit::EventId;
-use keyward_http::{answer, application, function};
+use keyward_http::{application, function, respond};
 use keyward_runtime::AssemblyError;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use wacht::{WachtClient, WachtConfig};
 
 use crate::tenancy::{Route, routes};
-use keyward_tests::{Answer, Backend, Keyward, check_body, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, check_body, text};
 
 const PAGE: &str = "https://app.example.com";
 
@@ -45,9 +45,9 @@ impl Log {
         let log = LOG.get_or_init(|| {
             let log = Self::default();
             let lines = log.clone();
-            let made =
+            let created =
                 tracing_subscriber::fmt().json().with_span_list(false).with_writer(move || lines.clone());
-            made.with_env_filter("error,keyward::request=info,keyward_http=error").init();
+            created.with_env_filter("error,keyward::request=info,keyward_http=error").init();
             log
         });
         log.clone()
@@ -61,8 +61,8 @@ impl Log {
     }
 }
 
-fn id_of(answer: &Answer) -> String {
-    let id = answer.header("x-request-id").expect("an id").to_owned();
+fn id_of(response: &ApiResponse) -> String {
+    let id = response.header("x-request-id").expect("an id").to_owned();
     id.parse::<EventId>().expect("an id of an event");
     id
 }
@@ -135,8 +135,8 @@ async fn a_check_has_one_id_in_header_body_and_audit_log() {
 }
 
 /// Whatever an answer says that is the same each time.
-fn gist(answer: &Answer) -> (u16, Value) {
-    (answer.status, answer.body["code"].clone())
+fn summary(response: &ApiResponse) -> (u16, Value) {
+    (response.status, response.body["code"].clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,7 +148,7 @@ async fn slashes_around_a_path_change_nothing() {
         let path = path_of(&route);
         let ask = async |path: String| {
             let request = backend.request(route.method.clone(), &path).json(&json!({"app_slug": "acme"}));
-            gist(&Answer::of(request.send().await.unwrap()).await)
+            summary(&ApiResponse::of(request.send().await.unwrap()).await)
         };
         let plain = ask(path.clone()).await;
         assert_ne!(plain.1, "route_not_found");
@@ -207,7 +207,7 @@ async fn a_client_whose_base_url_ends_in_a_slash_is_served_through_a_gateway() {
         config.base_url = format!("{base}/");
         let api = WachtClient::new(config).unwrap();
         let api = api.api_keys();
-        let made = api.create_api_key(
+        let created = api.create_api_key(
             "demo",
             wacht::api::api_keys::CreateApiKeyRequest {
                 name: "Through slashes".into(),
@@ -216,11 +216,12 @@ async fn a_client_whose_base_url_ends_in_a_slash_is_served_through_a_gateway() {
                 metadata: None,
             },
         );
-        assert!(made.send().await.unwrap().secret.starts_with("demo_"));
+        assert!(created.send().await.unwrap().secret.starts_with("demo_"));
         assert_eq!(api.list_api_auth_apps().send().await.unwrap().len(), 1);
     }
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let ask = async |path: &str| Answer::of(http.get(format!("{url}{path}")).send().await.unwrap()).await;
+    let ask =
+        async |path: &str| ApiResponse::of(http.get(format!("{url}{path}")).send().await.unwrap()).await;
     let sent = ask("//api-auth/apps/?limit=1").await;
     assert_eq!((sent.status, sent.header("location")), (308, Some("/api-auth/apps?limit=1")));
     assert_eq!(sent.body["code"], "redirected");
@@ -259,7 +260,7 @@ async fn a_function_url_serves_paths_with_slashes_around_them() {
     };
     let verify = function(start, verify::routes);
     for path in ["/v1/authz/check", "//v1/authz/check", "/v1/authz/check/", "//v1/authz/check//"] {
-        let response = answer(&verify, event("POST", path, PAGE)).await.unwrap();
+        let response = respond(&verify, event("POST", path, PAGE)).await.unwrap();
         assert_eq!(response.status(), 422, "{path}");
         assert_eq!(body(response).await["message"], "principal is required");
     }
@@ -269,22 +270,23 @@ async fn a_function_url_serves_paths_with_slashes_around_them() {
 async fn a_function_that_cannot_start_gives_an_id_and_can_be_read() {
     let log = Log::start();
     let verify = function(async || Err(AssemblyError::NoDeployment.into()), verify::routes);
-    let response = answer(&verify, event("POST", "/v1/authz/check", PAGE)).await.unwrap();
+    let response = respond(&verify, event("POST", "/v1/authz/check", PAGE)).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["access-control-allow-origin"], PAGE);
     assert_eq!(response.headers()["access-control-expose-headers"], "X-Request-Id");
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let body = body(response).await;
     assert_eq!((&body["code"], &body["request_id"]), (&json!("not_ready"), &json!(id)));
-    let told: Vec<Value> = log.about(&id).into_iter().map(|line| line["fields"]["message"].clone()).collect();
-    assert!(told.contains(&json!("the function cannot start")), "{told:?}");
+    let message: Vec<Value> =
+        log.about(&id).into_iter().map(|line| line["fields"]["message"].clone()).collect();
+    assert!(message.contains(&json!("the function cannot start")), "{message:?}");
 }
 
 /// A page of this origin asks, with or without a body that is too long.
-async fn page(backend: &Backend, origin: &str, method: Method, path: &str, long: bool) -> Answer {
+async fn page(backend: &Backend, origin: &str, method: Method, path: &str, long: bool) -> ApiResponse {
     let request = backend.http.request(method, format!("{}{path}", backend.url)).header("origin", origin);
     let request = if long { request.body("x".repeat(300_000)) } else { request };
-    Answer::of(request.send().await.unwrap()).await
+    ApiResponse::of(request.send().await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -328,16 +330,16 @@ async fn a_preflight_says_what_there_is() {
         let request = keyward.http.request(Method::OPTIONS, format!("{}{path}", keyward.url));
         let request = request.header("origin", PAGE).header("access-control-request-method", method);
         let request = request.header("access-control-request-headers", "content-type,x-a");
-        let answer = Answer::of(request.send().await.unwrap()).await;
-        assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE), "{path} {method}");
-        answer
+        let response = ApiResponse::of(request.send().await.unwrap()).await;
+        assert_eq!(response.header("access-control-allow-origin"), Some(PAGE), "{path} {method}");
+        response
     };
     for route in routes() {
-        let answer = preflight(&path_of(&route), route.method.as_str()).await;
-        assert_eq!(answer.status, 204, "{} {}", route.method, route.path);
-        let methods = answer.header("access-control-allow-methods").unwrap();
+        let response = preflight(&path_of(&route), route.method.as_str()).await;
+        assert_eq!(response.status, 204, "{} {}", route.method, route.path);
+        let methods = response.header("access-control-allow-methods").unwrap();
         assert!(methods.split(',').any(|method| method == route.method.as_str()), "{methods}");
-        assert_eq!(answer.header("access-control-allow-headers"), Some("content-type,x-a"));
+        assert_eq!(response.header("access-control-allow-headers"), Some("content-type,x-a"));
         preflight(&path_of(&route), "PUT").await.is_error(405, "method_not_allowed");
     }
     preflight("/nowhere", "GET").await.is_error(404, "route_not_found");

@@ -12,10 +12,10 @@ use proptest::test_runner::{Config, TestRunner};
 use regex::Regex;
 use serde_json::{Value, json};
 
-const LONGEST_EXPRESSION: usize = 4 * 1024;
-const MOST_OPERATORS: usize = 300;
-const LONGEST_VARIABLE: usize = 255;
-const MOST_BYTES_OF_VARIABLES: usize = 2 * 1024 * 1024;
+const MAX_EXPRESSION: usize = 4 * 1024;
+const MAX_OPERATORS: usize = 300;
+const MAX_VARIABLE: usize = 255;
+const MAX_BYTES_OF_VARIABLES: usize = 2 * 1024 * 1024;
 
 /// The operators and functions of an expression, of which AWS gives no list: comparisons, assignments, sums, connectives and
 /// functions; and, to be on the safe side, each item of a clause for one.
@@ -41,18 +41,18 @@ fn writes(call: &Call) -> Vec<&Value> {
 fn is_within_limits(write: &Value) {
     for kind in ["UpdateExpression", "ConditionExpression"] {
         let text = write[kind].as_str().unwrap_or_default();
-        assert!(text.len() <= LONGEST_EXPRESSION, "{kind} of {} bytes: {text}", text.len());
+        assert!(text.len() <= MAX_EXPRESSION, "{kind} of {} bytes: {text}", text.len());
         let operators = operators(text);
-        assert!(operators <= MOST_OPERATORS, "{kind} with {operators} operators: {text}");
+        assert!(operators <= MAX_OPERATORS, "{kind} with {operators} operators: {text}");
     }
     let mut bytes = 0;
     for kind in ["ExpressionAttributeNames", "ExpressionAttributeValues"] {
         for (name, value) in write[kind].as_object().into_iter().flatten() {
-            assert!(name.len() <= LONGEST_VARIABLE, "{name}");
+            assert!(name.len() <= MAX_VARIABLE, "{name}");
             bytes += name.len() + value.to_string().len();
         }
     }
-    assert!(bytes <= MOST_BYTES_OF_VARIABLES, "{bytes} bytes of variables");
+    assert!(bytes <= MAX_BYTES_OF_VARIABLES, "{bytes} bytes of variables");
 }
 
 #[test]
@@ -89,10 +89,10 @@ async fn is_counted_within_limits(keyward: &Keyward, scheme: &Value) -> usize {
     let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
     let key = KeyId::mint(Utc::now(), u32::from_be_bytes(system_entropy().bytes().unwrap()));
     let (key, client_ip) = (verified(app, key), "192.0.2.1".parse().ok());
-    let holding = rules.holding(&Target::parse("GET", "/a").unwrap());
+    let applicable = rules.applicable(&Target::parse("GET", "/a").unwrap());
     keyward.calls.take();
     for _ in 0..3 {
-        store.admit(&key, client_ip, &rules, &holding, store.deadline()).await.unwrap();
+        store.admit(&key, client_ip, &rules, &applicable, store.deadline()).await.unwrap();
         keyward.pass(chrono::TimeDelta::minutes(70));
     }
     let calls = keyward.calls.take();

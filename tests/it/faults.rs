@@ -15,7 +15,7 @@ use keyward_core::Clock;
 use keyward_core::audit::Origin;
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
-use keyward_http::{ApiError, answer, application, function};
+use keyward_http::{ApiError, application, function, respond};
 use keyward_pepper::PepperError;
 use keyward_runtime::{AssemblyError, Services, Settings, SettingsError};
 use keyward_store::{Table, system_entropy};
@@ -129,24 +129,25 @@ async fn a_store_that_fails_is_a_503_in_time_and_counts_whole_requests_or_none()
             let before = process.counts().await;
             // A machine that is busy with other tests may be late: of three answers one must be in time.
             let mut times = vec![];
-            let mut answers = vec![];
+            let mut responses = vec![];
             while times.iter().all(|time| *time >= Duration::from_secs(2)) && times.len() < 3 {
                 process.faults.plan(operation, after, fault, usize::MAX);
                 let start = Instant::now();
-                answers.push(process.check(key).await);
+                responses.push(process.check(key).await);
                 times.push(start.elapsed());
             }
             process.faults.clear();
-            let what = format!("{operation} after {after}, {fault:?}: {answers:?}");
+            let what = format!("{operation} after {after}, {fault:?}: {responses:?}");
             assert!(times.iter().any(|time| *time < Duration::from_secs(2)), "{times:?} {what}");
-            for (status, body, retry_after) in &answers {
+            for (status, body, retry_after) in &responses {
                 assert_eq!((*status, &body["code"]), (503, &json!("store_unavailable")), "{what}");
                 assert_eq!(body["allowed"], false, "{what}");
                 assert_eq!(retry_after.as_deref(), Some("1"), "{what}");
             }
             let counted: Vec<i64> =
                 process.counts().await.iter().map(|(rule, after)| after - before[rule]).collect();
-            let is_lost = matches!(fault, Fault::AnswerLost | Fault::Slow(_)) && operation != "BatchGetItem";
+            let is_lost =
+                matches!(fault, Fault::ResponseLost | Fault::Slow(_)) && operation != "BatchGetItem";
             if !is_lost && after == 0 {
                 assert!(counted.iter().all(|count| *count == 0), "{counted:?} {what}");
             } else {
@@ -194,12 +195,12 @@ async fn a_table_whose_making_is_interrupted_or_unanswered_is_made_whole() {
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let shape = table_shape().unwrap();
     for operation in ["CreateTable", "UpdateTimeToLive"] {
-        for (kind, fault) in [("unanswered", Fault::AnswerLost), ("interrupted", Fault::Denied)] {
+        for (kind, fault) in [("unanswered", Fault::ResponseLost), ("interrupted", Fault::Denied)] {
             let name = format!("{operation}-{kind}");
             let table = Table::new(client.clone(), &name, Clock::new(Utc::now), system_entropy());
             faults.plan(operation, 0, fault, 1);
-            let made = table.create(&operator(), &shape).await;
-            assert_eq!(made.is_err(), fault == Fault::Denied, "{name}: {made:?}");
+            let created = table.create(&operator(), &shape).await;
+            assert_eq!(created.is_err(), fault == Fault::Denied, "{name}: {created:?}");
             table.create(&operator(), &shape).await.unwrap();
             let described = Client::new(keyward.sdk_config())
                 .describe_time_to_live()
@@ -232,13 +233,13 @@ async fn every_start_that_fails_is_counted() {
     for (operation, after) in [("Query", 0), ("GetItem", 0)] {
         for (fault, metric) in TOLD {
             faults.plan(operation, after, fault, usize::MAX);
-            let response = answer(&of_table, request()).await.unwrap();
+            let response = respond(&of_table, request()).await.unwrap();
             assert_eq!(response.status(), 503, "{operation} after {after}, {fault:?}");
             assert_eq!(metrics.take(), [metric], "{operation} after {after}, {fault:?}");
         }
     }
     faults.clear();
-    assert_eq!(answer(&of_table, request()).await.unwrap().status(), 415, "it starts as soon as it can");
+    assert_eq!(respond(&of_table, request()).await.unwrap().status(), 415, "it starts as soon as it can");
     assert_eq!(metrics.take(), [""; 0]);
 
     let cases: [(Failure, &str); 4] = [
@@ -249,11 +250,11 @@ async fn every_start_that_fails_is_counted() {
     ];
     for (error, metric) in cases {
         let failing = function(move || async move { Err(error()) }, verify::routes);
-        assert_eq!(answer(&failing, request()).await.unwrap().status(), 503);
+        assert_eq!(respond(&failing, request()).await.unwrap().status(), 503);
         assert_eq!(metrics.take(), [metric], "{:?}", error());
     }
     let late = function(std::future::pending::<Result<Services, SettingsError>>, verify::routes);
-    assert_eq!(answer(&late, request()).await.unwrap().status(), 503);
+    assert_eq!(respond(&late, request()).await.unwrap().status(), 503);
     assert_eq!(metrics.take(), ["InternalErrors"]);
 }
 
@@ -261,7 +262,7 @@ async fn every_start_that_fails_is_counted() {
 async fn one_attempt_that_fails_is_made_up_for_and_counted_once() {
     let process = Process::start().await;
     for (key, operation, after) in calls(&process) {
-        for fault in [Fault::Refused, Fault::AnswerLost, Fault::Throttled, Fault::Failed] {
+        for fault in [Fault::Refused, Fault::ResponseLost, Fault::Throttled, Fault::Failed] {
             let before = process.counts().await;
             process.faults.plan(operation, after, fault, 1);
             let (status, body, _) = process.check(key).await;
@@ -292,8 +293,8 @@ async fn a_failure_knows_its_call_the_kind_of_item_and_the_place_in_the_code() {
             "{fault:?}"
         );
         assert!(failure.place.file().starts_with("shared/store/src/"), "{}", failure.place);
-        let told = ApiError::from(error.clone()).message;
-        assert!(!told.contains("GetItem") && error.to_string().contains("GetItem"), "{told}");
+        let sentence = ApiError::from(error.clone()).message;
+        assert!(!sentence.contains("GetItem") && error.to_string().contains("GetItem"), "{sentence}");
     }
 }
 
@@ -337,9 +338,9 @@ async fn what_cannot_be_read_for_one_check_of_a_batch_fails_alone_and_leaves_the
     // A hundred keys, their apps and the rules of one are two requests.
     for fault in [Fault::Slow(Duration::from_secs(10)), Fault::Failed] {
         process.faults.plan("BatchGetItem", 1, fault, usize::MAX);
-        let answers = process.check_all(&keys).await;
+        let responses = process.check_all(&keys).await;
         let expected = [vec![(200, true); 97], vec![(503, false); 3]].concat();
-        assert_eq!(answers, expected, "{fault:?}");
+        assert_eq!(responses, expected, "{fault:?}");
     }
     process.faults.clear();
     assert_eq!(process.check_all(&keys).await, [(200, true); 100]);
@@ -365,8 +366,8 @@ async fn a_flood_on_a_caller_s_own_counters_is_not_a_store_that_fails() {
     );
     process.faults.clear();
     process.keyward.calls.collide(usize::MAX);
-    let answer = process.keyward.check(&process.two_modes).await;
+    let response = process.keyward.check(&process.two_modes).await;
     process.keyward.calls.collide(0);
-    answer.is_error(503, "store_unavailable");
-    assert_eq!(answer.body["allowed"], false, "its transactions met others");
+    response.is_error(503, "store_unavailable");
+    assert_eq!(response.body["allowed"], false, "its transactions met others");
 }

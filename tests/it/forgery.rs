@@ -49,9 +49,9 @@ async fn a_row_copied_onto_another_id_never_verifies() {
         let mut forged = other_row.clone();
         forged.extend(attributes.iter().map(|attribute| (name(attribute), own_row[*attribute].clone())));
         put(&client, forged).await;
-        let answer = keyward.check(&presented).await;
-        assert_ne!(answer.body["allowed"], true, "{attributes:?}: {}", answer.body);
-        assert_ne!(answer.status, 200, "{attributes:?}");
+        let response = keyward.check(&presented).await;
+        assert_ne!(response.body["allowed"], true, "{attributes:?}: {}", response.body);
+        assert_ne!(response.status, 200, "{attributes:?}");
     }
     // The whole row under the other id.
     let mut forged = own_row.clone();

@@ -14,7 +14,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use chrono::TimeDelta;
 use keyward_core::deployment::Mode;
-use keyward_tests::{Answer, Keyward, text};
+use keyward_tests::{ApiResponse, Keyward, text};
 use keyward_verifier::{AcceptedDeployment, ApiKeyLayer, Decision, Verifier};
 use serde_json::{Value, json};
 use tower::{Layer, Service, ServiceExt};
@@ -29,13 +29,13 @@ fn layer(keyward: &Keyward) -> ApiKeyLayer {
     ApiKeyLayer::app(verifier(keyward), "acme").unwrap()
 }
 
-async fn whose(Extension(decision): Extension<Arc<Decision>>) -> Json<Value> {
+async fn show_caller(Extension(decision): Extension<Arc<Decision>>) -> Json<Value> {
     Json(json!({"key_id": decision.key.id, "permissions": decision.permissions}))
 }
 
 /// An API whose one path is behind this layer.
 fn guarded(layer: ApiKeyLayer) -> Router {
-    Router::new().route("/v1/users", get(whose)).route_layer(layer)
+    Router::new().route("/v1/users", get(show_caller)).route_layer(layer)
 }
 
 fn asking(path: &str) -> Builder {
@@ -46,12 +46,12 @@ fn with(key: &str) -> Builder {
     asking("/v1/users").header("authorization", format!("Bearer {key}"))
 }
 
-async fn send(router: &Router, request: Builder) -> Answer {
+async fn send(router: &Router, request: Builder) -> ApiResponse {
     let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-    Answer { status: parts.status.as_u16(), body, headers: parts.headers }
+    ApiResponse { status: parts.status.as_u16(), body, headers: parts.headers }
 }
 
 /// An app and a key of it with these members, as it was made.
@@ -69,13 +69,18 @@ async fn logged(keyward: &Keyward) -> Value {
 }
 
 #[track_caller]
-fn is_refused<'a>(answer: &'a Answer, status: u16, code: &str, challenge: Option<&str>) -> &'a Answer {
-    answer.is_error(status, code);
-    assert_eq!(answer.body["errors"][0]["code"], status);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.header("www-authenticate"), challenge);
-    answer
+fn is_refused<'a>(
+    response: &'a ApiResponse,
+    status: u16,
+    code: &str,
+    challenge: Option<&str>,
+) -> &'a ApiResponse {
+    response.is_error(status, code);
+    assert_eq!(response.body["errors"][0]["code"], status);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("www-authenticate"), challenge);
+    response
 }
 
 const NO_KEY: Option<&str> = Some("Bearer realm=\"api\"");
@@ -89,9 +94,9 @@ async fn a_request_without_a_valid_key_is_answered_with_401() {
     let secret = text(&key(&keyward, json!({"expires_at": expires})).await["secret"]);
     let other_scheme = asking("/v1/users").header("authorization", "Basic eA==");
     for request in [asking("/v1/users"), with(""), other_scheme] {
-        let answer = send(&api, request).await;
-        is_refused(&answer, 401, "missing_api_key", NO_KEY);
-        assert!(answer.body["request_id"].is_null(), "it is in no log");
+        let response = send(&api, request).await;
+        is_refused(&response, 401, "missing_api_key", NO_KEY);
+        assert!(response.body["request_id"].is_null(), "it is in no log");
     }
     let last = if secret.ends_with('0') { "1" } else { "0" };
     let mistyped = format!("{}{last}", &secret[..secret.len() - 1]);
@@ -100,17 +105,17 @@ async fn a_request_without_a_valid_key_is_answered_with_401() {
     }
     assert_eq!(send(&api, with(&secret)).await.status, 200);
     keyward.pass(TimeDelta::hours(2));
-    let answer = send(&api, with(&secret)).await;
-    is_refused(&answer, 401, "key_expired", INVALID);
-    assert_eq!(logged(&keyward).await["request_id"], answer.body["request_id"]);
+    let response = send(&api, with(&secret)).await;
+    is_refused(&response, 401, "key_expired", INVALID);
+    assert_eq!(logged(&keyward).await["request_id"], response.body["request_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_in_either_header() {
     let keyward = Keyward::start().await;
     let api = guarded(layer(&keyward));
-    let made = key(&keyward, json!({})).await;
-    let secret = text(&made["secret"]);
+    let created = key(&keyward, json!({})).await;
+    let secret = text(&created["secret"]);
     for request in [
         with(&secret),
         asking("/v1/users").header("authorization", format!("bEARER  {secret}")),
@@ -118,7 +123,7 @@ async fn the_key_is_in_either_header() {
         asking("/v1/users").header("x-api-key", &secret).header("authorization", "Basic eA=="),
         with(&secret).header("x-api-key", "another"),
     ] {
-        assert_eq!(send(&api, request).await.ok()["key_id"], made["id"]);
+        assert_eq!(send(&api, request).await.ok()["key_id"], created["id"]);
     }
 }
 
@@ -126,15 +131,15 @@ async fn the_key_is_in_either_header() {
 async fn a_revoked_key_and_a_disabled_app_are_answered_with_403() {
     let keyward = Keyward::start().await;
     let api = guarded(layer(&keyward));
-    let made = key(&keyward, json!({})).await;
+    let created = key(&keyward, json!({})).await;
     let other = keyward.backend().create_key("acme", json!({})).await;
-    let (secret, other) = (text(&made["secret"]), text(&other["secret"]));
+    let (secret, other) = (text(&created["secret"]), text(&other["secret"]));
     assert_eq!(send(&api, with(&secret)).await.status, 200);
-    keyward.backend().revoke("acme", &text(&made["id"])).await.ok();
-    let answer = send(&api, with(&secret)).await;
-    is_refused(&answer, 403, "key_revoked", None);
+    keyward.backend().revoke("acme", &text(&created["id"])).await.ok();
+    let response = send(&api, with(&secret)).await;
+    is_refused(&response, 403, "key_revoked", None);
     let row = logged(&keyward).await;
-    assert_eq!((&row["request_id"], &row["outcome"]), (&answer.body["request_id"], &json!("blocked")));
+    assert_eq!((&row["request_id"], &row["outcome"]), (&response.body["request_id"], &json!("blocked")));
 
     keyward.backend().patch("/api-auth/apps/acme", json!({"is_active": false})).await.ok();
     is_refused(&send(&api, with(&other)).await, 403, "app_disabled", None);
@@ -152,10 +157,10 @@ async fn a_permission_that_the_layer_requires_is_needed() {
     assert_eq!(send(&guarded(layer.clone()), with(&reads)).await.ok()["permissions"], json!(["users:read"]));
     let api = guarded(layer.require("users:write").unwrap());
     assert_eq!(send(&api, with(&both)).await.status, 200);
-    let answer = send(&api, with(&reads)).await;
+    let response = send(&api, with(&reads)).await;
     let challenge = Some("Bearer realm=\"api\", error=\"insufficient_scope\"");
-    is_refused(&answer, 403, "permission_denied", challenge);
-    assert!(answer.body["request_id"].is_string());
+    is_refused(&response, 403, "permission_denied", challenge);
+    assert!(response.body["request_id"].is_string());
 
     let wrong = ApiKeyLayer::any_app(verifier(&keyward)).require("users:read AND").unwrap_err().to_string();
     assert_eq!(wrong, "permissions is wrong at character 15: expected a permission or '('");
@@ -174,13 +179,13 @@ async fn a_limit_is_told_in_headers_and_reached_with_429() {
     assert_eq!(allowed.header("ratelimit-policy"), Some("\"1/86400s\";q=1;w=86400"));
     assert!(allowed.header("ratelimit").unwrap().starts_with("\"1/86400s\";r=0;t="));
     assert_eq!(allowed.header("x-ratelimit-86400s-remaining"), Some("0"));
-    let answer = send(&api, with(&secret)).await;
-    is_refused(&answer, 429, "rate_limited", None);
-    let retry_after: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+    let response = send(&api, with(&secret)).await;
+    is_refused(&response, 429, "rate_limited", None);
+    let retry_after: u32 = response.header("retry-after").unwrap().parse().unwrap();
     assert!(retry_after > 86_000, "{retry_after}");
-    assert_eq!(answer.header("ratelimit-policy"), Some("\"1/86400s\";q=1;w=86400"));
-    assert_eq!(answer.header("x-ratelimit-86400s-reset"), Some(retry_after.to_string().as_str()));
-    assert_eq!(logged(&keyward).await["request_id"], answer.body["request_id"]);
+    assert_eq!(response.header("ratelimit-policy"), Some("\"1/86400s\";q=1;w=86400"));
+    assert_eq!(response.header("x-ratelimit-86400s-reset"), Some(retry_after.to_string().as_str()));
+    assert_eq!(logged(&keyward).await["request_id"], response.body["request_id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,10 +194,14 @@ async fn a_store_that_fails_is_answered_with_503() {
     let api = guarded(layer(&keyward));
     let secret = text(&key(&keyward, json!({})).await["secret"]);
     keyward.calls.fail(true);
-    let answer = send(&api, with(&secret)).await;
-    is_refused(&answer, 503, "store_unavailable", None);
-    assert_eq!(answer.header("retry-after"), Some("1"));
-    assert!(!answer.body.to_string().contains("made to fail"), "details are for the log: {}", answer.body);
+    let response = send(&api, with(&secret)).await;
+    is_refused(&response, 503, "store_unavailable", None);
+    assert_eq!(response.header("retry-after"), Some("1"));
+    assert!(
+        !response.body.to_string().contains("made to fail"),
+        "details are for the log: {}",
+        response.body
+    );
     is_refused(&send(&api, with("x")).await, 401, "invalid_api_key", INVALID);
     keyward.calls.fail(false);
     assert_eq!(send(&api, with(&secret)).await.status, 200);
@@ -204,19 +213,19 @@ async fn the_path_is_that_which_the_client_asked_for() {
     let secret = text(&key(&keyward, json!({"permissions": ["users:read"]})).await["secret"]);
     let routes = json!({"route_permissions": [{"path": "/api/users/*", "permissions": ["users:write"]}]});
     keyward.backend().patch("/api-auth/apps/acme", routes).await.ok();
-    let users = || Router::new().route("/users/{id}", get(whose));
+    let users = || Router::new().route("/users/{id}", get(show_caller));
     let inside = Router::new().nest("/api", users().route_layer(layer(&keyward)));
     let outside = Router::new().nest("/api", users()).layer(layer(&keyward));
     let elsewhere = Router::new().nest("/other", users().route_layer(layer(&keyward)));
     let bearing =
         |path: &str| Request::builder().uri(path).header("authorization", format!("Bearer {secret}"));
     for api in [inside, outside] {
-        let answer = send(&api, bearing("/api/users/1?secret=x")).await;
-        answer.is_error(403, "permission_denied");
+        let response = send(&api, bearing("/api/users/1?secret=x")).await;
+        response.is_error(403, "permission_denied");
         let row = logged(&keyward).await;
         assert_eq!(
             (&row["request_id"], &row["path"]),
-            (&answer.body["request_id"], &json!("GET /api/users/1"))
+            (&response.body["request_id"], &json!("GET /api/users/1"))
         );
     }
     assert_eq!(send(&elsewhere, bearing("/other/users/1")).await.status, 200);
@@ -234,7 +243,7 @@ async fn every_method_needs_a_key_preflights_too() {
     assert_eq!(send(&api, with(&secret).method(Method::HEAD)).await.status, 200);
     assert_eq!(send(&api, asking("/v1/others")).await.status, 404, "outside of route_layer");
 
-    let everywhere = Router::new().route("/v1/users", get(whose)).layer(layer(&keyward));
+    let everywhere = Router::new().route("/v1/users", get(show_caller)).layer(layer(&keyward));
     let preflight = || {
         let request = asking("/v1/users").method(Method::OPTIONS).header("origin", "https://app.example.com");
         request.header("access-control-request-method", "GET")
@@ -306,12 +315,12 @@ impl Service<Request<String>> for AskedFirst {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_service_can_be_inside_and_is_called_when_it_is_ready() {
     let keyward = Keyward::start().await;
-    let made = key(&keyward, json!({})).await;
+    let created = key(&keyward, json!({})).await;
     let mut service = layer(&keyward).layer(AskedFirst::default());
     for _ in 0..2 {
-        let request = with(&text(&made["secret"])).body(String::new()).unwrap();
+        let request = with(&text(&created["secret"])).body(String::new()).unwrap();
         let response = service.ready().await.unwrap().call(request).await.unwrap();
-        assert_eq!(response.body(), made["id"].as_str().unwrap());
+        assert_eq!(response.body(), created["id"].as_str().unwrap());
     }
     let request = asking("/").body(String::new()).unwrap();
     assert_eq!(service.ready().await.unwrap().call(request).await.unwrap().status(), 401);
@@ -335,12 +344,12 @@ async fn a_key_of_another_app_is_no_key_here() {
         let api = guarded(layer);
         let mut statuses = vec![];
         for secret in &secrets {
-            let answer = send(&api, with(secret)).await;
-            if answer.status != 200 {
-                is_refused(&answer, 401, "invalid_api_key", INVALID);
-                assert_eq!(answer.body, send(&api, with("x")).await.body, "as what is no key");
+            let response = send(&api, with(secret)).await;
+            if response.status != 200 {
+                is_refused(&response, 401, "invalid_api_key", INVALID);
+                assert_eq!(response.body, send(&api, with("x")).await.body, "as what is no key");
             }
-            statuses.push(answer.status);
+            statuses.push(response.status);
         }
         statuses
     };

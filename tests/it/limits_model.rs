@@ -92,7 +92,7 @@ impl Processes {
     /// What a process decides of a request for the first target.
     async fn admit(&self, process: usize, key: &VerifiedKey, rules: &Rules) -> Result<Admission, Error> {
         let store = &self.stores[process];
-        store.admit(key, None, rules, &rules.holding(&target(0)), store.deadline()).await
+        store.admit(key, None, rules, &rules.applicable(&target(0)), store.deadline()).await
     }
 }
 
@@ -102,7 +102,7 @@ fn of_one(rule: Value) -> Rules {
 }
 
 /// A key that no request has come with yet.
-fn newcomer(now: i64) -> VerifiedKey {
+fn new_key(now: i64) -> VerifiedKey {
     let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
     verified(app, KeyId::mint(at(now), u32::from_be_bytes(system_entropy().bytes().unwrap())))
 }
@@ -133,11 +133,18 @@ fn target(index: usize) -> Target {
 }
 
 /// How many requests a rule had let through that count with this one, after `from` and up to `to`, both of true time.
-fn count(log: &[Admitted], rules: &Rules, limit: &Limit, whose: (usize, usize), from: i64, to: i64) -> i64 {
+fn count(
+    log: &[Admitted],
+    rules: &Rules,
+    limit: &Limit,
+    requester: (usize, usize),
+    from: i64,
+    to: i64,
+) -> i64 {
     let counted = log.iter().filter(|admitted| {
         (from < admitted.at && admitted.at <= to)
-            && together(limit, whose, (admitted.key, admitted.address))
-            && rules.holding(&target(admitted.target)).iter().any(|one| one.id() == limit.id())
+            && together(limit, requester, (admitted.key, admitted.address))
+            && rules.applicable(&target(admitted.target)).iter().any(|one| one.id() == limit.id())
     });
     counted.count().try_into().unwrap()
 }
@@ -186,39 +193,39 @@ async fn run(
         now += step.after_ms;
         processes.now_ms.store(now, Ordering::SeqCst);
         let client_ip = ADDRESSES[step.address].parse().ok();
-        let whose = (step.key, step.address);
-        let holding = rules.holding(&target(step.target));
+        let requester = (step.key, step.address);
+        let applicable = rules.applicable(&target(step.target));
         let store = &processes.stores[step.process];
         let key = &keys[step.key];
-        let admission = store.admit(key, client_ip, &rules, &holding, store.deadline()).await.unwrap();
+        let admission = store.admit(key, client_ip, &rules, &applicable, store.deadline()).await.unwrap();
         let Admission { limits, blocked } = admission;
-        prop_assert_eq!(limits.len(), holding.len());
+        prop_assert_eq!(limits.len(), applicable.len());
         if let Some(blocked) = &blocked {
-            let limit = holding[blocked.place];
+            let limit = applicable[blocked.index];
             prop_assert_eq!(&blocked.rule, &limit.name());
             let (_, may_be_from) = bounds(limit, now, skew);
-            let counted = count(&log, &rules, limit, whose, may_be_from, now);
+            let counted = count(&log, &rules, limit, requester, may_be_from, now);
             prop_assert!(
                 counted >= limit.max(),
                 "refused at {now} by {} although only {counted} were let through",
                 blocked.rule
             );
-            prop_assert_eq!(limits[blocked.place].remaining, 0);
-            let is_earlier_blocking = limits[..blocked.place].iter().any(|status| status.remaining == 0);
+            prop_assert_eq!(limits[blocked.index].remaining, 0);
+            let is_earlier_blocking = limits[..blocked.index].iter().any(|status| status.remaining == 0);
             prop_assert!(!is_earlier_blocking || skew > 0, "the first that blocks is named");
             continue;
         }
         log.push(Admitted { at: now, key: step.key, address: step.address, target: step.target });
-        for (limit, status) in holding.iter().zip(&limits) {
+        for (limit, status) in applicable.iter().zip(&limits) {
             let (surely_from, may_be_from) = bounds(limit, now, skew);
-            let surely = count(&log, &rules, limit, whose, surely_from, now);
+            let surely = count(&log, &rules, limit, requester, surely_from, now);
             prop_assert!(
                 surely <= limit.max(),
                 "{surely} let through in {:?} before {now} by {}",
                 limit.window(),
                 limit.name()
             );
-            let may_be = count(&log, &rules, limit, whose, may_be_from, now);
+            let may_be = count(&log, &rules, limit, requester, may_be_from, now);
             let left = status.remaining;
             // Of several shards only the one that counted the request is known.
             prop_assert!(
@@ -237,7 +244,7 @@ fn midnight_to_come() -> i64 {
     now - now.rem_euclid(86_400_000) + 2 * 86_400_000
 }
 
-fn hold(cases: u32, skews: impl Strategy<Value = i64>) {
+fn check_bounds(cases: u32, skews: impl Strategy<Value = i64>) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let processes = runtime.block_on(Processes::start());
     // Shortly before a midnight of the future: a DynamoDB may purge what expired in the past.
@@ -254,17 +261,17 @@ fn hold(cases: u32, skews: impl Strategy<Value = i64>) {
 
 #[test]
 fn no_window_lets_through_more_and_nobody_is_refused_who_had_room() {
-    hold(40, Just(0));
+    check_bounds(40, Just(0));
 }
 
 #[test]
 fn clocks_up_to_a_second_apart_move_the_bounds_by_no_more_than_that() {
-    hold(24, 1_i64..=1_000);
+    check_bounds(24, 1_i64..=1_000);
 }
 
 /// What happens in the life of a counter: an app whose two keys have schemes of their own, with one rule in common.
 #[derive(Debug, Clone)]
-enum Happening {
+enum Event {
     /// A request of one of the keys to a process, so many milliseconds later.
     Request { after_ms: i64, key: usize, process: usize },
     /// A scheme's rule gets another limit, and its endpoints another spelling.
@@ -301,15 +308,15 @@ fn changing_rule() -> impl Strategy<Value = (Value, Vec<i32>, i64)> {
     })
 }
 
-fn happening(limits: Vec<i32>, longest_ms: i64) -> impl Strategy<Value = Happening> {
+fn event(limits: Vec<i32>, longest_ms: i64) -> impl Strategy<Value = Event> {
     let after_ms = prop_oneof![5 => Just(0_i64), 3 => 0..=longest_ms];
     prop_oneof![
         20 => (after_ms, 0_usize..2, 0_usize..2)
-            .prop_map(|(after_ms, key, process)| Happening::Request { after_ms, key, process }),
+            .prop_map(|(after_ms, key, process)| Event::Request { after_ms, key, process }),
         3 => (0_usize..2, prop::sample::select(limits), 0..SPELLINGS.len())
-            .prop_map(|(key, max, spelling)| Happening::Change { key, max, spelling }),
-        1 => (0_usize..2).prop_map(|process| Happening::Restart { process }),
-        1 => Just(Happening::Purge),
+            .prop_map(|(key, max, spelling)| Event::Change { key, max, spelling }),
+        1 => (0_usize..2).prop_map(|process| Event::Restart { process }),
+        1 => Just(Event::Purge),
     ]
 }
 
@@ -332,7 +339,7 @@ async fn live(
     processes: &mut Processes,
     rule: &Value,
     first: [i32; 2],
-    happenings: &[Happening],
+    events: &[Event],
 ) -> Result<(), TestCaseError> {
     let day = midnight_to_come();
     let app = AppNumber::mint(u64::from_be_bytes(system_entropy().bytes().unwrap()));
@@ -351,23 +358,24 @@ async fn live(
     let mut schemes = [scheme(0, first[0], 0), scheme(1, first[1], 1)];
     let mut log: Vec<Admitted> = vec![];
     let mut now = day;
-    for happening in happenings {
-        match *happening {
-            Happening::Change { key, max, spelling } => schemes[key] = scheme(key, max, spelling),
-            Happening::Purge => purge(&processes.keyward, now).await,
-            Happening::Restart { process: place } => {
+    for event in events {
+        match *event {
+            Event::Change { key, max, spelling } => schemes[key] = scheme(key, max, spelling),
+            Event::Purge => purge(&processes.keyward, now).await,
+            Event::Restart { process: place } => {
                 processes.stores[place] =
                     process(&processes.keyward, &processes.now_ms, &Arc::default()).await;
             }
-            Happening::Request { after_ms, key, process } => {
+            Event::Request { after_ms, key, process } => {
                 now += after_ms;
                 processes.now_ms.store(now, Ordering::SeqCst);
                 let rules = &schemes[key];
-                let holding = rules.holding(&target(0));
-                let limit = holding[0];
+                let applicable = rules.applicable(&target(0));
+                let limit = applicable[0];
                 let store = &processes.stores[process];
                 let of_key = &keys[key];
-                let admission = store.admit(of_key, None, rules, &holding, store.deadline()).await.unwrap();
+                let admission =
+                    store.admit(of_key, None, rules, &applicable, store.deadline()).await.unwrap();
                 let (surely_from, may_be_from) = bounds(limit, now, 0);
                 let counted = |log: &[Admitted], from: i64| count(log, rules, limit, (key, 0), from, now);
                 if admission.blocked.is_some() {
@@ -390,13 +398,13 @@ fn counts_go_on_over_changes_of_limits_and_schemes_purges_and_restarts() {
     let processes = RefCell::new(runtime.block_on(Processes::start()));
     let case = changing_rule().prop_flat_map(|(rule, limits, longest_ms)| {
         let first = prop::sample::select(limits.clone());
-        let happenings = prop::collection::vec(happening(limits, longest_ms), 30..120);
-        (Just(rule), [first.clone(), first], happenings)
+        let events = prop::collection::vec(event(limits, longest_ms), 30..120);
+        (Just(rule), [first.clone(), first], events)
     });
     let config = Config { cases: 16, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
-        .run(&case, |(rule, first, happenings)| {
-            runtime.block_on(live(&mut processes.borrow_mut(), &rule, first, &happenings))
+        .run(&case, |(rule, first, events)| {
+            runtime.block_on(live(&mut processes.borrow_mut(), &rule, first, &events))
         })
         .unwrap();
 }
@@ -404,18 +412,18 @@ fn counts_go_on_over_changes_of_limits_and_schemes_purges_and_restarts() {
 /// Processes that know different limits of the same rule, as while a change of it spreads: each lays the counts out for its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
-    const GREATEST: usize = 300;
+    const MAX_LIMIT: usize = 300;
     let processes = Processes::start().await;
     let now = midnight_to_come();
     processes.now_ms.store(now, Ordering::SeqCst);
-    let schemes = [9, 49, 70, 120, GREATEST].map(|max| {
+    let schemes = [9, 49, 70, 120, MAX_LIMIT].map(|max| {
         let rule = json!({"unit": "millisecond", "duration": 100, "max_requests": max, "window": "fixed"});
         of_one(rule)
     });
     let shards: Vec<i64> = schemes.iter().map(|rules| rules.limits()[0].shards()).collect();
     assert_eq!(shards, [1, 1, 2, 3, 7]);
     for _ in 0..2 {
-        let requester = newcomer(now);
+        let requester = new_key(now);
         let admit = async |process: usize, rules: &Rules| processes.admit(process, &requester, rules).await;
         let (admitted, undecided) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let callers = (0..8).map(async |caller: usize| {
@@ -433,7 +441,7 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
             }
         });
         join_all(callers).await;
-        for _ in 0..2 * GREATEST {
+        for _ in 0..2 * MAX_LIMIT {
             match admit(0, &schemes[4]).await {
                 Ok(admission) if admission.blocked.is_some() => break,
                 Ok(_) => admitted.fetch_add(1, Ordering::SeqCst),
@@ -441,8 +449,8 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
             };
         }
         let (admitted, undecided) = (admitted.into_inner(), undecided.into_inner());
-        assert!(admitted <= GREATEST, "{admitted} let through");
-        assert!(admitted + undecided >= GREATEST, "{admitted} let through, {undecided} undecided");
+        assert!(admitted <= MAX_LIMIT, "{admitted} let through");
+        assert!(admitted + undecided >= MAX_LIMIT, "{admitted} let through, {undecided} undecided");
         assert!(undecided < 240, "most were decided on: {undecided}");
     }
 }
@@ -450,32 +458,32 @@ async fn no_count_is_lost_while_processes_lay_them_out_for_different_limits() {
 /// The same at the beginning of a window, when shards are opened one by one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_count_is_lost_while_first_requests_open_shards_and_others_need_none() {
-    const LEAST: usize = 9;
+    const MIN_LIMIT: usize = 9;
     let processes = Processes::start().await;
     let now = midnight_to_come();
     processes.now_ms.store(now, Ordering::SeqCst);
-    let [in_one_item, in_shards] = [LEAST, LEAST + 1].map(|max| {
+    let [in_one_item, in_shards] = [MIN_LIMIT, MIN_LIMIT + 1].map(|max| {
         let rule = json!({"unit": "millisecond", "duration": 20, "max_requests": max, "window": "fixed"});
         of_one(rule)
     });
     assert_eq!([&in_one_item, &in_shards].map(|rules| rules.limits()[0].shards()), [1, 2]);
     for _ in 0..30 {
-        let requester = newcomer(now);
+        let requester = new_key(now);
         let admit = async |process: usize, rules: &Rules| {
             let admission = processes.admit(process, &requester, rules).await;
             admission.map(|admission| admission.blocked.is_none())
         };
         let first = [&in_shards, &in_one_item, &in_shards, &in_one_item, &in_shards];
-        let mut answers =
+        let mut responses =
             join_all(first.iter().enumerate().map(|(caller, rules)| admit(caller % 2, rules))).await;
-        while !matches!(answers.last(), Some(Ok(false))) && answers.len() < 3 * LEAST {
-            answers.push(admit(0, &in_one_item).await);
+        while !matches!(responses.last(), Some(Ok(false))) && responses.len() < 3 * MIN_LIMIT {
+            responses.push(admit(0, &in_one_item).await);
         }
-        let admitted = answers.iter().filter(|one| matches!(one, Ok(true))).count();
+        let admitted = responses.iter().filter(|one| matches!(one, Ok(true))).count();
         // Those that met too many others may have been counted.
-        let undecided = answers.iter().filter(|one| one.is_err()).count();
-        assert!(admitted <= LEAST && LEAST <= admitted + undecided, "{answers:?}");
-        assert!(undecided < LEAST, "{answers:?}");
+        let undecided = responses.iter().filter(|one| one.is_err()).count();
+        assert!(admitted <= MIN_LIMIT && MIN_LIMIT <= admitted + undecided, "{responses:?}");
+        assert!(undecided < MIN_LIMIT, "{responses:?}");
     }
 }
 
@@ -485,7 +493,7 @@ async fn let_through_of_a_paced_client(processes: &Processes, kind: &str, max: i
     let rule = json!({"unit": "second", "duration": 1, "max_requests": max, "window": kind});
     let rules = of_one(rule);
     let start = midnight_to_come() + 137;
-    let requester = newcomer(start);
+    let requester = new_key(start);
     let mut through = 0;
     for sent in 0..SENT {
         processes.now_ms.store(start + sent * 1_000 / max, Ordering::SeqCst);
@@ -515,7 +523,7 @@ async fn around_the_edge_of_a_fixed_window_twice_the_limit_passes_and_never_more
     let rule = json!({"unit": "minute", "duration": 1, "max_requests": 5, "window": "fixed"});
     let rules = of_one(rule);
     let edge = midnight_to_come();
-    let requester = newcomer(edge);
+    let requester = new_key(edge);
     for (ms, allowed) in
         [(edge - 60_000, 5), (edge - 1, 0), (edge, 5), (edge + 59_999, 0), (edge + 60_000, 5)]
     {

@@ -105,8 +105,8 @@ async fn keys_page_by_cursor_and_are_all_there_without_a_limit() {
     backend.create_app("acme").await;
     let mut ids = vec![];
     for _ in 0..11 {
-        let made = join_all((0..10).map(|_| backend.create_key("acme", json!({})))).await;
-        ids.extend(made.iter().map(|key| text(&key["id"]).parse::<i64>().unwrap()));
+        let created = join_all((0..10).map(|_| backend.create_key("acme", json!({})))).await;
+        ids.extend(created.iter().map(|key| text(&key["id"]).parse::<i64>().unwrap()));
     }
     ids.sort_unstable_by(|a, b| b.cmp(a));
     for id in ids.iter().step_by(2) {

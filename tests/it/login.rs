@@ -5,7 +5,7 @@ use keyward_core::deployment::Mode;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use keyward_tests::{Answer, Backend, Keyward, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, text};
 
 const PAGE: &str = "https://app.example.com";
 const BROWSER: &str =
@@ -87,18 +87,18 @@ fn with(mut request: RequestBuilder, headers: Headers) -> RequestBuilder {
     request
 }
 
-async fn send(request: RequestBuilder) -> Answer {
-    Answer::of(request.send().await.unwrap()).await
+async fn send(request: RequestBuilder) -> ApiResponse {
+    ApiResponse::of(request.send().await.unwrap()).await
 }
 
-async fn exchange(keyward: &Keyward, ticket: &str, cookie: &str, headers: Headers) -> Answer {
+async fn exchange(keyward: &Keyward, ticket: &str, cookie: &str, headers: Headers) -> ApiResponse {
     let url = format!("{}/session/ticket/exchange?ticket={ticket}", keyward.url);
     send(with(keyward.http.get(url).header("cookie", cookie), headers)).await
 }
 
 /// The cookie that an answer sets, as it is sent back.
-fn cookie_of(answer: &Answer) -> String {
-    answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+fn cookie_of(response: &ApiResponse) -> String {
+    response.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
 }
 
 async fn production(keyward: &Keyward) -> Backend {
@@ -191,9 +191,9 @@ async fn head_options_and_prefetches_change_nothing() {
     ask(Method::HEAD, "/session/ticket/exchange")
         .send()
         .await
-        .map(|answer| {
-            assert_eq!(answer.status(), 405);
-            assert_eq!(answer.headers()["allow"], "GET");
+        .map(|response| {
+            assert_eq!(response.status(), 405);
+            assert_eq!(response.headers()["allow"], "GET");
         })
         .unwrap();
     send(ask(Method::GET, "/api-auth/session")).await.ok();

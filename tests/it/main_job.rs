@@ -19,21 +19,21 @@ async fn rotation_keeps_the_id_and_ends_the_old_secret() {
     let backend = keyward.backend();
     backend.create_app("acme").await;
     let members = json!({"metadata": {"plan": "pro"}, "permissions": ["users:read"]});
-    let made = backend.create_key("acme", members).await;
-    let old = text(&made["secret"]);
-    let rotated = backend.rotate("acme", &text(&made["id"])).await.ok();
+    let created = backend.create_key("acme", members).await;
+    let old = text(&created["secret"]);
+    let rotated = backend.rotate("acme", &text(&created["id"])).await.ok();
     let new = text(&rotated["secret"]);
     for member in ["id", "name", "metadata", "permissions", "created_at", "key_prefix"] {
-        assert_eq!(rotated[member], made[member], "{member}");
+        assert_eq!(rotated[member], created[member], "{member}");
     }
     assert_ne!(old, new);
     keyward.check(&old).await.is_error(401, "invalid_api_key");
     assert_eq!(keyward.check(&new).await.ok()["allowed"], true);
 
     let mut browser = backend.browser("acme").await;
-    let path = format!("/api-auth/keys/{}/rotate", text(&made["id"]));
+    let path = format!("/api-auth/keys/{}/rotate", text(&created["id"]));
     let again = browser.post(&path).await.ok();
-    assert_eq!(again["data"]["id"], made["id"]);
+    assert_eq!(again["data"]["id"], created["id"]);
     keyward.check(&new).await.is_error(401, "invalid_api_key");
     assert_eq!(keyward.check(&text(&again["data"]["secret"])).await.ok()["allowed"], true);
 }
@@ -55,8 +55,8 @@ async fn every_route_is_answered_by_the_function_that_the_router_names() {
         let path = route.path.replace("{slug}", "x").replace("{id}", "1");
         let request = Request::builder().method(route.method.as_str()).uri(&path);
         let request = request.body(Body::empty()).unwrap();
-        let answer = application(routes, services.clone()).oneshot(request).await.unwrap();
-        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let response = application(routes, services.clone()).oneshot(request).await.unwrap();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         // The hosted page is not JSON, but every error is.
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         assert_ne!(body["code"], "route_not_found", "{} {path}", route.method);

@@ -13,8 +13,8 @@ use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
 use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
 use keyward_runtime::VerifyAuth;
-use keyward_store::{Error, PICKED_UP, Progress, Sweep, Table, dynamodb_client, system_entropy};
-use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, conforms, operator, text};
+use keyward_store::{Error, PROPAGATION_TIME, Progress, Sweep, Table, dynamodb_client, system_entropy};
+use keyward_tests::{ApiResponse, Backend, Browser, Keyward, check_body, conforms, operator, text};
 use serde_json::json;
 
 /// As fast as it goes, telling nobody.
@@ -25,8 +25,8 @@ fn fast() -> Sweep<'static> {
 /// The versions that it takes to compare a row's tag, the innermost first.
 fn versions_of(row: &std::collections::HashMap<String, AttributeValue>) -> Vec<u32> {
     let number = |value: &AttributeValue| value.as_n().unwrap().parse().unwrap();
-    let beneath = row.get("peppers_beneath").map(|list| list.as_l().unwrap().clone()).unwrap_or_default();
-    beneath.iter().chain([&row["pepper"]]).map(number).collect()
+    let layers = row.get("peppers_beneath").map(|list| list.as_l().unwrap().clone()).unwrap_or_default();
+    layers.iter().chain([&row["pepper"]]).map(number).collect()
 }
 
 /// The rows with a tag: by their partition, the versions that each needs.
@@ -57,7 +57,7 @@ impl Rotated for Keyward {
         let counted = self.services.store.table().count_pepper_rows(&operator(), &fast()).await.unwrap();
         let count = |record: &PepperRecord| {
             let count = record.counted.unwrap();
-            (record.version.0, count.rows, count.beneath)
+            (record.version.0, count.rows, count.layered)
         };
         counted.iter().map(count).collect()
     }
@@ -85,12 +85,12 @@ async fn the_local_key_provider_conforms() {
     let elsewhere = LocalKeyProvider::open(&path, "elsewhere", system_entropy()).unwrap();
     let other = LocalKeyProvider::in_memory("here", system_entropy()).unwrap();
     conforms(&provider, &elsewhere).await;
-    let made = provider.generate(PepperVersion(1)).await.unwrap();
-    let mut changed = made.clone();
+    let created = provider.generate(PepperVersion(1)).await.unwrap();
+    let mut changed = created.clone();
     changed.wrapped[20] ^= 1;
     let foreign = |unwrapped| matches!(unwrapped, Err(PepperError::Foreign(PepperVersion(1))));
     assert!(foreign(provider.unwrap(&changed).await), "a changed byte");
-    assert!(foreign(other.unwrap(&made).await), "another key");
+    assert!(foreign(other.unwrap(&created).await), "another key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +104,7 @@ async fn a_rotation_moves_each_row_when_it_is_used() {
     assert!(rows(&keyward).await.values().all(|versions| *versions == [1]));
 
     assert_eq!(keyward.rotate().await, 2);
-    keyward.pass(PICKED_UP);
+    keyward.pass(PROPAGATION_TIME);
     // One key is used, and the root key with it.
     let check = async |secret: &str| backend.post("/v1/authz/check", check_body(secret)).await;
     assert_eq!(check(&secrets[0]).await.ok()["allowed"], true);
@@ -146,7 +146,7 @@ async fn a_process_picks_a_version_up_within_a_minute_or_at_once() {
     keyward.rotate().await;
 
     // Within the minute it may go on with the last version; after it, it does not.
-    keyward.pass(PICKED_UP);
+    keyward.pass(PROPAGATION_TIME);
     let new = keys(&backend, 1).await;
     assert_eq!(of(&rows(&keyward).await, "KEY#").iter().filter(|versions| **versions == [2]).count(), 1);
 
@@ -180,7 +180,7 @@ async fn an_unknown_key_costs_what_a_wrong_secret_costs_in_every_state() {
     other.backend().create_app("acme").await;
     let unknown = keys(&other.backend(), 1).await.remove(0);
     keyward.rotate().await;
-    keyward.pass(PICKED_UP * 2);
+    keyward.pass(PROPAGATION_TIME * 2);
     let store = &keyward.services.store;
     store.repepper(&operator(), &fast()).await.unwrap();
     all_allowed(&keyward, &[moved]).await;
@@ -214,17 +214,17 @@ async fn after_a_leak_every_row_is_put_under_the_new_version() {
         "with one version there is nothing to do"
     );
     keyward.rotate().await;
-    keyward.pass(PICKED_UP * 2);
-    let told = Mutex::new(vec![]);
+    keyward.pass(PROPAGATION_TIME * 2);
+    let message = Mutex::new(vec![]);
     let sweep = Sweep {
         units_per_second: NonZeroU32::MAX,
-        progress: &|progress| told.lock().unwrap().push(progress),
+        progress: &|progress| message.lock().unwrap().push(progress),
     };
     let done = store.repepper(&operator(), &sweep).await.unwrap();
     // Six keys and the root key; the browser's session and ticket, and the ticket that nobody used, with that of
     // the page that a local run prints.
     assert_eq!((done.rows, done.ended), (7, 4));
-    assert!(matches!(told.lock().unwrap().last(), Some(Progress::Items(1..))));
+    assert!(matches!(message.lock().unwrap().last(), Some(Progress::Items(1..))));
     let now = rows(&keyward).await;
     assert!(now.values().all(|versions| *versions == [1, 2]), "{now:?}");
     assert_eq!(keyward.counts().await, [(2, 7, 0), (1, 0, 7)]);
@@ -244,7 +244,7 @@ async fn after_a_leak_every_row_is_put_under_the_new_version() {
 
     // The rest needs version 1 until it is used, too.
     keyward.rotate().await;
-    keyward.pass(PICKED_UP * 2);
+    keyward.pass(PROPAGATION_TIME * 2);
     store.repepper(&operator(), &fast()).await.unwrap();
     assert!(of(&rows(&keyward).await, "KEY#").iter().all(|versions| **versions == [2, 3]));
     all_allowed(&keyward, &secrets).await;
@@ -266,7 +266,7 @@ async fn a_repeppering_that_is_stopped_goes_on() {
     keyward.rotate().await;
     let store = &keyward.services.store;
     // The first pass is done, and it waits for the processes that may still use version 1.
-    keyward.pass(PICKED_UP);
+    keyward.pass(PROPAGATION_TIME);
     let stopped = tokio::time::timeout(Duration::from_secs(3), store.repepper(&operator(), &fast())).await;
     assert!(stopped.is_err(), "it waits");
     let under = |now: &BTreeMap<String, Vec<u32>>| of(now, "KEY#").iter().filter(|of| **of == [1, 2]).count();
@@ -291,7 +291,7 @@ async fn a_repeppering_that_is_stopped_goes_on() {
     row.insert("pk".into(), AttributeValue::S("KEY#00000000001".into()));
     late.put_item().table_name(TABLE).set_item(Some(row)).send().await.unwrap();
 
-    keyward.pass(PICKED_UP);
+    keyward.pass(PROPAGATION_TIME);
     let done = store.repepper(&operator(), &fast()).await.unwrap();
     assert_eq!(done.rows, 7, "five keys, the root key and the late row, counted once each");
     assert_eq!(under(&rows(&keyward).await), 6);
@@ -315,7 +315,7 @@ async fn a_version_is_retired_when_no_row_needs_it() {
     refused(retire(1).await, "makes new tags");
     keyward.rotate().await;
     refused(retire(1).await, "so lately");
-    keyward.pass(PICKED_UP * 2);
+    keyward.pass(PROPAGATION_TIME * 2);
     refused(retire(1).await, "needed by 4 rows");
     keyward.services.store.repepper(&operator(), &fast()).await.unwrap();
     refused(retire(1).await, "needed by 0 rows, and beneath another version by 3");
@@ -343,13 +343,13 @@ async fn rotations_at_the_same_time_make_versions_that_all_work() {
     let table: &Table = keyward.services.store.table();
     let provider = keyward.provider();
     let operator = operator();
-    let made = join_all((0..8).map(|_| table.rotate_pepper(&operator, &*provider))).await;
-    let mut made: Vec<u32> = made.into_iter().map(|made| made.unwrap().0).collect();
-    made.sort_unstable();
-    made.dedup();
+    let created = join_all((0..8).map(|_| table.rotate_pepper(&operator, &*provider))).await;
+    let mut created: Vec<u32> = created.into_iter().map(|created| created.unwrap().0).collect();
+    created.sort_unstable();
+    created.dedup();
     let peppers = table.peppers(&operator).await.unwrap();
     let last = peppers[0].version.0;
-    assert_eq!(made, (2..=last).collect::<Vec<_>>());
+    assert_eq!(created, (2..=last).collect::<Vec<_>>());
     assert!(peppers.iter().all(PepperRecord::is_active));
     let clock = keyward.services.store.clock().clone();
     keyward.process(clock, dynamodb_client(keyward.sdk_config())).await;
@@ -370,7 +370,7 @@ async fn a_row_that_names_no_version_of_the_table_is_an_error_and_not_an_answer(
         .update_expression("SET pepper = :none")
         .expression_attribute_values(":none", AttributeValue::N("9".into()));
     change.send().await.unwrap();
-    let answer: Answer = keyward.check(&secret).await;
-    assert_eq!(answer.status, 500, "{}", answer.body);
-    assert_ne!(answer.body["allowed"], true);
+    let response: ApiResponse = keyward.check(&secret).await;
+    assert_eq!(response.status, 500, "{}", response.body);
+    assert_ne!(response.body["allowed"], true);
 }

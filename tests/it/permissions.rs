@@ -6,7 +6,7 @@ use crate::authorizer;
 use keyward_core::metric::Metric;
 use keyward_core::root_key::Scope;
 use keyward_runtime::VerifyAuth;
-use keyward_store::PICKED_UP;
+use keyward_store::PROPAGATION_TIME;
 use keyward_tests::{Access, GRANTS, Grant, Keyward, check_body, operator, scenario, text};
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ async fn after_a_rotation(keyward: &Keyward) {
     managing.create_app("rotated").await;
     let key = text(&managing.create_key("rotated", json!({})).await["secret"]);
     keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
-    keyward.pass(PICKED_UP);
+    keyward.pass(PROPAGATION_TIME);
     // The first answer of each process lets it read of the version, the second moves the root key's row.
     for _ in 0..2 {
         issuing.ticket("rotated").await;

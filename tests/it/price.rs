@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::NaiveDate;
 use keyward_core::metric::Metric;
 use keyward_runtime::VerifyAuth;
-use keyward_tests::{Answer, Keyward, REQUEST_LOG_BYTES, check_body, text};
+use keyward_tests::{ApiResponse, Keyward, REQUEST_LOG_BYTES, check_body, text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 struct Price {
     price: f64,
     page: String,
-    told: String,
+    message: String,
 }
 
 /// The size of an item as DynamoDB counts it, and at most a few bytes more.
@@ -68,20 +68,20 @@ const STARTS: f64 = 0.01;
 const TRACED: f64 = 0.05;
 
 /// The longest answer to a check without limits, as HTTP/1.1 sends it.
-const ANSWER_BYTES: usize = 1_000;
+const RESPONSE_BYTES: usize = 1_000;
 
 /// The length of an answer as HTTP/1.1 sends it.
-fn answer_bytes(answer: &Answer) -> usize {
+fn response_bytes(response: &ApiResponse) -> usize {
     let headers =
-        answer.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    "HTTP/1.1 200 OK\r\n\r\n".len() + headers.sum::<usize>() + answer.body.to_string().len()
+        response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    "HTTP/1.1 200 OK\r\n\r\n".len() + headers.sum::<usize>() + response.body.to_string().len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cost_table_is_derived() {
     let prices: BTreeMap<String, Price> = toml::from_str(include_str!("../../docs/prices.toml")).unwrap();
     assert!(prices.values().all(|of| of.page.starts_with("https://aws.amazon.com/")));
-    assert!(prices.values().all(|of| of.told == "undated" || NaiveDate::from_str(&of.told).is_ok()));
+    assert!(prices.values().all(|of| of.message == "undated" || NaiveDate::from_str(&of.message).is_ok()));
     let price = |name: &str| prices[name].price;
     let template: Value = serde_saphyr::from_str(include_str!("../../template.yaml")).unwrap();
     let count = |kind: &str| {
@@ -100,17 +100,17 @@ async fn the_cost_table_is_derived() {
     let mut asked = check_body(&text(&key["secret"]));
     asked.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
     let check = async || {
-        let answer = backend.post("/v1/authz/check", asked.clone()).await;
-        assert_eq!(answer.clone().ok()["allowed"], true);
-        answer_bytes(&answer)
+        let response = backend.post("/v1/authz/check", asked.clone()).await;
+        assert_eq!(response.clone().ok()["allowed"], true);
+        response_bytes(&response)
     };
     // The first use of a key is noted, and then one a minute.
     check().await;
     keyward.settle().await;
     keyward.calls.take();
     keyward.calls.take_units();
-    let answered = check().await;
-    assert!(answered <= ANSWER_BYTES, "{answered}");
+    let completed = check().await;
+    assert!(completed <= RESPONSE_BYTES, "{completed}");
     keyward.settle().await;
     let read: f64 = keyward.calls.take_units().iter().sum();
     let calls = keyward.calls.take();
@@ -178,7 +178,7 @@ async fn the_cost_table_is_derived() {
         ("bytes of logs, at most", logged, "a GB", price("cloudwatch_logs"), 1e-3),
         (
             "bytes of answers to the internet, at most (an account's first 100 GB are free)",
-            ANSWER_BYTES as f64,
+            RESPONSE_BYTES as f64,
             "a GB",
             price("data_out"),
             1e-3,

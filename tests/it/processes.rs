@@ -18,7 +18,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PROCESSES: usize = 4;
 
 /// A local run in this process.
@@ -26,7 +26,7 @@ async fn run() -> (TempDir, Dev, Backend) {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { port: 0, data_dir: Some(folder.path().to_owned()), ephemeral: false };
     let dev = Dev::start(&options).await.unwrap();
-    let described = dev.described();
+    let described = dev.dev_json();
     let backend = Backend::new(&described.url, &described.root_key, reqwest::Client::new());
     (folder, dev, backend)
 }
@@ -44,14 +44,14 @@ impl Api {
             .envs(env.lines().map(|line| line.split_once('=').unwrap()))
             .env("KEYWARD_APP", "acme")
             // An attempt that is given up on a busy machine may be counted twice.
-            .env("STORE_TIMEOUT", PATIENCE.as_secs().to_string())
+            .env("STORE_TIMEOUT", TIMEOUT.as_secs().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("it prints its URL");
+        let url = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().expect("it prints its URL");
         Self { process, users: format!("{url}/v1/users") }
     }
 
@@ -63,7 +63,7 @@ impl Api {
     async fn stop(mut self) {
         let id = self.process.id().unwrap().to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());
-        let status = timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap();
+        let status = timeout(TIMEOUT, self.process.wait()).await.unwrap().unwrap();
         assert!(status.success(), "{status}");
     }
 }
@@ -74,11 +74,12 @@ async fn limited(backend: &Backend, rules: Value, keys: usize) -> Vec<String> {
     backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
     let app = json!({"app_slug": "acme", "name": "Acme", "rate_limit_scheme_slug": "s"});
     backend.post("/api-auth/apps", app).await.ok();
-    let mut made = vec![];
+    let mut created = vec![];
     for _ in 0..keys {
-        made.push(text(&backend.create_key("acme", json!({"permissions": ["users:read"]})).await["secret"]));
+        created
+            .push(text(&backend.create_key("acme", json!({"permissions": ["users:read"]})).await["secret"]));
     }
-    made
+    created
 }
 
 /// How many of so many requests with this key, one after the other, go through; the others must be told to wait.
@@ -86,10 +87,10 @@ async fn ask(users: &str, key: &str, times: usize) -> usize {
     let http = reqwest::Client::new();
     let mut allowed = 0;
     for _ in 0..times {
-        let answer = http.get(users).bearer_auth(key).send().await.unwrap();
-        let status = answer.status().as_u16();
-        let retry_after = answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
-        let body = answer.text().await.unwrap();
+        let response = http.get(users).bearer_auth(key).send().await.unwrap();
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        let body = response.text().await.unwrap();
         match status {
             200 => allowed += 1,
             429 => assert!(retry_after.unwrap().parse::<u32>().unwrap() > 0, "{body}"),
@@ -194,7 +195,7 @@ async fn a_verifier_that_cannot_be_built_says_what_to_do() {
     let builder = || Verifier::builder(dev.installation().sdk_config());
     let whole = || builder().installation(TABLE).table(TABLE).key_file(&key_file);
     whole().build().await.unwrap().close().await;
-    for (builder, told) in [
+    for (builder, message) in [
         (builder().table(TABLE).key_file(&key_file), "installation()"),
         (builder().installation(TABLE).key_file(&key_file), "table()"),
         (builder().installation(TABLE).table(TABLE), "kms_key()"),
@@ -203,7 +204,7 @@ async fn a_verifier_that_cannot_be_built_says_what_to_do() {
         (whole().key_file(folder.path().join("none")), "cannot read the key file"),
     ] {
         let error = builder.build().await.unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(message), "{error}");
     }
     let error = whole().kms_key("a key").build().await.unwrap_err();
     assert!(matches!(error, BuildError::Peppers(..)), "another provider's: {error}");

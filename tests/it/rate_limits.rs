@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::Client;
 use chrono::{NaiveTime, TimeDelta};
 use futures::future::join_all;
 use keyward_cli::dev::TABLE;
-use keyward_tests::{Answer, Backend, Keyward, check_body, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, check_body, text};
 use serde_json::{Value, json};
 
 /// An app whose keys these rules limit, and a key of it.
@@ -28,7 +28,7 @@ fn to_midnight(keyward: &Keyward) {
     keyward.freeze(midnight + TimeDelta::days(1));
 }
 
-async fn request(keyward: &Keyward, key: &str, members: Value) -> Answer {
+async fn request(keyward: &Keyward, key: &str, members: Value) -> ApiResponse {
     let mut body = check_body(key);
     body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
     keyward.check_with(body).await
@@ -171,14 +171,14 @@ async fn a_key_s_own_scheme_wins_and_changes_hold_for_the_next_check() {
     let own =
         json!({"slug": "own", "name": "Own", "rules": [{"unit": "day", "duration": 1, "max_requests": 3}]});
     backend.post("/api-auth/rate-limit-schemes", own).await.ok();
-    let made = backend.create_key("acme", json!({"rate_limit_scheme_slug": "own"})).await;
-    assert_eq!(made["rate_limit_scheme_slug"], "own");
-    assert_eq!(made["rate_limits"][0]["max_requests"], 3);
+    let created = backend.create_key("acme", json!({"rate_limit_scheme_slug": "own"})).await;
+    assert_eq!(created["rate_limit_scheme_slug"], "own");
+    assert_eq!(created["rate_limits"][0]["max_requests"], 3);
     let listed = backend.get("/api-auth/apps/acme/keys").await.ok();
     let limits: Vec<&Value> =
         listed["keys"].as_array().unwrap().iter().map(|key| &key["rate_limits"][0]["max_requests"]).collect();
     assert_eq!(limits, [&json!(3), &json!(2)]);
-    let of_own = text(&made["secret"]);
+    let of_own = text(&created["secret"]);
     assert_eq!(remaining(&keyward.check(&of_own).await.ok()), [2]);
     assert_eq!(remaining(&keyward.check(&one).await.ok()), [1]);
 
@@ -200,7 +200,7 @@ async fn a_key_s_own_scheme_wins_and_changes_hold_for_the_next_check() {
     assert_eq!(backend.delete("/api-auth/rate-limit-schemes/s").await.status, 204);
     let used = backend.delete("/api-auth/rate-limit-schemes/own").await;
     assert!(text(&used.is_error(400, "in_use").body["message"]).ends_with("active API keys"));
-    backend.revoke("acme", &text(&made["id"])).await.ok();
+    backend.revoke("acme", &text(&created["id"])).await.ok();
     assert_eq!(backend.delete("/api-auth/rate-limit-schemes/own").await.status, 204);
     let dangling = json!({"name": "x", "rate_limit_scheme_slug": "own"});
     let refused = backend.post("/api-auth/apps/acme/keys", dangling).await;
@@ -253,8 +253,8 @@ async fn the_bound_holds_over_shards() {
     to_midnight(&keyward);
     let mut allowed = 0;
     for _ in 0..7 {
-        let answers = join_all((0..100).map(|_| keyward.check(&key))).await;
-        allowed += answers.into_iter().filter(|answer| answer.clone().ok()["allowed"] == true).count();
+        let responses = join_all((0..100).map(|_| keyward.check(&key))).await;
+        allowed += responses.into_iter().filter(|response| response.clone().ok()["allowed"] == true).count();
     }
     assert_eq!(allowed, 600);
     keyward.pass(TimeDelta::milliseconds(1_100));
@@ -266,9 +266,9 @@ async fn a_batch_counts_in_order() {
     let keyward = Keyward::start().await;
     let key = limited(&keyward, json!([{"unit": "day", "duration": 1, "max_requests": 3}])).await;
     let checks: Vec<Value> = (0..5).map(|_| check_body(&key)).collect();
-    let answer = keyward.backend().post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
+    let response = keyward.backend().post("/v1/authz/check/batch", json!({"checks": checks})).await.ok();
     let allowed: Vec<bool> =
-        answer["results"].as_array().unwrap().iter().map(|one| one["allowed"].as_bool().unwrap()).collect();
+        response["results"].as_array().unwrap().iter().map(|one| one["allowed"].as_bool().unwrap()).collect();
     assert_eq!(allowed, [true, true, true, false, false]);
 }
 
@@ -352,8 +352,8 @@ async fn what_is_no_rule_is_refused_by_name() {
     let keyward = Keyward::start().await;
     let refused = async |rules: Value| {
         let scheme = json!({"slug": "s", "name": "S", "rules": rules});
-        let answer = keyward.backend().post("/api-auth/rate-limit-schemes", scheme).await;
-        text(&answer.is_error(400, "invalid_field").body["message"])
+        let response = keyward.backend().post("/api-auth/rate-limit-schemes", scheme).await;
+        text(&response.is_error(400, "invalid_field").body["message"])
     };
     let rule = json!({"unit": "day", "duration": 1, "max_requests": 1});
     let twice = refused(json!([rule, rule])).await;

@@ -62,10 +62,10 @@ impl Customer {
         backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
         let app = json!({"app_slug": "acme", "name": "Acme", "key_prefix": "sk", "rate_limit_scheme_slug": "standard"});
         backend.post("/api-auth/apps", app).await.ok();
-        let made = backend.create_key("acme", json!({})).await;
+        let created = backend.create_key("acme", json!({})).await;
         let browser = backend.browser("acme").await;
         let ticket = backend.ticket("acme").await;
-        let (id, secret) = (text(&made["key"]["id"]), text(&made["secret"]));
+        let (id, secret) = (text(&created["key"]["id"]), text(&created["secret"]));
         Self { backend, browser, ticket, id, secret }
     }
 }

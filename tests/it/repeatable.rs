@@ -40,7 +40,7 @@ struct Run {
     services: Services,
     second: Arc<AtomicI64>,
     root_key: String,
-    answers: Mutex<Vec<String>>,
+    responses: Mutex<Vec<String>>,
 }
 
 impl Run {
@@ -58,7 +58,7 @@ impl Run {
         let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
         // What is left to do after the answer draws and asks the time as well.
         self.services.recorder.flush().await;
-        self.answers
+        self.responses
             .lock()
             .unwrap()
             .push(format!("{method} {path}: {} {:?} {body}", parts.status, parts.headers));
@@ -87,7 +87,7 @@ async fn run(seed: u64) -> (Vec<String>, BTreeMap<String, String>) {
     let now = second.clone();
     let clock = Clock::new(move || DateTime::UNIX_EPOCH + TimeDelta::seconds(now.load(Ordering::SeqCst)));
     let entropy = drawn_from(seed);
-    let installation = Installation::elsewhere(config.clone(), clock.clone(), entropy.clone()).await.unwrap();
+    let installation = Installation::create_in(config.clone(), clock.clone(), entropy.clone()).await.unwrap();
     let settings = Settings {
         public_url: "http://127.0.0.1:1".parse().unwrap(),
         verify_auth: VerifyAuth::Required,
@@ -98,7 +98,7 @@ async fn run(seed: u64) -> (Vec<String>, BTreeMap<String, String>) {
     let services = Services::start(table, installation.provider(), settings).await.unwrap();
     let root_key = installation.describe(&services).await.unwrap().root_key;
     let routes = application(keyward_cli::routes(&services), services.clone());
-    let run = Run { routes, services, second, root_key, answers: Mutex::default() };
+    let run = Run { routes, services, second, root_key, responses: Mutex::default() };
 
     let rules = json!([
         {"unit": "minute", "duration": 1, "max_requests": 2},
@@ -107,8 +107,8 @@ async fn run(seed: u64) -> (Vec<String>, BTreeMap<String, String>) {
     run.send("POST", "/api-auth/rate-limit-schemes", json!({"slug": "s", "name": "S", "rules": rules})).await;
     let app = json!({"app_slug": "acme", "name": "Acme", "rate_limit_scheme_slug": "s"});
     run.send("POST", "/api-auth/apps", app).await;
-    let made = run.send("POST", "/api-auth/apps/acme/keys", json!({"name": "Key"})).await;
-    let (id, secret) = (text(&made["id"]), text(&made["secret"]));
+    let created = run.send("POST", "/api-auth/apps/acme/keys", json!({"name": "Key"})).await;
+    let (id, secret) = (text(&created["id"]), text(&created["secret"]));
     for _ in 0..3 {
         run.send("POST", "/v1/authz/check", check_body(&secret)).await;
     }
@@ -129,23 +129,23 @@ async fn run(seed: u64) -> (Vec<String>, BTreeMap<String, String>) {
         item.remove("public_key");
         rows.insert(format!("{:?} {:?}", item["pk"], item["sk"]), written(&AttributeValue::M(item)));
     }
-    (run.answers.into_inner().unwrap(), rows)
+    (run.responses.into_inner().unwrap(), rows)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_time_and_the_same_random_bytes_give_the_same_answers_and_rows() {
-    let (answers, rows) = run(1).await;
+    let (responses, rows) = run(1).await;
     let (again, rows_again) = run(1).await;
-    for (one, other) in answers.iter().zip(&again) {
+    for (one, other) in responses.iter().zip(&again) {
         assert_eq!(one, other);
     }
     for (key, row) in &rows {
         assert_eq!(Some(row), rows_again.get(key), "{key}");
     }
-    assert_eq!((answers.len(), rows.len()), (again.len(), rows_again.len()));
-    assert!(answers.len() > 12 && rows.len() > 25, "{} answers, {} rows", answers.len(), rows.len());
+    assert_eq!((responses.len(), rows.len()), (again.len(), rows_again.len()));
+    assert!(responses.len() > 12 && rows.len() > 25, "{} answers, {} rows", responses.len(), rows.len());
     let (others, other_rows) = run(2).await;
-    let same = answers.iter().zip(&others).filter(|(one, other)| one == other).count();
+    let same = responses.iter().zip(&others).filter(|(one, other)| one == other).count();
     assert_eq!(same, 0, "each answer has an id at least");
     assert!(rows.keys().filter(|key| other_rows.contains_key(*key)).count() < 8, "{rows:?}");
 }

@@ -6,7 +6,7 @@ use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
 use keyward_runtime::VerifyAuth;
 use keyward_store::Error;
-use keyward_tests::{Answer, Keyward, operator};
+use keyward_tests::{ApiResponse, Keyward, operator};
 
 use crate::tenancy::routes;
 
@@ -75,7 +75,7 @@ async fn a_root_key_comes_in_a_header_of_its_own_beside_a_signature() {
             let request = request.header("content-type", "application/json").body("{}");
             let request =
                 headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-            Answer::of(request.send().await.unwrap()).await
+            ApiResponse::of(request.send().await.unwrap()).await
         };
         if send(&[]).await.body["code"] != "missing_root_key" {
             continue;
@@ -86,8 +86,8 @@ async fn a_root_key_comes_in_a_header_of_its_own_beside_a_signature() {
         let own = ("x-keyward-root-key", backend.root_key.as_str());
         let bearer = format!("Bearer {}", backend.root_key);
         for headers in [[signed, own].as_slice(), &[own], &[("authorization", &bearer), own]] {
-            let answer = send(headers).await;
-            assert!(answer.status != 401, "{} {path}: {}", route.method, answer.body);
+            let response = send(headers).await;
+            assert!(response.status != 401, "{} {path}: {}", route.method, response.body);
         }
         let others = ("x-keyward-root-key", other.root_key.as_str());
         for headers in [[own, others].as_slice(), &[own, own], &[("authorization", &bearer), others]] {

@@ -14,9 +14,9 @@ async fn is_allowed(keyward: &Keyward, key: &str, method: &str, path: &str) -> b
     let mut check = check_body(key);
     check["method"] = method.into();
     check["resource"] = path.into();
-    let answer = keyward.check_with(check).await.ok();
-    let denied = answer["reason"] == "permission_denied";
-    assert_eq!(answer["allowed"], !denied, "{answer}");
+    let response = keyward.check_with(check).await.ok();
+    let denied = response["reason"] == "permission_denied";
+    assert_eq!(response["allowed"], !denied, "{response}");
     !denied
 }
 
@@ -67,8 +67,8 @@ async fn each_route_that_concerns_a_request_must_be_satisfied() {
 
     let mut asks_for_more = check_body(&key);
     asks_for_more["required_permissions"] = json!(["missing"]);
-    let answer = keyward.check_with(asks_for_more).await.ok();
-    assert_eq!(answer["reason"], "permission_denied", "what the check asks for counts as before");
+    let response = keyward.check_with(asks_for_more).await.ok();
+    assert_eq!(response["reason"], "permission_denied", "what the check asks for counts as before");
 
     let more = json!({"permissions": ["users:*", "a"]});
     let able = text(&keyward.backend().create_key("acme", more).await["secret"]);
@@ -140,8 +140,8 @@ async fn a_path_that_servers_do_not_agree_on_is_refused_and_alone_in_a_batch() {
         let message = refused.is_error(400, "invalid_field").body["message"].clone();
         assert!(text(&message).starts_with("resource must"), "{path}: {message}");
         let checks = json!({"checks": [asking("/a"), asking(path), asking("/b")]});
-        let answer = backend.post("/v1/authz/check/batch", checks).await.ok();
-        let results = answer["results"].as_array().unwrap();
+        let response = backend.post("/v1/authz/check/batch", checks).await.ok();
+        let results = response["results"].as_array().unwrap();
         let statuses: Vec<&Value> = results.iter().map(|one| &one["status"]).collect();
         assert_eq!(statuses, [200, 400, 200], "{path}");
     }

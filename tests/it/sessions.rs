@@ -7,7 +7,7 @@ use keyward_runtime::Settings;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use keyward_tests::{Answer, Browser, Keyward, text};
+use keyward_tests::{ApiResponse, Browser, Keyward, text};
 
 const PAGE: &str = "https://app.example.com";
 
@@ -49,8 +49,8 @@ async fn unknown_used_and_expired_tickets_are_answered_alike() {
     };
     let mut bodies = vec![];
     for ticket in [expired.as_str(), &used, &unknown, &deleted, "garbage", &backend.root_key] {
-        let answer = Browser::new(&backend).exchange(ticket).await;
-        bodies.push(answer.is_error(401, "invalid_ticket").without_id());
+        let response = Browser::new(&backend).exchange(ticket).await;
+        bodies.push(response.is_error(401, "invalid_ticket").without_id());
     }
     assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]));
     Browser::new(&backend).exchange("").await.is_error(400, "ticket_required");
@@ -155,13 +155,13 @@ struct CookieBrowser<'k> {
 }
 
 impl CookieBrowser<'_> {
-    async fn send(&self, method: Method, path: &str, origin: Option<&str>) -> Answer {
+    async fn send(&self, method: Method, path: &str, origin: Option<&str>) -> ApiResponse {
         let url = format!("{}{path}", self.keyward.url);
         let mut request = self.keyward.http.request(method, url).header("cookie", &self.cookie);
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
-        Answer::of(request.send().await.unwrap()).await
+        ApiResponse::of(request.send().await.unwrap()).await
     }
 }
 
@@ -172,12 +172,12 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     backend.create_app("acme").await;
     let ticket = backend.ticket("acme").await;
     let url = format!("{}/session/ticket/exchange?ticket={ticket}", keyward.url);
-    let answer = Answer::of(keyward.http.get(url).header("origin", PAGE).send().await.unwrap()).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE));
-    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
-    assert!(answer.header("x-development-session").is_none());
-    let set = answer.header("set-cookie").unwrap().to_owned();
+    let response = ApiResponse::of(keyward.http.get(url).header("origin", PAGE).send().await.unwrap()).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("access-control-allow-origin"), Some(PAGE));
+    assert_eq!(response.header("access-control-allow-credentials"), Some("true"));
+    assert!(response.header("x-development-session").is_none());
+    let set = response.header("set-cookie").unwrap().to_owned();
     let (pair, attributes) = set.split_once("; ").unwrap();
     assert!(pair.starts_with("__Host-session=kw_session_"), "{pair}");
     assert_eq!(attributes, "Path=/; Max-Age=1800; HttpOnly; Secure; SameSite=None; Partitioned");
@@ -198,8 +198,8 @@ async fn in_production_the_session_is_a_cookie_and_changes_need_an_allowed_origi
     // The query parameter is for staging only.
     let token = pair.strip_prefix("__Host-session=").unwrap();
     let url = format!("{}/api-auth/session?__dev_session__={token}", keyward.url);
-    let answer = Answer::of(keyward.http.get(url).send().await.unwrap()).await;
-    answer.is_error(401, "no_session");
+    let response = ApiResponse::of(keyward.http.get(url).send().await.unwrap()).await;
+    response.is_error(401, "no_session");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,14 +211,15 @@ async fn origins_are_compared_by_scheme_host_and_port_also_where_the_public_url_
     let (_, backend) = keyward.other_deployment(Mode::Production, &["HTTPS://App.Example.com:443"]).await;
     backend.create_app("acme").await;
     let url = format!("{}/session/ticket/exchange?ticket={}", keyward.url, backend.ticket("acme").await);
-    let answer = Answer::of(keyward.http.get(url).header("origin", &keyward.url).send().await.unwrap()).await;
-    let (pair, _) = answer.header("set-cookie").unwrap().split_once("; ").unwrap();
+    let response =
+        ApiResponse::of(keyward.http.get(url).header("origin", &keyward.url).send().await.unwrap()).await;
+    let (pair, _) = response.header("set-cookie").unwrap().split_once("; ").unwrap();
     let browser = CookieBrowser { keyward: &keyward, cookie: pair.to_owned() };
     let rotate = "/api-auth/keys/1/rotate";
     for origin in [keyward.url.as_str(), "https://app.example.com"] {
-        let answer = browser.send(Method::POST, rotate, Some(origin)).await;
-        answer.is_error(404, "not_found");
-        assert_eq!(answer.header("access-control-allow-origin"), Some(origin));
+        let response = browser.send(Method::POST, rotate, Some(origin)).await;
+        response.is_error(404, "not_found");
+        assert_eq!(response.header("access-control-allow-origin"), Some(origin));
     }
     for origin in [&format!("{}0", keyward.url), "http://app.example.com", "https://app.example.com:8443"] {
         browser.send(Method::POST, rotate, Some(origin)).await.is_error(403, "origin_not_allowed");
@@ -231,23 +232,23 @@ async fn in_staging_any_origin_may_read_the_session_header() {
     let backend = keyward.backend();
     backend.create_app("acme").await;
     let mut browser = Browser::new(&backend);
-    let answer = browser.exchange(&backend.ticket("acme").await).await;
-    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("X-Request-Id, X-Development-Session"));
-    assert!(answer.header("set-cookie").is_none());
+    let response = browser.exchange(&backend.ticket("acme").await).await;
+    assert_eq!(response.header("access-control-allow-origin"), Some("http://localhost:3000"));
+    assert_eq!(response.header("access-control-expose-headers"), Some("X-Request-Id, X-Development-Session"));
+    assert!(response.header("set-cookie").is_none());
     let preflight = browser
         .request(Method::OPTIONS, "/api-auth/keys")
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "content-type");
-    let answer = Answer::of(preflight.send().await.unwrap()).await;
-    assert_eq!(answer.status, 204);
-    assert_eq!(answer.header("access-control-allow-headers"), Some("content-type"));
-    assert!(answer.header("access-control-allow-methods").unwrap().contains("POST"));
+    let response = ApiResponse::of(preflight.send().await.unwrap()).await;
+    assert_eq!(response.status, 204);
+    assert_eq!(response.header("access-control-allow-headers"), Some("content-type"));
+    assert!(response.header("access-control-allow-methods").unwrap().contains("POST"));
     // Errors can be read too.
     let mut stranger = Browser::new(&backend);
-    let answer = stranger.get("/api-auth/session").await;
-    answer.is_error(401, "no_session");
-    assert_eq!(answer.header("access-control-allow-origin"), Some("http://localhost:3000"));
+    let response = stranger.get("/api-auth/session").await;
+    response.is_error(401, "no_session");
+    assert_eq!(response.header("access-control-allow-origin"), Some("http://localhost:3000"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +272,7 @@ async fn a_session_and_a_root_key_do_not_stand_in_for_each_other() {
     backend.create_app("acme").await;
     let mut browser = backend.browser("acme").await;
     let request = keyward.http.get(format!("{}/api-auth/apps", keyward.url)).bearer_auth(&browser.session);
-    Answer::of(request.send().await.unwrap()).await.is_error(401, "not_a_root_key");
+    ApiResponse::of(request.send().await.unwrap()).await.is_error(401, "not_a_root_key");
     backend.get("/api-auth/session").await.is_error(401, "no_session");
     browser.session = backend.root_key.clone();
     browser.get("/api-auth/session").await.is_error(401, "no_session");

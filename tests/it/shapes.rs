@@ -7,7 +7,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::{Value, json};
 
-use keyward_tests::{Answer, Backend, Keyward, check_body, operations, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, check_body, operations, text};
 
 /// Every route that takes a body in JSON, with a body that holds all its members.
 fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
@@ -138,15 +138,16 @@ impl Callers {
     }
 
     /// The answer, or that to the only check of a batch.
-    async fn send(&self, method: &Method, path: &str, body: &Value) -> Answer {
-        let answer = Answer::of(self.request(method.clone(), path).json(body).send().await.unwrap()).await;
-        match &answer.body["results"] {
+    async fn send(&self, method: &Method, path: &str, body: &Value) -> ApiResponse {
+        let response =
+            ApiResponse::of(self.request(method.clone(), path).json(body).send().await.unwrap()).await;
+        match &response.body["results"] {
             Value::Array(results) => {
                 let [only] = results.as_slice() else { panic!("{results:?}") };
                 let status = only["status"].as_u64().unwrap().try_into().unwrap();
-                Answer { status, body: only.clone(), ..answer }
+                ApiResponse { status, body: only.clone(), ..response }
             }
-            _ => answer,
+            _ => response,
         }
     }
 }
@@ -213,9 +214,13 @@ async fn an_array_is_no_object_on_any_route_at_any_depth() {
             for wrong in [array, json!([]), json!(["arr", null]), json!("text"), json!(5)] {
                 let mut sent = body.clone();
                 *sent.pointer_mut(&pointer).unwrap() = wrong;
-                let answer = callers.send(&method, &path, &sent).await;
-                answer.is_error(422, "invalid_body");
-                assert_eq!(answer.body["message"], format!("{subject} must be an object"), "{method} {path}");
+                let response = callers.send(&method, &path, &sent).await;
+                response.is_error(422, "invalid_body");
+                assert_eq!(
+                    response.body["message"],
+                    format!("{subject} must be an object"),
+                    "{method} {path}"
+                );
                 tried += 1;
             }
         }
@@ -237,22 +242,22 @@ async fn a_member_of_another_type_is_named_in_plain_words() {
             {
                 let mut sent = body.clone();
                 *sent.pointer_mut(&pointer).unwrap() = wrong;
-                let answer = callers.send(&method, &path, &sent).await;
-                let code = answer.body["code"].as_str().unwrap_or_default();
+                let response = callers.send(&method, &path, &sent).await;
+                let code = response.body["code"].as_str().unwrap_or_default();
                 // What else is refused was of the right type.
                 if !["invalid_body", "invalid_field", "invalid_key_id"].contains(&code) {
                     continue;
                 }
                 refused += 1;
-                let message = text(&answer.body["message"]);
+                let message = text(&response.body["message"]);
                 assert!(is_plain(&message), "{method} {path} {sent}: {message}");
                 let name = called(&name);
                 let outer = name.split(['[', '.']).next().unwrap();
                 let named = message.starts_with(name) || code != "invalid_body" && message.contains(outer);
                 let required = message == "app_slug is required";
                 // Something else in place of a check.
-                let told = ["The body must be an object", "principal is required"];
-                let item = ["checks", "The body"].contains(&name) && told.contains(&message.as_str());
+                let expected = ["The body must be an object", "principal is required"];
+                let item = ["checks", "The body"].contains(&name) && expected.contains(&message.as_str());
                 assert!(
                     named || required || item || code == "invalid_key_id",
                     "{method} {path} {sent}: {message}"
@@ -271,12 +276,13 @@ async fn a_parameter_of_another_type_is_named_in_plain_words() {
         for parameter in parameters {
             for wrong in ["x", "-1", "1.5", "", "99999999999999999999", "1", "%00", "2026-13-01", "a&x=1"] {
                 let path = format!("{path}?{parameter}={wrong}");
-                let answer = Answer::of(callers.request(Method::GET, &path).send().await.unwrap()).await;
-                if answer.status == 200 {
+                let response =
+                    ApiResponse::of(callers.request(Method::GET, &path).send().await.unwrap()).await;
+                if response.status == 200 {
                     continue;
                 }
                 refused += 1;
-                let message = text(&answer.body["message"]);
+                let message = text(&response.body["message"]);
                 let word = parameter.split('_').next().unwrap();
                 assert!(is_plain(&message) && message.contains(word), "{path}: {message}");
             }
@@ -286,10 +292,10 @@ async fn a_parameter_of_another_type_is_named_in_plain_words() {
                 _ => "1",
             };
             let twice = format!("{path}?{parameter}={value}&{parameter}={value}");
-            let answer = Answer::of(callers.request(Method::GET, &twice).send().await.unwrap()).await;
-            answer.is_error(400, "invalid_query");
-            let told = format!("The query parameter {parameter} must not be given twice");
-            assert_eq!(answer.body["message"], told, "{twice}");
+            let response = ApiResponse::of(callers.request(Method::GET, &twice).send().await.unwrap()).await;
+            response.is_error(400, "invalid_query");
+            let expected = format!("The query parameter {parameter} must not be given twice");
+            assert_eq!(response.body["message"], expected, "{twice}");
         }
     }
     assert!(refused > 120, "{refused}");
@@ -322,12 +328,13 @@ async fn every_path_answers_errors_in_json() {
     let callers = Callers::start().await;
     for route in crate::tenancy::routes() {
         let path = route.path.replace("{slug}", "acme").replace("{id}", &callers.id);
-        let answer = Answer::of(callers.request(Method::PUT, &path).send().await.unwrap()).await;
-        answer.is_error(405, "method_not_allowed");
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
-        let answer =
-            Answer::of(callers.request(route.method, &format!("{path}x/y/z")).send().await.unwrap()).await;
-        answer.is_error(404, "route_not_found");
+        let response = ApiResponse::of(callers.request(Method::PUT, &path).send().await.unwrap()).await;
+        response.is_error(405, "method_not_allowed");
+        assert_eq!(response.header("content-type"), Some("application/json"), "{path}");
+        let response =
+            ApiResponse::of(callers.request(route.method, &format!("{path}x/y/z")).send().await.unwrap())
+                .await;
+        response.is_error(404, "route_not_found");
     }
 }
 
@@ -337,12 +344,12 @@ async fn a_body_that_is_encoded_is_refused_with_what_is_taken() {
     for (method, path, body) in bodies(&callers.key, &callers.id) {
         for coding in ["gzip", "br", "identity, gzip", "x"] {
             let request = callers.request(method.clone(), &path).header(CONTENT_ENCODING, coding).json(&body);
-            let answer = Answer::of(request.send().await.unwrap()).await;
-            answer.is_error(415, "unsupported_content_encoding");
-            assert_eq!(answer.header("accept-encoding"), Some("identity"));
+            let response = ApiResponse::of(request.send().await.unwrap()).await;
+            response.is_error(415, "unsupported_content_encoding");
+            assert_eq!(response.header("accept-encoding"), Some("identity"));
         }
     }
     let app = || callers.request(Method::POST, "/api-auth/apps").header(CONTENT_TYPE, "application/json");
     let app = app().header(CONTENT_ENCODING, "Identity").body("{\"app_slug\":\"new\",\"name\":\"New\"}");
-    Answer::of(app.send().await.unwrap()).await.ok();
+    ApiResponse::of(app.send().await.unwrap()).await.ok();
 }

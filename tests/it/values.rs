@@ -20,7 +20,7 @@ async fn acme(keyward: &Keyward) -> Backend {
 }
 
 /// Overwrites an attribute of a row.
-async fn spoil(keyward: &Keyward, pk: &str, sk: &str, attribute: &str, value: AttributeValue) {
+async fn overwrite(keyward: &Keyward, pk: &str, sk: &str, attribute: &str, value: AttributeValue) {
     let update = Client::new(keyward.sdk_config()).update_item().table_name(TABLE);
     let update = update.key("pk", AttributeValue::S(pk.into())).key("sk", AttributeValue::S(sk.into()));
     let update = update.update_expression("SET #a = :v").condition_expression("attribute_exists(pk)");
@@ -68,8 +68,8 @@ async fn an_expiry_that_clients_cannot_read_is_refused() {
     }
     assert_eq!(backend.get("/api-auth/apps/acme/keys").await.ok()["keys"], json!([]));
     let last = json!({"name": "k", "expires_at": "9999-12-31T22:59:59.9999-01:00"});
-    let made = backend.post("/api-auth/apps/acme/keys", last).await.ok();
-    assert_eq!(made["expires_at"], "9999-12-31T23:59:59.999Z");
+    let created = backend.post("/api-auth/apps/acme/keys", last).await.ok();
+    assert_eq!(created["expires_at"], "9999-12-31T23:59:59.999Z");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +80,7 @@ async fn a_row_with_an_instant_that_clients_cannot_read_is_listed_with_one_that_
         [("expires_at", "2027-06-01T23:59:60Z"), ("last_used_at", "+10000-01-01T00:00:00Z")]
     {
         let key = backend.create_key("acme", json!({})).await;
-        spoil(&keyward, &key_row(&key), "KEY", attribute, AttributeValue::S(stored.into())).await;
+        overwrite(&keyward, &key_row(&key), "KEY", attribute, AttributeValue::S(stored.into())).await;
     }
     let mut browser = backend.browser("acme").await;
     let lists = [
@@ -133,20 +133,20 @@ async fn a_row_that_cannot_be_read_is_missing_from_its_list_and_decides_nothing(
         .unwrap();
 
     let nonsense = || AttributeValue::S("nonsense".into());
-    spoil(&keyward, &key_row(&bad), "KEY", "created_at", nonsense()).await;
+    overwrite(&keyward, &key_row(&bad), "KEY", "created_at", nonsense()).await;
     let partition = format!("DEPLOYMENT#{}#SCHEMES", keyward.deployment());
-    spoil(&keyward, &partition, "bad", "rules", nonsense()).await;
+    overwrite(&keyward, &partition, "bad", "rules", nonsense()).await;
     let client = Client::new(keyward.sdk_config());
     let rows = client.scan().table_name(TABLE).consistent_read(true).send().await.unwrap().items.unwrap();
     let of = |row: &std::collections::HashMap<String, AttributeValue>, name: &str| {
         row.get(name).and_then(|v| v.as_s().ok()).cloned().unwrap_or_default()
     };
     let verified = rows.iter().find(|row| of(row, "action") == "verification").unwrap();
-    spoil(&keyward, &of(verified, "pk"), &of(verified, "sk"), "outcome", nonsense()).await;
+    overwrite(&keyward, &of(verified, "pk"), &of(verified, "sk"), "outcome", nonsense()).await;
     let app = rows.iter().find(|row| of(row, "type") == "app" && of(row, "app_slug") == "broken").unwrap();
-    spoil(&keyward, &of(app, "pk"), "APP", "created_at", nonsense()).await;
+    overwrite(&keyward, &of(app, "pk"), "APP", "created_at", nonsense()).await;
     let root_key = rows.iter().find(|row| of(row, "sk") == "ROOTKEY" && of(row, "name") == "bad").unwrap();
-    spoil(&keyward, &of(root_key, "pk"), "ROOTKEY", "created_at", nonsense()).await;
+    overwrite(&keyward, &of(root_key, "pk"), "ROOTKEY", "created_at", nonsense()).await;
 
     let keys = backend.get("/api-auth/apps/acme/keys").await.ok();
     let mut browser = backend.browser("acme").await;
@@ -186,8 +186,8 @@ async fn a_date_is_a_whole_day_at_either_end_of_a_range() {
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
     keyward.check(&secret).await.ok();
     keyward.settle().await;
-    let made = backend.get("/api-auth/apps/acme/audit/logs?limit=1").await.ok();
-    let at = text(&made["data"][0]["timestamp"]);
+    let created = backend.get("/api-auth/apps/acme/audit/logs?limit=1").await.ok();
+    let at = text(&created["data"][0]["timestamp"]);
     let day = at.get(..10).unwrap();
     let of = |days: i64| (day.parse::<chrono::NaiveDate>().unwrap() + TimeDelta::days(days)).to_string();
     let (before, after) = (of(-1), of(1));
@@ -223,21 +223,21 @@ async fn metadata_comes_back_digit_for_digit_wherever_it_goes() {
     let backend = acme(&keyward).await;
     let send = async |method: Method, path: &str, body: String| {
         let request = backend.request(method, path).header("content-type", "application/json").body(body);
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     };
     let path = "/api-auth/apps/acme/keys";
     let metadata = r#"{"a":123456789012345678901234567890,"b":[1.0,1e2,-0,{"c":0.1234567890123456789012345678901234567}]"#;
     let spaced = metadata.replace(':', " : ").replace(',', "\n,");
-    let (status, made) =
+    let (status, created) =
         send(Method::POST, path, format!("{{\"name\":\"k\",\"metadata\":{spaced}}}}}")).await;
     let written = format!("\"metadata\":{metadata}}}");
-    assert_eq!((status, made.matches(&written).count()), (200, 2), "{made}");
+    assert_eq!((status, created.matches(&written).count()), (200, 2), "{created}");
     let (_, listed) = send(Method::GET, path, String::new()).await;
     assert!(listed.contains(&written), "{listed}");
-    let made: Value = serde_json::from_str(&made).unwrap();
+    let created: Value = serde_json::from_str(&created).unwrap();
     let (_, rotated) =
-        send(Method::POST, &format!("{path}/{}/rotate", text(&made["id"])), String::new()).await;
+        send(Method::POST, &format!("{path}/{}/rotate", text(&created["id"])), String::new()).await;
     assert!(rotated.contains(&written), "{rotated}");
     let secret = text(&serde_json::from_str::<Value>(&rotated).unwrap()["secret"]);
     let checked = format!("\"metadata\":{metadata},\"principal_type\":\"api_key\"}}");
@@ -245,8 +245,8 @@ async fn metadata_comes_back_digit_for_digit_wherever_it_goes() {
         ("/v1/authz/check", check_body(&secret)),
         ("/v1/authz/check/batch", json!({"checks": [check_body(&secret)]})),
     ] {
-        let (status, answer) = send(Method::POST, path, body.to_string()).await;
-        assert!(status == 200 && answer.contains(&checked), "{answer}");
+        let (status, response) = send(Method::POST, path, body.to_string()).await;
+        assert!(status == 200 && response.contains(&checked), "{response}");
     }
     for (number, member) in [
         ("1e126", "metadata.n"),
@@ -306,9 +306,9 @@ async fn names_reasons_and_descriptions_can_be_seen() {
         browser.post_form("/api-auth/keys", &[("name", unseen)]).await.is_error(400, "invalid_field");
     }
     let name = "مفتاح 🏴\u{E0067}\u{E0062}\u{E0073}\u{E0063}\u{E0074}\u{E007F} नमस्ते";
-    let made = backend.post("/api-auth/apps/acme/keys", json!({"name": name})).await.ok();
-    assert_eq!(made["name"], name);
-    spoil(&keyward, &key_row(&made), "KEY", "name", AttributeValue::S("evil\u{202E}gpj".into())).await;
+    let created = backend.post("/api-auth/apps/acme/keys", json!({"name": name})).await.ok();
+    assert_eq!(created["name"], name);
+    overwrite(&keyward, &key_row(&created), "KEY", "name", AttributeValue::S("evil\u{202E}gpj".into())).await;
     assert_eq!(backend.get("/api-auth/apps/acme/keys").await.ok()["keys"][0]["name"], "evil\u{FFFD}gpj");
 }
 
@@ -348,8 +348,8 @@ async fn texts_in_suggested_headers_forge_nothing() {
         "name": "50 % Ü,x=y", "organization_id": "Ünï 1", "workspace_id": "%C3%9C",
         "metadata": {"note": "x,principal_type=oauth_access_token", "a=b,c": " é% ", "principal_type": "root", "n": 1, "plan": "pro"},
     });
-    let made = backend.post("/api-auth/apps/acme/keys", key).await.ok();
-    let headers = keyward.check(&text(&made["secret"])).await.ok()["headers"].clone();
+    let created = backend.post("/api-auth/apps/acme/keys", key).await.ok();
+    let headers = keyward.check(&text(&created["secret"])).await.ok()["headers"].clone();
     assert_eq!(headers["x-wacht-key-name"], "50 %25 %C3%9C,x=y");
     assert_eq!(headers["x-wacht-organization-id"], "%C3%9Cn%C3%AF%201");
     assert_eq!(headers["x-wacht-workspace-id"], "%25C3%259C", "no other id looks like this one");

@@ -67,14 +67,14 @@ fn tokens() {
                 let parsed = ApiKeyToken::parse(&vector.text).unwrap();
                 assert_eq!(parsed.id.to_string(), vector.id);
                 assert_eq!(parsed.suffix(), vector.suffix);
-                let made = ApiKeyToken {
+                let created = ApiKeyToken {
                     prefix: KeyPrefix::parse("key_prefix", &vector.prefix).unwrap(),
                     app: keyward_core::id::AppNumber::mint(vector.app.unwrap()),
                     id: vector.id.parse().unwrap(),
                     secret: Secret::from_random(&bytes(&vector.secret)),
                 };
-                assert_eq!(parsed.app, made.app);
-                made.reveal()
+                assert_eq!(parsed.app, created.app);
+                created.reveal()
             }
             "root_key" => token::<RootKey>(&vector.id, &vector.secret).reveal(),
             "ticket" => token::<Ticket>(&vector.id, &vector.secret).reveal(),

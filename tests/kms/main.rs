@@ -17,12 +17,12 @@ use keyward_cli::set_up::first_deployment;
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
-use keyward_http::{answer, function};
+use keyward_http::{function, respond};
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_runtime::{
     AssemblyError, ColdStart, Services, Settings, SettingsError, TrustedProxies, VerifyAuth,
 };
-use keyward_store::{PICKED_UP, Store, Table, dynamodb_client, system_entropy};
+use keyward_store::{PROPAGATION_TIME, Store, Table, dynamodb_client, system_entropy};
 use keyward_tests::{Fault, Faults, check_body, conforms, create_table, operator};
 use keyward_verifier::{Accepted, BuildError, Check, Target, Verifier};
 use secrecy::ExposeSecret;
@@ -136,7 +136,7 @@ impl Installed {
             .header(header::AUTHORIZATION, format!("Bearer {}", self.root_key))
             .body(Body::from(body.to_string()))
             .unwrap();
-        let response = answer(function, request).await.unwrap();
+        let response = respond(function, request).await.unwrap();
         let status = response.status().as_u16();
         let retry =
             response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
@@ -148,10 +148,10 @@ impl Installed {
     async fn key_of(&self, function: &ColdStart<Router>, slug: &str) -> String {
         let app = json!({"app_slug": slug, "name": "App", "key_prefix": "sk"});
         assert_eq!(self.ask(function, "/api-auth/apps", app).await.0, 200);
-        let (status, made, _) =
+        let (status, created, _) =
             self.ask(function, &format!("/api-auth/apps/{slug}/keys"), json!({"name": "K"})).await;
-        assert_eq!(status, 200, "{made}");
-        made["secret"].as_str().unwrap().to_owned()
+        assert_eq!(status, 200, "{created}");
+        created["secret"].as_str().unwrap().to_owned()
     }
 }
 
@@ -172,10 +172,10 @@ async fn a_start_without_kms_is_a_503_in_time_and_comes_about_later() {
         installed.faults.plan("Decrypt", 0, fault, usize::MAX);
         let before = log().lines().count();
         assert!(function.started().await.is_err(), "{fault:?}");
-        let told: Vec<String> = log().lines().skip(before).map(str::to_owned).collect();
-        let told: Vec<&String> =
-            told.iter().filter(|line| line.contains("the function cannot start")).collect();
-        assert!(told.iter().any(|line| line.contains("KMS failed: ")), "{fault:?}: {told:?}");
+        let message: Vec<String> = log().lines().skip(before).map(str::to_owned).collect();
+        let message: Vec<&String> =
+            message.iter().filter(|line| line.contains("the function cannot start")).collect();
+        assert!(message.iter().any(|line| line.contains("KMS failed: ")), "{fault:?}: {message:?}");
         let start = Instant::now();
         let (status, body, retry) = installed.ask(&function, "/v1/authz/check", check_body(&secret)).await;
         let took = start.elapsed();
@@ -221,8 +221,8 @@ async fn a_process_that_has_its_peppers_goes_on_without_kms() {
     assert!(other.started().await.is_ok());
     installed.faults.plan("", 0, Fault::Denied, usize::MAX);
     for slug in ["one", "two"] {
-        let made = installed.key_of(&function, slug).await;
-        let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&made)).await;
+        let created = installed.key_of(&function, slug).await;
+        let (status, body, _) = installed.ask(&function, "/v1/authz/check", check_body(&created)).await;
         assert_eq!((status, &body["allowed"]), (200, &json!(true)), "{body}");
     }
     // Of a version that it has not seen it must ask KMS: no answer without it, and never an "allowed".
@@ -240,7 +240,7 @@ async fn a_process_that_has_its_peppers_goes_on_without_kms() {
     let (status, body, _) = installed.ask(&other, "/v1/authz/check", check_body(&secret)).await;
     assert_eq!((status, &body["allowed"]), (200, &json!(true)), "what it can verify, it does: {body}");
     // A minute after the rotation it makes no key with the version before.
-    installed.shift.store(PICKED_UP.num_seconds(), Ordering::SeqCst);
+    installed.shift.store(PROPAGATION_TIME.num_seconds(), Ordering::SeqCst);
     let path = "/api-auth/apps/acme/keys";
     let (status, body, retry) = installed.ask(&other, path, json!({"name": "Late"})).await;
     assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");

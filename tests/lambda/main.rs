@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyward_cli::dev::DevJson;
-use keyward_tests::{Answer, Backend, REQUEST_LOG_BYTES, outside, scenario, text};
+use keyward_tests::{ApiResponse, Backend, REQUEST_LOG_BYTES, outside, scenario, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -87,23 +87,23 @@ async fn the_main_job_on_lambda_functions() {
         let method =
             if path.ends_with("tickets") || path.ends_with("check") { Method::POST } else { Method::GET };
         let start = Instant::now();
-        let answer = loop {
+        let response = loop {
             // The emulator refuses connections until it is up.
             match http.request(method.clone(), format!("{url}{path}")).send().await {
-                Ok(answer) => break Answer::of(answer).await,
+                Ok(response) => break ApiResponse::of(response).await,
                 Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}: {}", log()),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         assert!(
-            answer.status == 200 || answer.body["code"].is_string(),
+            response.status == 200 || response.body["code"].is_string(),
             "{path}: {}: {}",
-            answer.body,
+            response.body,
             log()
         );
     }
     let mut secrets = scenario::main_job(&backend).await;
-    secrets.push(authorizer_answers(&backend).await);
+    secrets.push(check_authorizer(&backend).await);
     drop(watch);
     let log = log();
     let is_check = |line: &&str| line.contains("keyward::request") && line.contains("/v1/authz/check");
@@ -115,22 +115,22 @@ async fn the_main_job_on_lambda_functions() {
 }
 
 /// Each kind of event is answered in its form, with a key and without. Returns the key.
-async fn authorizer_answers(backend: &Backend) -> String {
+async fn check_authorizer(backend: &Backend) -> String {
     let slug = scenario::unique("authorizer");
     backend.create_app(&slug).await;
     let secret = text(&backend.create_key(&slug, json!({})).await["secret"]);
     let invoke = async |event: &Value| {
         let url = format!("{}/2015-03-31/functions/authorizer/invocations", backend.url);
-        let answer = backend.http.post(url).json(event).send().await.expect("an answer");
-        answer.json::<Value>().await.expect("JSON")
+        let response = backend.http.post(url).json(event).send().await.expect("an answer");
+        response.json::<Value>().await.expect("JSON")
     };
     let event = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     let mut simple = event(include_str!("../it/events/http-api-2.0.json"));
     assert_eq!(invoke(&simple).await["isAuthorized"], false);
     simple["headers"]["x-api-key"] = secret.as_str().into();
-    let answer = invoke(&simple).await;
-    assert_eq!(answer["isAuthorized"], true, "{answer}");
-    assert_eq!(answer["context"]["app_slug"], slug.as_str());
+    let response = invoke(&simple).await;
+    assert_eq!(response["isAuthorized"], true, "{response}");
+    assert_eq!(response["context"]["app_slug"], slug.as_str());
     for text in [
         include_str!("../it/events/http-api-1.0.json"),
         include_str!("../it/events/rest-api-request.json"),
@@ -145,9 +145,9 @@ async fn authorizer_answers(backend: &Backend) -> String {
         asked["authorizationToken"] = secret.as_str().into();
         asked["headers"]["x-api-key"] = secret.as_str().into();
         asked["multiValueHeaders"]["x-api-key"] = json!([secret]);
-        let answer = invoke(&asked).await;
-        assert_eq!(answer["policyDocument"]["Statement"][0]["Effect"], "Allow", "{answer}");
-        assert_eq!(answer["context"]["app_slug"], slug.as_str());
+        let response = invoke(&asked).await;
+        assert_eq!(response["policyDocument"]["Statement"][0]["Effect"], "Allow", "{response}");
+        assert_eq!(response["context"]["app_slug"], slug.as_str());
     }
     secret
 }

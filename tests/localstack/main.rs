@@ -21,7 +21,7 @@ const IMAGE: &str = "localstack/localstack:4.14.0";
 const PORT: u16 = 4566;
 const TOKEN: &str = "LOCALSTACK_AUTH_TOKEN";
 /// How long it may take to start, and over each of its first calls.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn store_kms_and_scenarios() {
@@ -56,8 +56,8 @@ async fn store_kms_and_scenarios() {
 }
 
 async fn wait_for(url: &str) {
-    for _ in 0..PATIENCE.as_secs() {
-        if reqwest::get(url).await.is_ok_and(|answer| answer.status().is_success()) {
+    for _ in 0..TIMEOUT.as_secs() {
+        if reqwest::get(url).await.is_ok_and(|response| response.status().is_success()) {
             return;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -68,7 +68,7 @@ async fn wait_for(url: &str) {
 /// Has it do once what each test begins with: over its first calls it takes longer than Keyward waits for an answer.
 async fn warm_up(url: &str) {
     let patient =
-        TimeoutConfig::builder().operation_timeout(PATIENCE).operation_attempt_timeout(PATIENCE).build();
+        TimeoutConfig::builder().operation_timeout(TIMEOUT).operation_attempt_timeout(TIMEOUT).build();
     let config = keyward_runtime::sdk_config()
         .endpoint_url(url)
         .region(Region::from_static("us-east-1"))
@@ -76,6 +76,6 @@ async fn warm_up(url: &str) {
         .timeout_config(patient)
         .load()
         .await;
-    Installation::elsewhere(config.clone(), system_clock(), system_entropy()).await.expect("an installation");
+    Installation::create_in(config.clone(), system_clock(), system_entropy()).await.expect("an installation");
     aws_sdk_kms::Client::new(&config).create_key().send().await.expect("a KMS key");
 }

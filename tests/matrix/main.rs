@@ -6,7 +6,9 @@ use std::sync::Arc;
 use keyward_core::base62;
 use keyward_core::root_key::Scope;
 use keyward_runtime::VerifyAuth;
-use keyward_tests::{Answer, Backend, Browser, Credential, Keyward, Operation, check_body, operations, text};
+use keyward_tests::{
+    ApiResponse, Backend, Browser, Credential, Keyward, Operation, check_body, operations, text,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, RequestBuilder};
@@ -212,15 +214,15 @@ impl World {
         code: &str,
     ) -> Result<(), Failed> {
         let sent = self.request(operation, fault).await.send().await?;
-        let answer = Answer::of(sent).await;
-        answer.is_error(status, code);
+        let response = ApiResponse::of(sent).await;
+        response.is_error(status, code);
         let declared = operation.errors.get(&status).is_some_and(|codes| codes.iter().any(|one| one == code));
         if !declared && fault != Fault::OtherMethod {
             return Err(format!("docs/openapi.json does not name {status} {code}").into());
         }
-        let page = self.keyward.http.get(text(&answer.body["doc_url"])).send().await?.text().await?;
+        let page = self.keyward.http.get(text(&response.body["doc_url"])).send().await?.text().await?;
         if !page.starts_with(&format!("# `{code}`\n")) {
-            return Err(format!("{} leads to {page}", answer.body["doc_url"]).into());
+            return Err(format!("{} leads to {page}", response.body["doc_url"]).into());
         }
         Ok(())
     }

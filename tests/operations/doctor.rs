@@ -8,11 +8,14 @@ use crate::{STACK, alone, output, physical, run, shell};
 #[track_caller]
 fn faults(environment: &str, arguments: &str) -> Vec<String> {
     let examined = shell(&format!("{environment} keyward doctor {arguments}"));
-    let told = String::from_utf8(examined.stdout).expect("text");
-    let wrong = told.lines().filter_map(|line| line.strip_prefix("WRONG  "));
+    let printed = String::from_utf8(examined.stdout).expect("text");
+    let wrong = printed.lines().filter_map(|line| line.strip_prefix("WRONG  "));
     let faults: Vec<String> = wrong.map(str::to_owned).collect();
-    assert_eq!(examined.status.code(), Some(i32::from(!faults.is_empty())), "{told}");
-    assert!(told.lines().all(|line| line.starts_with("ok     ") || line.starts_with("WRONG  ")), "{told}");
+    assert_eq!(examined.status.code(), Some(i32::from(!faults.is_empty())), "{printed}");
+    assert!(
+        printed.lines().all(|line| line.starts_with("ok     ") || line.starts_with("WRONG  ")),
+        "{printed}"
+    );
     faults
 }
 
@@ -214,21 +217,21 @@ async fn code_that_cannot_start() {
             "aws lambda update-function-code --function-name {name} --zip-file fileb://{package} --architectures {architecture}"
         ));
     };
-    let told = || {
+    let findings = || {
         let faults = of_stack();
         faults.into_iter().filter(|fault| fault.starts_with("code: ")).collect::<Vec<_>>()
     };
 
     update(&built, other);
     assert_eq!(
-        told(),
+        findings(),
         [format!(
             "code: audit-query runs on {other}, and its code was built for {architecture}: build it with 'sam build --parameter-overrides Architecture={other}', or give it the Architecture {architecture}, and deploy it"
         )]
     );
     update(&sources, &architecture);
     assert_eq!(
-        told(),
+        findings(),
         [
             "code: the code of audit-query holds no program 'bootstrap': run 'sam build' before 'sam deploy', or deploy the template of a release"
         ]
@@ -247,10 +250,10 @@ async fn what_the_stack_was_given() {
         ));
     };
     update("RestoredTable=another PublicUrl=http://127.0.0.1:9");
-    let told = faults("KEYWARD_URL=", &format!("--stack {STACK} --url http://127.0.0.1:9"));
+    let findings = faults("KEYWARD_URL=", &format!("--stack {STACK} --url http://127.0.0.1:9"));
     let find = |subject: &str| {
-        let about = told.iter().find(|fault| fault.starts_with(&format!("{subject}: ")));
-        about.unwrap_or_else(|| panic!("nothing about {subject}: {told:#?}")).clone()
+        let about = findings.iter().find(|fault| fault.starts_with(&format!("{subject}: ")));
+        about.unwrap_or_else(|| panic!("nothing about {subject}: {findings:#?}")).clone()
     };
     assert_eq!(
         find("table"),
@@ -258,10 +261,10 @@ async fn what_the_stack_was_given() {
     );
     assert!(
         find("url").starts_with("url: http://127.0.0.1:9 does not answer (Connection refused"),
-        "{told:#?}"
+        "{findings:#?}"
     );
-    assert!(find("url").contains("correct the parameter PublicUrl"), "{told:#?}");
-    assert!(!told.iter().any(|fault| fault.starts_with("deployment: ")), "{told:#?}");
+    assert!(find("url").contains("correct the parameter PublicUrl"), "{findings:#?}");
+    assert!(!findings.iter().any(|fault| fault.starts_with("deployment: ")), "{findings:#?}");
     update("'RestoredTable=\"\" PublicUrl=\"\"'");
     is_well();
 }
@@ -278,12 +281,15 @@ async fn a_stack_that_was_never_initialised() {
         )
         + "/\\$default";
     let arguments = format!("--stack fresh --url \"{url}\"");
-    let told = faults("env -u KEYWARD_ROOT_KEY", &arguments);
+    let findings = faults("env -u KEYWARD_ROOT_KEY", &arguments);
     assert_eq!(
-        told[0],
+        findings[0],
         "deployment: the table holds no pepper, so no function can start: run 'keyward init --stack fresh'"
     );
-    assert!(told.len() > 5 && told[1..].iter().all(|fault| fault.contains(" answers 50")), "{told:#?}");
+    assert!(
+        findings.len() > 5 && findings[1..].iter().all(|fault| fault.contains(" answers 50")),
+        "{findings:#?}"
+    );
 
     // Only init makes what is missing.
     let listed = shell("keyward root-key list --stack fresh");
@@ -291,9 +297,9 @@ async fn a_stack_that_was_never_initialised() {
         String::from_utf8_lossy(&listed.stderr),
         "keyward: the stack 'fresh' holds no deployment yet: run 'keyward init --stack fresh'\n"
     );
-    assert_eq!(faults("env -u KEYWARD_ROOT_KEY", &arguments)[0], told[0]);
+    assert_eq!(faults("env -u KEYWARD_ROOT_KEY", &arguments)[0], findings[0]);
 
-    let first = run(commands(&told[0])[0]);
+    let first = run(commands(&findings[0])[0]);
     let root_key = first.lines().find_map(|line| line.strip_prefix("root key")).expect("a root key").trim();
     assert_eq!(faults(&format!("KEYWARD_ROOT_KEY={root_key}"), &arguments), Vec::<String>::new());
     let again = run("keyward init --stack fresh");

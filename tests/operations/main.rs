@@ -70,9 +70,9 @@ fn run(line: &str) -> String {
 #[track_caller]
 fn run_in(folder: &Path, script: &str) -> String {
     let Output { status, stdout, stderr } = shell_in(folder, script);
-    let told = String::from_utf8_lossy(&stdout);
-    assert!(status.success(), "{script}: {told}{}", String::from_utf8_lossy(&stderr));
-    told.trim().to_owned()
+    let printed = String::from_utf8_lossy(&stdout);
+    assert!(status.success(), "{script}: {printed}{}", String::from_utf8_lossy(&stderr));
+    printed.trim().to_owned()
 }
 
 /// A value that the stack gives.

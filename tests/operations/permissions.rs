@@ -68,10 +68,10 @@ impl User {
     fn with(policy: &Value) -> Self {
         let name = scenario::unique("operator");
         run(&format!("aws iam create-user --user-name {name}"));
-        let made = run(&format!(
+        let created = run(&format!(
             "aws iam create-access-key --user-name {name} --query 'AccessKey.[AccessKeyId,SecretAccessKey]' --output text"
         ));
-        let (access_key, secret) = made.split_once('\t').expect("an access key and its secret");
+        let (access_key, secret) = created.split_once('\t').expect("an access key and its secret");
         let credentials =
             format!("export AWS_ACCESS_KEY_ID='{access_key}' AWS_SECRET_ACCESS_KEY='{secret}'\n");
         let user = Self { access_key: access_key.to_owned(), credentials, name };

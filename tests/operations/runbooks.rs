@@ -139,7 +139,7 @@ async fn a_root_key_that_leaked() {
     let listed = run(&format!("keyward root-key list --stack {STACK}"));
     let id = listed.lines().find(|line| line.ends_with("  Leaked")).and_then(|line| line.split(' ').next());
     let id = id.expect("its id").to_owned();
-    let mut told = String::new();
+    let mut printed = String::new();
     let mut new_root_key = String::new();
     for script in scripts("root-key-leak.md") {
         let values = [
@@ -149,12 +149,12 @@ async fn a_root_key_that_leaked() {
             ("$NEW_ROOT_KEY", new_root_key.clone()),
         ];
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        told = run_in(nothing().path(), &typed(&script, &values));
+        printed = run_in(nothing().path(), &typed(&script, &values));
         if script.contains("root-key create") {
-            new_root_key.clone_from(&told);
+            new_root_key.clone_from(&printed);
         }
     }
-    let log: serde_json::Value = serde_json::from_str(&told).expect("the audit log");
+    let log: serde_json::Value = serde_json::from_str(&printed).expect("the audit log");
     assert_eq!(log["data"][0]["actor"]["id"], id.as_str(), "{log}");
     thief.get("/api-auth/apps").await.is_error(401, "invalid_root_key");
     let heir = Backend::new(&backend.url, &new_root_key, backend.http.clone());
@@ -216,8 +216,8 @@ async fn a_first_deployment() {
         let guided = guided();
         borrowed.extend([("ARCHITECTURE", architecture.as_str()), ("sam deploy --guided", guided.as_str())]);
         let script = typed(&script.replace("NAME", "guided"), &borrowed);
-        let told = run_in(clone.path(), &script);
-        if let Some(root_key) = told.lines().find_map(|line| line.strip_prefix("root key")) {
+        let printed = run_in(clone.path(), &script);
+        if let Some(root_key) = printed.lines().find_map(|line| line.strip_prefix("root key")) {
             values[1].1 = root_key.trim().to_owned();
             let api = run(
                 "aws cloudformation describe-stacks --stack-name guided --query \"Stacks[0].Outputs[?OutputKey=='ApiId'].OutputValue\" --output text",
@@ -226,7 +226,7 @@ async fn a_first_deployment() {
             values[0].1 = format!("{endpoint}/_aws/execute-api/{api}/\\$default");
         }
         if script.contains("/api-auth/apps") {
-            assert!(told.contains(r#""apps":[]"#), "{told}");
+            assert!(printed.contains(r#""apps":[]"#), "{printed}");
         }
     }
     run(
@@ -241,12 +241,12 @@ fn guided() -> String {
         template.split("\nParameters:\n").nth(1).and_then(|rest| rest.split("\nRules:\n").next());
     let parameters = parameters.expect("parameters").lines();
     let parameters = parameters.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).count();
-    let mut answers = vec!["guided", ""];
-    answers.extend(vec![""; parameters]);
+    let mut responses = vec!["guided", ""];
+    responses.extend(vec![""; parameters]);
     // Confirm changes, let SAM make roles, keep the rollback; save, where, as which environment; deploy.
-    answers.extend(["y", "y", "n", "y", "", "", "y"]);
-    let answers: Vec<String> = answers.iter().map(|answer| format!("'{answer}'")).collect();
-    format!("printf '%s\\n' {} | sam deploy --guided", answers.join(" "))
+    responses.extend(["y", "y", "n", "y", "", "", "y"]);
+    let responses: Vec<String> = responses.iter().map(|response| format!("'{response}'")).collect();
+    format!("printf '%s\\n' {} | sam deploy --guided", responses.join(" "))
 }
 
 /// The version of the pepper by which the row of this credential is tagged.
@@ -271,10 +271,10 @@ async fn the_pepper_is_rotated_and_every_row_put_under_it() {
     // Root keys that one function each is shown.
     let heirs: Vec<(Backend, String)> = ["manage", "tickets", "verify", "audit"]
         .map(|scope| {
-            let made =
+            let created =
                 run(&format!("keyward root-key create --stack {STACK} --name {scope} --scopes {scope}"));
-            let id = Token::<RootKey>::parse(&made).expect("a root key").id.base62();
-            (Backend::new(&backend.url, &made, backend.http.clone()), id)
+            let id = Token::<RootKey>::parse(&created).expect("a root key").id.base62();
+            (Backend::new(&backend.url, &created, backend.http.clone()), id)
         })
         .into();
     let before = version_of(&table, &format!("KEY#{key}"), "KEY");

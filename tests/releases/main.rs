@@ -24,7 +24,7 @@ use chrono::Utc;
 use keyward_cli::dev::{DevJson, Installation, Options, TABLE};
 use keyward_core::deployment::Mode;
 use keyward_tests::coexistence::{self, Recording, Release, Stage, Step, Write};
-use keyward_tests::{Answer, Backend, Keyward, text};
+use keyward_tests::{ApiResponse, Backend, Keyward, text};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -123,8 +123,8 @@ impl Recorder {
     ) -> (StatusCode, HeaderMap, Bytes) {
         let sent =
             recorder.http.post(&recorder.dynamodb).headers(headers.clone()).body(body.clone()).send().await;
-        let answer = sent.expect("an answer of the engine");
-        let (status, answered) = (answer.status(), answer.headers().clone());
+        let response = sent.expect("an answer of the engine");
+        let (status, completed) = (response.status(), response.headers().clone());
         let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let operation = target.rsplit('.').next().unwrap_or_default();
         if status.is_success()
@@ -133,7 +133,7 @@ impl Recorder {
             let sent = serde_json::from_slice(&body).expect("JSON");
             recorder.writes.lock().expect("a lock").push(Write { operation: operation.to_owned(), sent });
         }
-        (status, answered, answer.bytes().await.expect("a body"))
+        (status, completed, response.bytes().await.expect("a body"))
     }
 
     fn take(&self) -> Vec<Write> {
@@ -155,7 +155,7 @@ impl Stage for Live {
     async fn send(&mut self, release: Release, method: Method, path: &str, body: Value) -> (u16, Value) {
         let at = Utc::now();
         let backend = if release == Release::Earlier { &self.earlier } else { &self.this };
-        let (status, answer) = coexistence::send(backend, method.clone(), path, body.clone()).await;
+        let (status, response) = coexistence::send(backend, method.clone(), path, body.clone()).await;
         self.keyward.settle().await;
         let is_of_traffic = |write: &Write| {
             let sent = write.sent.to_string();
@@ -163,32 +163,32 @@ impl Stage for Live {
         };
         let writes = self.recorder.take().into_iter().filter(|write| !is_of_traffic(write)).collect();
         let (method, path) = (method.to_string(), path.to_owned());
-        let mut kept = answer.clone();
+        let mut kept = response.clone();
         if let Some(members) = kept.as_object_mut() {
             members.remove("headers");
         }
-        self.steps.push(Step { release, at, method, path, body, status, answer: kept, writes });
-        (status, answer)
+        self.steps.push(Step { release, at, method, path, body, status, response: kept, writes });
+        (status, response)
     }
 }
 
-async fn until_it_answers(backend: &Backend, log: impl Fn() -> String) {
+async fn wait_until_ready(backend: &Backend, log: impl Fn() -> String) {
     for path in ["/health", "/session/tickets", "/api-auth/apps", "/v1/authz/check", "/api-auth/audit/logs"] {
         let method =
             if path.ends_with("tickets") || path.ends_with("check") { Method::POST } else { Method::GET };
         let start = Instant::now();
-        let answer = loop {
+        let response = loop {
             // The emulator refuses connections until it is up.
             match backend.request(method.clone(), path).send().await {
-                Ok(answer) => break Answer::of(answer).await,
+                Ok(response) => break ApiResponse::of(response).await,
                 Err(error) => assert!(start.elapsed() < BUILD, "{error}: {}", log()),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         assert!(
-            answer.status == 200 || answer.body["code"].is_string(),
+            response.status == 200 || response.body["code"].is_string(),
             "{path}: {}: {}",
-            answer.body,
+            response.body,
             log()
         );
     }
@@ -218,7 +218,7 @@ fn port() -> u16 {
 
 /// Checks of one app's keys by both releases until they are told to stop; how many were answered.
 async fn traffic(backends: [Backend; 2], reader: String, revoked: String, stop: Arc<AtomicBool>) -> usize {
-    let mut answered = 0;
+    let mut completed = 0;
     while !stop.load(Ordering::Relaxed) {
         // Figures are told of up to 20,000 requests.
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -229,18 +229,18 @@ async fn traffic(backends: [Backend; 2], reader: String, revoked: String, stop: 
                 (&reader, "/elsewhere", 200, false),
                 (&revoked, "/v1/a", 403, false),
             ] {
-                let answer = backend.check_with(check(key, path)).await;
+                let response = backend.check_with(check(key, path)).await;
                 assert_eq!(
-                    (answer.status, &answer.body["allowed"]),
+                    (response.status, &response.body["allowed"]),
                     (status, &json!(allowed)),
                     "{}",
-                    answer.body
+                    response.body
                 );
-                answered += 1;
+                completed += 1;
             }
         }
     }
-    answered
+    completed
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +271,7 @@ async fn neither_release_loses_or_widens_what_the_other_one_wrote() {
     let installation = Installation::open(&options, 0).await.expect("the earlier release's installation");
     let config = installation.sdk_config().clone();
     let at = Utc::now();
-    let made: Vec<Value> = items(&config).await;
+    let created: Vec<Value> = items(&config).await;
     let dev: DevJson = serde_json::from_slice(&fs::read(path("dev.json")).expect("JSON")).expect("JSON");
     let root_key = dev.root_key.clone();
     let keyward = Keyward::start_over(config.clone(), installation.provider(), async |_| dev, |_| {}).await;
@@ -287,7 +287,7 @@ async fn neither_release_loses_or_widens_what_the_other_one_wrote() {
     let watch = Group::start(&mut watch, &path("watch.log"));
     let http = reqwest::Client::builder().timeout(BUILD).build().expect("a client");
     let of_earlier = Backend::new(&url, &root_key, http);
-    until_it_answers(&of_earlier, || fs::read_to_string(path("watch.log")).unwrap_or_default()).await;
+    wait_until_ready(&of_earlier, || fs::read_to_string(path("watch.log")).unwrap_or_default()).await;
 
     let of_this = keyward.backend();
     // In a deployment of its own, which this release makes: it is not part of the play.
@@ -312,17 +312,18 @@ async fn neither_release_loses_or_widens_what_the_other_one_wrote() {
         Live { earlier: of_earlier, this: of_this, keyward, recorder, traffic: traffic_of, steps: vec![] };
     coexistence::play(&mut live).await;
     stop.store(true, Ordering::Relaxed);
-    let answered = traffic.await.expect("all as they must be");
+    let completed = traffic.await.expect("all as they must be");
     live.keyward.settle().await;
     for backend in [&earlier_traffic, &this_traffic] {
         let figures = backend.get("/api-auth/apps/traffic/audit/analytics").await.ok();
-        assert_eq!(figures["total_requests"], answered, "{figures}");
+        assert_eq!(figures["total_requests"], completed, "{figures}");
     }
-    println!("{} steps, {answered} checks beside them", live.steps.len());
+    println!("{} steps, {completed} checks beside them", live.steps.len());
     drop(watch);
 
     let key = fs::read(path("pepper.key")).expect("a key");
     let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    let recording = Recording { commit: earlier.commit, at, key, root_key, items: made, steps: live.steps };
+    let recording =
+        Recording { commit: earlier.commit, at, key, root_key, items: created, steps: live.steps };
     fs::write(workspace().join("tests/releases/recording.json"), recording.to_json()).expect("a recording");
 }

@@ -6,7 +6,7 @@ use std::env;
 use chrono::TimeDelta;
 use futures::future::join_all;
 use keyward_runtime::VerifyAuth;
-use keyward_tests::{Answer, Backend, Browser, Keyward, check_body, scenario, text};
+use keyward_tests::{ApiResponse, Backend, Browser, Keyward, check_body, scenario, text};
 use serde_json::{Value, json};
 
 /// The installation to test.
@@ -59,7 +59,7 @@ async fn the_sample_route_opens_with_a_key() {
     let backend = target.backend();
     let sample = async |key: &str| {
         let request = backend.http.get(format!("{}/sample", backend.url)).header("x-api-key", key);
-        Answer::of(request.send().await.expect("an answer")).await
+        ApiResponse::of(request.send().await.expect("an answer")).await
     };
     if let Target::Own(_) = target {
         sample("").await.is_error(404, "route_not_found");
@@ -74,12 +74,13 @@ async fn the_sample_route_opens_with_a_key() {
     assert_eq!(opened["permissions"], "read");
     backend.revoke(&slug, &text(&key["id"])).await.ok();
     for refused in [text(&key["secret"]), "garbage".to_owned()] {
-        let answer = sample(&refused).await;
-        assert!(matches!(answer.status, 401 | 403), "{}", answer.body);
+        let response = sample(&refused).await;
+        assert!(matches!(response.status, 401 | 403), "{}", response.body);
     }
     let log = backend.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
-    let told: Vec<&Value> = log["data"].as_array().expect("rows").iter().map(|row| &row["outcome"]).collect();
-    assert_eq!(told[0], "blocked", "{log}");
+    let message: Vec<&Value> =
+        log["data"].as_array().expect("rows").iter().map(|row| &row["outcome"]).collect();
+    assert_eq!(message[0], "blocked", "{log}");
     assert_eq!(log["data"][0]["path"], "GET /sample", "{log}");
 }
 
@@ -90,8 +91,10 @@ async fn of_concurrent_exchanges_one_wins() {
     backend.create_app(&slug).await;
     let ticket = backend.ticket(&slug).await;
     let exchanges = join_all((0..20).map(async |_| Browser::new(&backend).exchange(&ticket).await)).await;
-    assert_eq!(exchanges.iter().filter(|answer| answer.status == 200).count(), 1);
-    assert!(exchanges.iter().all(|answer| answer.status == 200 || answer.body["code"] == "invalid_ticket"));
+    assert_eq!(exchanges.iter().filter(|response| response.status == 200).count(), 1);
+    assert!(
+        exchanges.iter().all(|response| response.status == 200 || response.body["code"] == "invalid_ticket")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,9 +111,9 @@ async fn of_concurrent_requests_a_limit_lets_exactly_as_many_through_as_it_says(
     backend.post("/api-auth/apps", app).await.ok();
     let key = text(&backend.create_key(&slug, json!({})).await["secret"]);
     let checks = (0..12).map(async |_| backend.post("/v1/authz/check", check_body(&key)).await.ok());
-    let answers = join_all(checks).await;
-    assert_eq!(answers.iter().filter(|answer| answer["allowed"] == true).count(), 5);
-    for refused in answers.iter().filter(|answer| answer["allowed"] == false) {
+    let responses = join_all(checks).await;
+    assert_eq!(responses.iter().filter(|response| response["allowed"] == true).count(), 5);
+    for refused in responses.iter().filter(|response| response["allowed"] == false) {
         assert_eq!(refused["blocked_rule"], "5/86400s");
         let left = refused["rate_limits"][1]["remaining"].as_i64().expect("a number");
         assert!((45..50).contains(&left), "a refused request is counted by no rule: {refused}");

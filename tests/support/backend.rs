@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{Answer, Browser, check_body};
+use crate::{ApiResponse, Browser, check_body};
 
 #[derive(Clone)]
 pub struct Backend {
@@ -22,28 +22,28 @@ impl Backend {
         self.http.request(method, url).bearer_auth(&self.root_key)
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> ApiResponse {
         let request = self.request(method, path);
         let request = match &body {
             Some(body) => request.json(body),
             None => request,
         };
-        Answer::of(request.send().await.expect("an answer")).await
+        ApiResponse::of(request.send().await.expect("an answer")).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> ApiResponse {
         self.send(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> ApiResponse {
         self.send(Method::POST, path, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub async fn patch(&self, path: &str, body: Value) -> ApiResponse {
         self.send(Method::PATCH, path, Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub async fn delete(&self, path: &str) -> ApiResponse {
         self.send(Method::DELETE, path, None).await
     }
 
@@ -58,22 +58,22 @@ impl Backend {
         self.post(&format!("/api-auth/apps/{slug}/keys"), members).await.ok()
     }
 
-    pub async fn revoke(&self, slug: &str, id: &str) -> Answer {
+    pub async fn revoke(&self, slug: &str, id: &str) -> ApiResponse {
         self.post(&format!("/api-auth/apps/{slug}/keys/{id}/revoke"), json!({})).await
     }
 
-    pub async fn rotate(&self, slug: &str, id: &str) -> Answer {
+    pub async fn rotate(&self, slug: &str, id: &str) -> ApiResponse {
         self.send(Method::POST, &format!("/api-auth/apps/{slug}/keys/{id}/rotate"), None).await
     }
 
     /// Checks a request to `GET /v1/users` with this key, as the SaaS's API does: without a root key.
-    pub async fn check(&self, key: &str) -> Answer {
+    pub async fn check(&self, key: &str) -> ApiResponse {
         self.check_with(check_body(key)).await
     }
 
-    pub async fn check_with(&self, body: Value) -> Answer {
+    pub async fn check_with(&self, body: Value) -> ApiResponse {
         let url = format!("{}/v1/authz/check", self.url);
-        Answer::of(self.http.post(url).json(&body).send().await.expect("an answer")).await
+        ApiResponse::of(self.http.post(url).json(&body).send().await.expect("an answer")).await
     }
 
     pub async fn ticket(&self, slug: &str) -> String {

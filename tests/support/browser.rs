@@ -3,7 +3,7 @@
 
 use reqwest::Method;
 
-use crate::{Answer, Backend};
+use crate::{ApiResponse, Backend};
 
 pub struct Browser {
     pub url: String,
@@ -34,33 +34,33 @@ impl Browser {
         request.header("origin", "http://localhost:3000")
     }
 
-    pub async fn send(&mut self, request: reqwest::RequestBuilder) -> Answer {
-        let answer = Answer::of(request.send().await.expect("an answer")).await;
-        if let Some(session) = answer.header("x-development-session") {
+    pub async fn send(&mut self, request: reqwest::RequestBuilder) -> ApiResponse {
+        let response = ApiResponse::of(request.send().await.expect("an answer")).await;
+        if let Some(session) = response.header("x-development-session") {
             self.session = session.to_owned();
         }
-        let cookie = answer.header("set-cookie").and_then(|cookie| cookie.strip_prefix("__Host-session="));
+        let cookie = response.header("set-cookie").and_then(|cookie| cookie.strip_prefix("__Host-session="));
         if let Some(cookie) = cookie {
             self.session = cookie.split(';').next().unwrap_or_default().to_owned();
             self.in_cookie = true;
         }
-        answer
+        response
     }
 
-    pub async fn exchange(&mut self, ticket: &str) -> Answer {
+    pub async fn exchange(&mut self, ticket: &str) -> ApiResponse {
         self.get(&format!("/session/ticket/exchange?ticket={ticket}")).await
     }
 
-    pub async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> ApiResponse {
         self.send(self.request(Method::GET, path)).await
     }
 
-    pub async fn post_form(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+    pub async fn post_form(&mut self, path: &str, form: &[(&str, &str)]) -> ApiResponse {
         self.send(self.request(Method::POST, path).form(form)).await
     }
 
     /// Without a body and a content type.
-    pub async fn post(&mut self, path: &str) -> Answer {
+    pub async fn post(&mut self, path: &str) -> ApiResponse {
         self.send(self.request(Method::POST, path)).await
     }
 }

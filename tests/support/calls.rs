@@ -34,7 +34,7 @@ pub struct Call {
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     function: &'static str,
-    made: Arc<Mutex<Vec<Call>>>,
+    created: Arc<Mutex<Vec<Call>>>,
     units: Arc<Mutex<Vec<f64>>>,
     put_units: Arc<Mutex<Vec<f64>>>,
     forbidden: Arc<AtomicBool>,
@@ -50,7 +50,7 @@ impl Calls {
 
     /// The calls since the last time this was asked.
     pub fn take(&self) -> Vec<Call> {
-        std::mem::take(&mut self.made.lock().expect("a lock"))
+        std::mem::take(&mut self.created.lock().expect("a lock"))
     }
 
     /// The units of each batch read, each query, and each update and transaction that asked for them, since the last time
@@ -116,7 +116,7 @@ impl Intercept for Calls {
                 assert!(access.is_granted(), "docs/data-model.md does not grant {access:?}");
             }
         }
-        self.made.lock().expect("a lock").push(call);
+        self.created.lock().expect("a lock").push(call);
         Ok(())
     }
 

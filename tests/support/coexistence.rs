@@ -33,7 +33,7 @@ pub struct Step {
     pub path: String,
     pub body: Value,
     pub status: u16,
-    pub answer: Value,
+    pub response: Value,
     /// What was written into the table for it, of the earlier release alone.
     pub writes: Vec<Write>,
 }
@@ -86,8 +86,8 @@ pub trait Stage {
 
 /// Sends a request to a release by its API.
 pub async fn send(backend: &Backend, method: Method, path: &str, body: Value) -> (u16, Value) {
-    let answer = backend.send(method, path, Some(body).filter(|body| !body.is_null())).await;
-    (answer.status, answer.body)
+    let response = backend.send(method, path, Some(body).filter(|body| !body.is_null())).await;
+    (response.status, response.body)
 }
 
 /// The texts of a recorded answer that are others now: ids, secrets and times.
@@ -253,9 +253,9 @@ struct Acts<'s, S> {
 
 impl<S: Stage> Acts<'_, S> {
     async fn ok(&mut self, release: Release, method: Method, path: &str, body: Value) -> Value {
-        let (status, answer) = self.stage.send(release, method.clone(), path, body).await;
-        assert_eq!(status, 200, "{release:?}: {method} {path}: {answer}");
-        answer
+        let (status, response) = self.stage.send(release, method.clone(), path, body).await;
+        assert_eq!(status, 200, "{release:?}: {method} {path}: {response}");
+        response
     }
 
     async fn scheme(&mut self, release: Release, slug: &str, limit: u32) {
@@ -289,21 +289,21 @@ impl<S: Stage> Acts<'_, S> {
     }
 
     async fn key(&mut self, release: Release, slug: &str, members: Value) -> NewKey {
-        let made = self.new_key(release, slug, members).await;
-        self.secrets.push(made.secret.clone());
-        made
+        let created = self.new_key(release, slug, members).await;
+        self.secrets.push(created.secret.clone());
+        created
     }
 
     async fn new_key(&mut self, release: Release, slug: &str, mut members: Value) -> NewKey {
         members["name"] = format!("Key {}", self.secrets.len()).into();
-        let made = self.ok(release, Method::POST, &format!("/api-auth/apps/{slug}/keys"), members).await;
-        NewKey { id: crate::text(&made["key"]["id"]), secret: crate::text(&made["secret"]) }
+        let created = self.ok(release, Method::POST, &format!("/api-auth/apps/{slug}/keys"), members).await;
+        NewKey { id: crate::text(&created["key"]["id"]), secret: crate::text(&created["secret"]) }
     }
 
     async fn rotate(&mut self, release: Release, slug: &str, key: &NewKey) {
         let path = format!("/api-auth/apps/{slug}/keys/{}/rotate", key.id);
-        let made = self.ok(release, Method::POST, &path, json!({})).await;
-        self.secrets.push(crate::text(&made["secret"]));
+        let created = self.ok(release, Method::POST, &path, json!({})).await;
+        self.secrets.push(crate::text(&created["secret"]));
     }
 
     async fn revoke(&mut self, release: Release, slug: &str, key: &NewKey) {
@@ -317,17 +317,17 @@ impl<S: Stage> Acts<'_, S> {
             "principal": {"type": "api_key", "value": secret}, "method": method, "resource": path,
             "required_permissions": required, "client_ip": "203.0.113.7",
         });
-        let (status, mut answer) = self.stage.send(release, Method::POST, "/v1/authz/check", check).await;
-        let told = ["allowed", "reason", "code", "blocked_rule", "identity", "permissions", "metadata"];
-        let told: BTreeMap<&str, Value> = told.map(|name| (name, answer[name].take())).into();
-        json!([status, told])
+        let (status, mut response) = self.stage.send(release, Method::POST, "/v1/authz/check", check).await;
+        let message = ["allowed", "reason", "code", "blocked_rule", "identity", "permissions", "metadata"];
+        let message: BTreeMap<&str, Value> = message.map(|name| (name, response[name].take())).into();
+        json!([status, message])
     }
 
     /// Checks one request after the other: whether each is to be allowed.
     async fn checks(&mut self, release: Release, key: &NewKey, allowed: impl IntoIterator<Item = bool>) {
         for (count, allowed) in allowed.into_iter().enumerate() {
-            let told = self.check(release, &key.secret, REQUESTS[0]).await;
-            assert_eq!(told[1]["allowed"], allowed, "{release:?}, {count}: {told}");
+            let message = self.check(release, &key.secret, REQUESTS[0]).await;
+            assert_eq!(message[1]["allowed"], allowed, "{release:?}, {count}: {message}");
         }
     }
 
@@ -343,11 +343,11 @@ impl<S: Stage> Acts<'_, S> {
     }
 
     async fn all_that(&mut self, release: Release) -> Vec<Value> {
-        let mut told = vec![];
+        let mut message = vec![];
         for path in ["/api-auth/apps?include_inactive=true", "/api-auth/rate-limit-schemes"] {
-            told.push(self.ok(release, Method::GET, path, Value::Null).await);
+            message.push(self.ok(release, Method::GET, path, Value::Null).await);
         }
-        let apps: Vec<String> = told[0]["apps"]
+        let apps: Vec<String> = message[0]["apps"]
             .as_array()
             .expect("apps")
             .iter()
@@ -361,13 +361,13 @@ impl<S: Stage> Acts<'_, S> {
                     key["last_used_at"].take();
                 }
             }
-            told.push(keys);
+            message.push(keys);
         }
         for secret in self.secrets.clone() {
             for request in REQUESTS {
-                told.push(self.check(release, &secret, request).await);
+                message.push(self.check(release, &secret, request).await);
             }
         }
-        told
+        message
     }
 }

@@ -22,7 +22,7 @@ pub enum Fault {
     /// The connection is refused: nothing is sent.
     Refused,
     /// The connection breaks after the request was carried out, before the answer is read.
-    AnswerLost,
+    ResponseLost,
     /// The answer takes so long.
     Slow(Duration),
     /// The service has no capacity left.
@@ -47,7 +47,7 @@ impl Fault {
     /// One of each kind that a store can have.
     pub const ALL: [Self; 7] = [
         Self::Refused,
-        Self::AnswerLost,
+        Self::ResponseLost,
         Self::Slow(Duration::from_secs(10)),
         Self::Throttled,
         Self::Failed,
@@ -138,8 +138,8 @@ struct Connector {
 }
 
 /// The answer to a batch of reads, but for the last key of the request.
-async fn without_the_last(asked: &Value, mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
-    let body = std::mem::replace(answer.body_mut(), SdkBody::taken());
+async fn without_the_last(asked: &Value, mut response: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+    let body = std::mem::replace(response.body_mut(), SdkBody::taken());
     let body = ByteStream::new(body).collect().await.expect("a body").to_vec();
     let mut body: Value = serde_json::from_slice(&body).expect("an answer in JSON");
     let (table, request) =
@@ -149,31 +149,31 @@ async fn without_the_last(asked: &Value, mut answer: HttpResponse) -> Result<Htt
         items.retain(|item| item["pk"] != last["pk"] || item["sk"] != last["sk"]);
     }
     body["UnprocessedKeys"] = json!({table.as_str(): {"Keys": [last], "ConsistentRead": true}});
-    *answer.body_mut() = SdkBody::from(body.to_string());
-    Ok(answer)
+    *response.body_mut() = SdkBody::from(body.to_string());
+    Ok(response)
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let Some(fault) = self.faults.next(&request) else { return self.inner.call(request) };
         let broken = || ConnectorError::io("the connection was reset".into());
-        let answer = |status: u16, body: &'static str| {
+        let response = |status: u16, body: &'static str| {
             let status = status.try_into().expect("a status");
             HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
         };
         match fault {
             Fault::Refused => HttpConnectorFuture::ready(Err(broken())),
-            Fault::Throttled => answer(
+            Fault::Throttled => response(
                 400,
                 r#"{"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException", "message": "no more"}"#,
             ),
-            Fault::Hot => answer(
+            Fault::Hot => response(
                 400,
                 r#"{"__type": "com.amazonaws.dynamodb.v20120810#ThrottlingException", "message": "no more",
                     "throttlingReasons": [{"reason": "TableWriteKeyRangeThroughputExceeded", "resource": "arn"}]}"#,
             ),
             Fault::Contended(time) => {
-                let conflict = answer(
+                let conflict = response(
                     400,
                     r#"{"__type": "com.amazonaws.dynamodb.v20120810#TransactionConflictException", "message": "met another"}"#,
                 );
@@ -182,22 +182,22 @@ impl HttpConnector for Connector {
                     conflict.await
                 })
             }
-            Fault::Failed => answer(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
+            Fault::Failed => response(500, r#"{"__type": "InternalServerError", "message": "it broke"}"#),
             Fault::Denied => {
-                answer(400, r#"{"__type": "AccessDeniedException", "message": "not permitted"}"#)
+                response(400, r#"{"__type": "AccessDeniedException", "message": "not permitted"}"#)
             }
-            Fault::KeyDisabled => answer(
+            Fault::KeyDisabled => response(
                 400,
                 r#"{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": "KMS key access denied error: com.amazonaws.services.kms.model.DisabledException: arn:aws:kms:us-east-1:111122223333:key/1234abcd is disabled. (Service: AWSKMS; Status Code: 400; Error Code: DisabledException)"}"#,
             ),
-            Fault::Garbage => answer(502, "<html>Bad Gateway</html>"),
+            Fault::Garbage => response(502, "<html>Bad Gateway</html>"),
             Fault::Unprocessed => {
                 let asked = serde_json::from_slice(request.body().bytes().unwrap_or_default());
                 let asked: Value = asked.expect("a request in JSON");
                 let carried_out = self.inner.call(request);
                 HttpConnectorFuture::new(async move { without_the_last(&asked, carried_out.await?).await })
             }
-            Fault::AnswerLost => {
+            Fault::ResponseLost => {
                 let carried_out = self.inner.call(request);
                 HttpConnectorFuture::new(async move {
                     let _lost: HttpResponse = carried_out.await?;
@@ -207,9 +207,9 @@ impl HttpConnector for Connector {
             Fault::Slow(time) => {
                 let carried_out = self.inner.call(request);
                 HttpConnectorFuture::new(async move {
-                    let answer = carried_out.await;
+                    let response = carried_out.await;
                     tokio::time::sleep(time).await;
-                    answer
+                    response
                 })
             }
         }

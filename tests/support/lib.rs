@@ -89,13 +89,13 @@ pub struct Keyward {
 
 /// A status and a JSON body.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ApiResponse {
     pub status: u16,
     pub body: Value,
     pub headers: reqwest::header::HeaderMap,
 }
 
-impl Answer {
+impl ApiResponse {
     pub async fn of(response: reqwest::Response) -> Self {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
@@ -267,8 +267,8 @@ impl Keyward {
     /// A backend with a root key of these scopes.
     pub async fn backend_with(&self, deployment: DeploymentId, scopes: &[Scope]) -> Backend {
         let name = Name::parse("name", "Test").expect("a name");
-        let made = self.services.store.create_root_key(&operator(), deployment, name, scopes).await;
-        Backend::new(&self.url, made.expect("a root key").reveal().expose_secret(), self.http.clone())
+        let created = self.services.store.create_root_key(&operator(), deployment, name, scopes).await;
+        Backend::new(&self.url, created.expect("a root key").reveal().expose_secret(), self.http.clone())
     }
 
     pub fn deployment(&self) -> DeploymentId {
@@ -276,12 +276,12 @@ impl Keyward {
     }
 
     /// Checks a request to `GET /v1/users` with this key.
-    pub async fn check(&self, key: &str) -> Answer {
+    pub async fn check(&self, key: &str) -> ApiResponse {
         self.check_with(check_body(key)).await
     }
 
     /// Sends this to the check, without a root key.
-    pub async fn check_with(&self, body: Value) -> Answer {
+    pub async fn check_with(&self, body: Value) -> ApiResponse {
         self.backend().check_with(body).await
     }
 
@@ -312,7 +312,7 @@ impl Keyward {
 
 /// An installation on an embedded DynamoDB or, if `AWS_ENDPOINT_URL_DYNAMODB` names an emulator, there, in an account of its own.
 pub async fn installation() -> Installation {
-    let made = match env::var("AWS_ENDPOINT_URL_DYNAMODB") {
+    let created = match env::var("AWS_ENDPOINT_URL_DYNAMODB") {
         Err(_) => {
             let options = Options { port: 0, data_dir: None, ephemeral: true };
             Installation::open(&options, 0).await
@@ -330,10 +330,10 @@ pub async fn installation() -> Installation {
                 .endpoint_url(url)
                 .region(Region::from_static("us-east-1"))
                 .credentials_provider(credentials);
-            Installation::elsewhere(patient(&config.load().await), system_clock(), system_entropy()).await
+            Installation::create_in(patient(&config.load().await), system_clock(), system_entropy()).await
         }
     };
-    made.expect("an installation")
+    created.expect("an installation")
 }
 
 /// This configuration, with which a call is given up after half a minute: a machine that is busy with other tests, or an

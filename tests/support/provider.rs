@@ -49,8 +49,8 @@ pub async fn conforms(provider: &dyn KeyProvider, elsewhere: &dyn KeyProvider) {
     assert!(elsewhere.unwrap(&first).await.is_err(), "another installation");
 
     let record = |pepper: &WrappedPepper, active: bool| {
-        let made = PepperRecord::new(pepper.clone(), chrono::DateTime::UNIX_EPOCH);
-        PepperRecord { activated_at: active.then_some(chrono::DateTime::UNIX_EPOCH), ..made }
+        let created = PepperRecord::new(pepper.clone(), chrono::DateTime::UNIX_EPOCH);
+        PepperRecord { activated_at: active.then_some(chrono::DateTime::UNIX_EPOCH), ..created }
     };
     let missing = unlock(provider, &[record(&first, false)], None).await;
     assert!(matches!(missing, Err(PepperError::Missing)), "none is active");

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::{Answer, Backend, Browser, check_body, text};
+use crate::{ApiResponse, Backend, Browser, check_body, text};
 
 /// How long what was decided may take to show in the log.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An app, a ticket, a session, a key; the key is used, revoked and refused, and all of it is in the log.
 ///
@@ -25,9 +25,9 @@ pub async fn main_job(backend: &Backend) -> Vec<String> {
     assert_eq!(session["data"]["api_auth_app"]["id"], slug.as_str());
     assert_eq!(session["data"]["session_id"], session["session"]["id"]);
 
-    let made = browser.post_form("/api-auth/keys", &[("name", "CI key")]).await.ok();
-    let (key, secret) = (made["data"]["key"].clone(), text(&made["data"]["secret"]));
-    assert_eq!(made["data"]["id"], key["id"], "flat and nested");
+    let created = browser.post_form("/api-auth/keys", &[("name", "CI key")]).await.ok();
+    let (key, secret) = (created["data"]["key"].clone(), text(&created["data"]["secret"]));
+    assert_eq!(created["data"]["id"], key["id"], "flat and nested");
     assert!(secret.starts_with("sk_test_") && secret.ends_with(&text(&key["key_suffix"])));
 
     let allowed = check(backend, &secret).await.ok();
@@ -43,15 +43,15 @@ pub async fn main_job(backend: &Backend) -> Vec<String> {
     let rows = loop {
         let log = browser.get("/api-auth/audit/logs").await.ok();
         let rows = log["data"]["data"].as_array().expect("rows").clone();
-        if rows.len() >= 7 || start.elapsed() > PATIENCE {
+        if rows.len() >= 7 || start.elapsed() > TIMEOUT {
             break rows;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    let told: Vec<[&Value; 3]> =
+    let message: Vec<[&Value; 3]> =
         rows.iter().map(|row| [&row["action"], &row["outcome"], &row["blocked_by_rule"]]).collect();
     assert_eq!(
-        json!(told),
+        json!(message),
         json!([
             ["verification", "blocked", "key_revoked"],
             ["key.revoked", "allowed", null],
@@ -71,7 +71,7 @@ pub async fn main_job(backend: &Backend) -> Vec<String> {
 }
 
 /// A check by a backend that sends its root key, which an installation may want.
-async fn check(backend: &Backend, key: &str) -> Answer {
+async fn check(backend: &Backend, key: &str) -> ApiResponse {
     backend.post("/v1/authz/check", check_body(key)).await
 }
 
@@ -91,9 +91,9 @@ pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta))
     }
     schemes(backend, &scheme).await;
     let app = format!("/api-auth/apps/{slug}");
-    let made =
+    let created =
         json!({"app_slug": slug, "name": "All", "key_prefix": "sk_all", "rate_limit_scheme_slug": scheme});
-    backend.post("/api-auth/apps", made).await.ok();
+    backend.post("/api-auth/apps", created).await.ok();
     let [mut reader, mut manager, mut auditor] =
         [backend.browser(&slug).await, backend.browser(&slug).await, backend.browser(&slug).await];
     apps(backend, &slug).await;
@@ -146,9 +146,9 @@ async fn schemes(backend: &Backend, slug: &str) {
         {"unit": "day", "duration": 1, "max_requests": 100, "mode": "per_app"},
     ]);
     let path = format!("/api-auth/rate-limit-schemes/{slug}");
-    let made = json!({"slug": slug, "name": "Scheme", "rules": rules});
-    backend.post("/api-auth/rate-limit-schemes", made.clone()).await.ok();
-    backend.post("/api-auth/rate-limit-schemes", made).await.is_error(409, "conflict");
+    let created = json!({"slug": slug, "name": "Scheme", "rules": rules});
+    backend.post("/api-auth/rate-limit-schemes", created.clone()).await.ok();
+    backend.post("/api-auth/rate-limit-schemes", created).await.is_error(409, "conflict");
     backend.patch(&path, json!({"name": "Renamed"})).await.ok();
     assert_eq!(backend.get(&path).await.ok()["name"], "Renamed");
     backend.get("/api-auth/rate-limit-schemes").await.ok();

@@ -42,9 +42,9 @@ enum State {
 impl Switch {
     async fn turn<T>(&self, request: impl Future<Output = T>) -> T {
         self.0.fetch_add(1, Ordering::SeqCst);
-        let answer = request.await;
+        let response = request.await;
         self.0.fetch_add(1, Ordering::SeqCst);
-        answer
+        response
     }
 
     fn changes(&self) -> u32 {
@@ -73,8 +73,8 @@ struct Credential {
 }
 
 impl Credential {
-    fn new(made: &Value, refusal: (u16, &'static str)) -> Self {
-        Self { key: text(&made["id"]), secret: text(&made["secret"]), switch: Arc::default(), refusal }
+    fn new(created: &Value, refusal: (u16, &'static str)) -> Self {
+        Self { key: text(&created["id"]), secret: text(&created["secret"]), switch: Arc::default(), refusal }
     }
 }
 
@@ -119,8 +119,9 @@ impl Soak {
         }
         let app = Arc::<Switch>::default();
         for _ in 0..SECRETS {
-            let made = backend.create_key(SWITCHED, json!({})).await;
-            secrets.push(Credential { switch: app.clone(), ..Credential::new(&made, (403, "app_disabled")) });
+            let created = backend.create_key(SWITCHED, json!({})).await;
+            secrets
+                .push(Credential { switch: app.clone(), ..Credential::new(&created, (403, "app_disabled")) });
         }
         Arc::new(Self {
             backend,
@@ -172,8 +173,8 @@ impl Soak {
             for place in first..first + SECRETS {
                 let credential = self.get(place);
                 if credential.switch.since(credential.switch.changes()) == State::Off {
-                    let made = self.backend.create_key(KEYS, json!({})).await;
-                    self.set(place, Credential::new(&made, credential.refusal));
+                    let created = self.backend.create_key(KEYS, json!({})).await;
+                    self.set(place, Credential::new(&created, credential.refusal));
                     continue;
                 }
                 self.check_both(&credential).await;
@@ -192,9 +193,9 @@ impl Soak {
                 let former = self.get(place);
                 self.check_both(&former).await;
                 let rotate = self.backend.rotate(KEYS, &former.key);
-                let made = former.switch.turn(async { rotate.await.ok() }).await;
+                let created = former.switch.turn(async { rotate.await.ok() }).await;
                 self.rotations.fetch_add(1, Ordering::SeqCst);
-                let current = Credential::new(&made, former.refusal);
+                let current = Credential::new(&created, former.refusal);
                 self.set(place, current.clone());
                 self.set(place + SECRETS / 2, former.clone());
                 self.check_both(&former).await;
@@ -233,25 +234,26 @@ impl Soak {
 
     async fn check(&self, credential: &Credential, over_http: bool) {
         let before = credential.switch.changes();
-        let answer = if over_http { self.ask(credential).await } else { self.verify(credential).await };
+        let response = if over_http { self.ask(credential).await } else { self.verify(credential).await };
         let state = credential.switch.since(before);
-        let (allowed, refused) = (answer == Ok(()), answer.as_ref() == Err(&credential.refusal.1.to_owned()));
+        let (allowed, refused) =
+            (response == Ok(()), response.as_ref() == Err(&credential.refusal.1.to_owned()));
         let right = match state {
             State::On => allowed,
             State::Off => refused,
             State::Changing => allowed || refused,
         };
-        assert!(right, "{state:?}, to be refused as {:?}, but {answer:?}", credential.refusal);
+        assert!(right, "{state:?}, to be refused as {:?}, but {response:?}", credential.refusal);
         self.verifications.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn ask(&self, credential: &Credential) -> Result<(), String> {
-        let answer = self.backend.check(&credential.secret).await;
-        if answer.body["allowed"] == true {
+        let response = self.backend.check(&credential.secret).await;
+        if response.body["allowed"] == true {
             return Ok(());
         }
-        assert_eq!(answer.status, credential.refusal.0, "{}", answer.body);
-        Err(text(&answer.body["code"]))
+        assert_eq!(response.status, credential.refusal.0, "{}", response.body);
+        Err(text(&response.body["code"]))
     }
 
     async fn verify(&self, credential: &Credential) -> Result<(), String> {

@@ -19,7 +19,7 @@ use crate::{Range, app, percent};
 
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(30);
 const DEFAULT_TOP: u32 = 10;
-const LONGEST_TOP: u32 = 50;
+const MAX_TOP: u32 = 50;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -192,7 +192,7 @@ async fn count(
         // The last day is no part of the range, which is not refused for it.
         services.store.some_verifications(access, day_ago, now, |event| used.extend(event.key_id)).await?;
     }
-    let top = query.top_limit.unwrap_or(DEFAULT_TOP).clamp(1, LONGEST_TOP) as usize;
+    let top = query.top_limit.unwrap_or(DEFAULT_TOP).clamp(1, MAX_TOP) as usize;
     Ok(Data(figures(&query, counts, used.len(), top)))
 }
 

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{Range, app};
 
 const DEFAULT_PAGE: u32 = 100;
-const LONGEST_PAGE: u32 = 1_000;
+const MAX_PAGE: u32 = 1_000;
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(7);
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -87,7 +87,7 @@ async fn before(
         (None, _, _) => return Err(InvalidCursor.into()),
     };
     let row = services.store.logged_event(access, id).await?;
-    let is_listed = |row: &Event| row.id.timestamp() == at && filter.wants(row) && query.includes(at);
+    let is_listed = |row: &Event| row.id.timestamp() == at && filter.matches(row) && query.includes(at);
     if row.as_ref().is_some_and(is_listed) { Ok(Some(id)) } else { Err(InvalidCursor.into()) }
 }
 
@@ -211,7 +211,7 @@ pub(crate) async fn of_session(
 }
 
 async fn read(services: &Services, access: &AppAccess, query: LogsQuery) -> Result<Data<Logs>, ApiError> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, LONGEST_PAGE);
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let outcome = [Outcome::Allowed, Outcome::Blocked]
         .into_iter()

@@ -10,7 +10,7 @@ use keyward_verifier::Decision;
 pub(crate) type Context = BTreeMap<String, String>;
 
 /// The members that can be done without, in the order in which they are left out where there is not enough room.
-const DISPENSABLE: [&str; 3] = ["metadata", "permissions", "rate_limits"];
+const OPTIONAL_MEMBERS: [&str; 3] = ["metadata", "permissions", "rate_limits"];
 /// Where it says what was left out.
 const TRUNCATED: &str = "truncated";
 
@@ -43,9 +43,9 @@ pub(crate) fn of(decision: &Decision) -> Context {
 }
 
 /// As much of a context as there is room for, in bytes of JSON.
-pub(crate) fn fitted(mut context: Context, room: usize) -> Context {
+pub(crate) fn fit(mut context: Context, room: usize) -> Context {
     let mut left_out = Vec::new();
-    for name in DISPENSABLE {
+    for name in OPTIONAL_MEMBERS {
         if size(&context) <= room {
             break;
         }
@@ -71,12 +71,12 @@ mod tests {
         let members = [("key_id", 5), ("permissions", 300), ("metadata", 100), ("key_name", 50)];
         let context: Context =
             members.map(|(name, length)| (name.to_owned(), "x".repeat(length))).into_iter().collect();
-        let names = |room| fitted(context.clone(), room).into_keys().collect::<Vec<_>>().join(" ");
+        let names = |room| fit(context.clone(), room).into_keys().collect::<Vec<_>>().join(" ");
         let whole = size(&context);
         assert_eq!(names(whole), "key_id key_name metadata permissions");
         assert_eq!(names(whole - 1), "key_id key_name permissions truncated");
         assert_eq!(names(300), "key_id key_name truncated");
         assert_eq!(names(0), "key_id key_name truncated");
-        assert_eq!(fitted(context, 300)["truncated"], "metadata,permissions");
+        assert_eq!(fit(context, 300)["truncated"], "metadata,permissions");
     }
 }

@@ -91,13 +91,13 @@ mod tests {
     fn what_is_wrong_is_named() {
         let refused = |apps, deployment| Guarded::parse(apps, deployment).unwrap_err().to_string();
         for wrong in ["Acme", "acme,", "acme;other", "*", "acme,ANY"] {
-            let told = refused(wrong, "");
-            assert!(told.starts_with("the environment variable KEYWARD_APPS must be ANY or"), "{wrong}");
+            let message = refused(wrong, "");
+            assert!(message.starts_with("the environment variable KEYWARD_APPS must be ANY or"), "{wrong}");
         }
         for wrong in ["0", "acme", "1,2"] {
-            let told = refused("ANY", wrong);
+            let message = refused("ANY", wrong);
             assert!(
-                told.starts_with("the environment variable KEYWARD_DEPLOYMENT must be ANY or"),
+                message.starts_with("the environment variable KEYWARD_DEPLOYMENT must be ANY or"),
                 "{wrong}"
             );
         }

@@ -49,23 +49,23 @@ pub async fn authorize(
     let decided = decided?;
     let (allowed, code) = match &decided {
         Ok(decision) => (decision.allowed(), decision.denied.as_ref().map(Denial::code)),
-        Err(refused) => (false, Some(refused.code)),
+        Err(rejection) => (false, Some(rejection.code)),
     };
     tracing::info!(target: "keyward::request", allowed, code = code.map(ErrorCode::as_str));
     match decided {
         Ok(decision) => {
             let mut context = context::of(&decision);
             if let Some(denial) = &decision.denied {
-                let denied = Refused::forbidden(denial.code(), format!("Denied: {denial}"));
+                let denied = Rejection::forbidden(denial.code(), format!("Denied: {denial}"));
                 context.extend(denied.context());
             }
             Ok(Response::new(&event, decision.allowed(), Some(decision.key.id), context))
         }
-        Err(refused) if refused.is_without_key && event.form != Form::Simple => Err(UNAUTHORIZED.into()),
-        Err(refused) => {
-            let mut context = refused.context();
+        Err(rejection) if rejection.is_without_key && event.form != Form::Simple => Err(UNAUTHORIZED.into()),
+        Err(rejection) => {
+            let mut context = rejection.context();
             context.insert("request_id".to_owned(), id.to_string());
-            Ok(Response::new(&event, false, refused.key, context))
+            Ok(Response::new(&event, false, rejection.key, context))
         }
     }
 }
@@ -75,19 +75,19 @@ async fn decide(
     settings: &Settings,
     event: &Event,
     id: EventId,
-) -> Result<Result<Decision, Refused>, lambda_http::Error> {
+) -> Result<Result<Decision, Rejection>, lambda_http::Error> {
     let accepted = settings.guarded.accepted(event);
     let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
     let presented = match event.presented(settings) {
         Ok(Some(presented)) => presented,
         Ok(None) => {
-            return Ok(Err(Refused::unauthorized(ErrorCode::MissingApiKey, "The request has no API key")));
+            return Ok(Err(Rejection::unauthorized(ErrorCode::MissingApiKey, "The request has no API key")));
         }
-        Err(wrong) => return Ok(Err(Refused::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
+        Err(wrong) => return Ok(Err(Rejection::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
     };
     let target = match event.target() {
         Ok(target) => target,
-        Err(wrong) => return Ok(Err(Refused::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
+        Err(wrong) => return Ok(Err(Rejection::forbidden(ErrorCode::InvalidField, wrong.to_string()))),
     };
     let check = Check {
         presented,
@@ -103,11 +103,11 @@ async fn decide(
     match verifier.check(&check, None).await {
         Ok(decision) => Ok(Ok(decision)),
         Err(error @ CheckError::InvalidKey) => {
-            Ok(Err(Refused::unauthorized(error.code(), error.to_string())))
+            Ok(Err(Rejection::unauthorized(error.code(), error.to_string())))
         }
-        Err(CheckError::Refused { refusal, .. }) => Ok(Err(Refused {
+        Err(CheckError::Refused { refusal, .. }) => Ok(Err(Rejection {
             key: ApiKeyToken::parse(presented).ok().map(|token| token.id),
-            ..Refused::forbidden(refusal.code(), format!("Refused: {refusal}"))
+            ..Rejection::forbidden(refusal.code(), format!("Refused: {refusal}"))
         })),
         Err(CheckError::Store(error)) => {
             tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
@@ -117,14 +117,14 @@ async fn decide(
 }
 
 /// Why a request is refused before anything is decided about what it asks for.
-struct Refused {
+struct Rejection {
     is_without_key: bool,
     code: ErrorCode,
     message: String,
     key: Option<KeyId>,
 }
 
-impl Refused {
+impl Rejection {
     /// There is no valid key.
     fn unauthorized(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { is_without_key: true, code, message: message.into(), key: None }

@@ -21,7 +21,7 @@ async fn main() -> Result<(), lambda_http::Error> {
     let services = &ColdStart::new(Services::from_env);
     // At once, so that the first request need not wait for it.
     let _tried = services.started().await;
-    let answer = async |event: LambdaEvent<Event>| {
+    let handler = async |event: LambdaEvent<Event>| {
         // As soon as it is known, the request's id is in it.
         let aws_request_id = event.context.request_id;
         let span = tracing::error_span!("request", request_id = field::Empty, aws_request_id);
@@ -33,5 +33,5 @@ async fn main() -> Result<(), lambda_http::Error> {
         };
         authorized.instrument(span).await
     };
-    lambda_runtime::run(service_fn(answer)).await
+    lambda_runtime::run(service_fn(handler)).await
 }

@@ -13,7 +13,7 @@ use crate::event::{Event, Form};
 /// The longest answer, in bytes of JSON. The one limit that AWS states, and for WebSocket APIs alone; of HTTP and REST APIs
 /// it says nothing, but backends take what they are told in headers of about as much:
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
-const LONGEST: usize = 8 * 1024;
+const MAX_BYTES: usize = 8 * 1024;
 /// The principal of a policy about a request whose key is not known.
 const UNKNOWN: &str = "unknown";
 
@@ -57,7 +57,7 @@ impl Response {
                     .map(usage_identifier_key),
             }),
         };
-        let context = context::fitted(context, LONGEST.saturating_sub(context::size(&response)));
+        let context = context::fit(context, MAX_BYTES.saturating_sub(context::size(&response)));
         match &mut response {
             Self::Simple(response) => response.context = context,
             Self::Policy(response) => response.context = context,

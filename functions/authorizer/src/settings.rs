@@ -56,8 +56,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let told = Settings::parse("x key").unwrap_err().to_string();
-        assert!(told.starts_with("the environment variable KEYWARD_KEY_HEADER must be the name"));
+        let message = Settings::parse("x key").unwrap_err().to_string();
+        assert!(message.starts_with("the environment variable KEYWARD_KEY_HEADER must be the name"));
         assert!(Settings::parse(" X-Acme-Key ").unwrap().key_header.is_some());
         assert!(Settings::parse("").unwrap().key_header.is_none());
     }

@@ -7,7 +7,7 @@ use include_dir::{Dir, include_dir};
 use keyward_core::ErrorCode;
 use keyward_http::ApiError;
 
-use crate::page::{REVALIDATED, answer};
+use crate::page::{REVALIDATE, response};
 
 static PAGES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../docs/errors");
 
@@ -21,5 +21,5 @@ pub(crate) async fn explain(Path(code): Path<String>) -> Result<Response, ApiErr
     let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
     let page = known.and_then(|code| PAGES.get_file(format!("{code}.md")));
     let page = page.ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no error with this code"))?;
-    Ok(answer("text/plain; charset=utf-8", REVALIDATED, Bytes::from_static(page.contents())).into_response())
+    Ok(response("text/plain; charset=utf-8", REVALIDATE, Bytes::from_static(page.contents())).into_response())
 }

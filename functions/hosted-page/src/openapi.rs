@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 
-use crate::page::{REVALIDATED, answer};
+use crate::page::{REVALIDATE, response};
 
 /// `docs/openapi.json`, which `cargo xtask routes` writes.
 const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
@@ -14,5 +14,5 @@ const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
     responses((status = 200, body = Object)),
 )]
 pub(crate) async fn document() -> Response {
-    answer("application/json", REVALIDATED, Bytes::from_static(DOCUMENT.as_bytes())).into_response()
+    response("application/json", REVALIDATE, Bytes::from_static(DOCUMENT.as_bytes())).into_response()
 }

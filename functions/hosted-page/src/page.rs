@@ -24,9 +24,9 @@ const LOOPBACK: [&str; 4] =
     ["http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*"];
 
 /// The page is asked for anew each time, because it names the current version of each asset.
-pub(crate) const REVALIDATED: &str = "no-cache";
+pub(crate) const REVALIDATE: &str = "no-cache";
 /// An asset never changes under the version that its URL names.
-const KEPT: &str = "public, max-age=31536000, immutable";
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// Shows the page on which customers manage an app's keys. `ticket` leads there once.
 #[utoipa::path(
@@ -55,7 +55,7 @@ fn page(policy: HeaderValue) -> Response {
     static WITH_VERSIONS: LazyLock<Bytes> = LazyLock::new(|| {
         PAGE.replace("{script}", &version(SCRIPT)).replace("{style}", &version(STYLE)).into()
     });
-    let page = answer("text/html; charset=utf-8", REVALIDATED, WITH_VERSIONS.clone());
+    let page = response("text/html; charset=utf-8", REVALIDATE, WITH_VERSIONS.clone());
     ([(header::CONTENT_SECURITY_POLICY, policy)], page).into_response()
 }
 
@@ -80,10 +80,10 @@ static PAGE_STYLE: Asset = Asset {
 
 impl Asset {
     /// While a new release is rolled out, its page may reach an asset of the old one: that must not be kept under the new
-    /// version, so only the right one is answered with [`KEPT`].
+    /// version, so only the right one is answered with [`IMMUTABLE`].
     fn serve(&self, asked: Option<&str>) -> Response {
-        let caching = if asked == Some(self.current.as_str()) { KEPT } else { REVALIDATED };
-        answer(self.kind, caching, Bytes::from_static(self.file.as_bytes())).into_response()
+        let caching = if asked == Some(self.current.as_str()) { IMMUTABLE } else { REVALIDATE };
+        response(self.kind, caching, Bytes::from_static(self.file.as_bytes())).into_response()
     }
 }
 
@@ -113,7 +113,7 @@ fn version(file: &str) -> String {
     digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(crate) fn answer(kind: &'static str, caching: &'static str, body: Bytes) -> impl IntoResponse {
+pub(crate) fn response(kind: &'static str, caching: &'static str, body: Bytes) -> impl IntoResponse {
     let headers: [(HeaderName, HeaderValue); 5] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CACHE_CONTROL, HeaderValue::from_static(caching)),
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(assets.len(), 2);
         for name in assets {
             let (headers, _) = asset(name).await;
-            assert_eq!(headers[header::CACHE_CONTROL], KEPT, "{name}");
+            assert_eq!(headers[header::CACHE_CONTROL], IMMUTABLE, "{name}");
             assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{name}");
         }
     }
@@ -171,7 +171,7 @@ mod tests {
     async fn an_asset_of_another_version_is_not_kept() {
         for query in [None, Some(""), Some("v="), Some("v=0123456789abcdef"), Some("v=1&v=2"), Some("%ff")] {
             let (headers, body) = read(script(RawQuery(query.map(str::to_owned))).await).await;
-            assert_eq!(headers[header::CACHE_CONTROL], REVALIDATED, "{query:?}");
+            assert_eq!(headers[header::CACHE_CONTROL], REVALIDATE, "{query:?}");
             assert_eq!(headers[header::CONTENT_TYPE], "text/javascript; charset=utf-8");
             assert_eq!(body, SCRIPT);
         }

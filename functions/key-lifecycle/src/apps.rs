@@ -6,7 +6,7 @@ use axum::extract::State;
 use keyward_core::app::{AppSettings, NewApp, OnStoreError};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
-use keyward_core::route::{RoutePermission, WrittenRoute};
+use keyward_core::route::{RawRoute, RoutePermission};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_core::{Bounds, ErrorCode, InvalidField};
 use keyward_http::{ApiError, Data, Json, LooseId, PageLimit, Path, Query, Root, app_slug, invalid_body};
@@ -121,8 +121,8 @@ pub(crate) struct AppRequest {
     resources: Option<Option<Vec<String>>>,
     /// The permissions that requests to the app's routes need, however they are checked.
     #[serde(default, deserialize_with = "patched")]
-    #[schema(value_type = Option<Vec<WrittenRoute>>, max_items = 32)]
-    route_permissions: Option<Option<Vec<WrittenRoute>>>,
+    #[schema(value_type = Option<Vec<RawRoute>>, max_items = 32)]
+    route_permissions: Option<Option<Vec<RawRoute>>>,
     /// The rate-limit scheme of the app's keys, but for those with one of their own.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Slug>)]
@@ -187,11 +187,11 @@ impl AppRequest {
 
     /// The change.
     fn into_change(self) -> Result<impl FnOnce(&mut AppSettings) + Send, InvalidField> {
-        let name = kept("name", self.name)?;
+        let name = non_null("name", self.name)?;
         let name = name.map(|text| Name::parse("name", &text)).transpose()?;
-        let key_prefix = kept("key_prefix", self.key_prefix)?;
+        let key_prefix = non_null("key_prefix", self.key_prefix)?;
         let key_prefix = key_prefix.map(|text| KeyPrefix::parse("key_prefix", &text)).transpose()?;
-        let is_active = kept("is_active", self.is_active)?;
+        let is_active = non_null("is_active", self.is_active)?;
         let description = self.description.map(description).transpose()?;
         let of_permissions = |texts| permissions("permissions", texts).map(Bounds::from_list);
         let permissions = self.permissions.map(of_permissions).transpose()?;
@@ -284,7 +284,7 @@ pub(crate) async fn delete(
 }
 
 /// A member that can be changed but not cleared.
-fn kept<T>(field: &str, member: Option<Option<T>>) -> Result<Option<T>, InvalidField> {
+fn non_null<T>(field: &str, member: Option<Option<T>>) -> Result<Option<T>, InvalidField> {
     match member {
         Some(None) => Err(InvalidField::new(field, "must not be null")),
         Some(value) => Ok(value),
@@ -314,7 +314,7 @@ fn resources(texts: Option<Vec<String>>) -> Result<Bounds<PathPattern>, InvalidF
     distinct(texts, |text| PathPattern::parse("resources", text)).map(Bounds::from_list)
 }
 
-fn route_permissions(routes: Option<Vec<WrittenRoute>>) -> Result<Vec<RoutePermission>, InvalidField> {
+fn route_permissions(routes: Option<Vec<RawRoute>>) -> Result<Vec<RoutePermission>, InvalidField> {
     RoutePermission::parse_all("route_permissions", &routes.unwrap_or_default())
 }
 

@@ -8,7 +8,7 @@ use keyward_core::metadata::Members;
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules, Scheme};
-use keyward_core::route::{RoutePermission, WrittenRoute};
+use keyward_core::route::{RawRoute, RoutePermission};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::token::ApiKeyToken;
 use keyward_core::{ApiKey, App};
@@ -38,7 +38,7 @@ pub(crate) struct AppBody {
     /// The paths that the app's keys may reach; no bounds where it is empty.
     #[schema(value_type = Vec<String>)]
     resources: Vec<PathPattern>,
-    #[schema(value_type = Vec<WrittenRoute>)]
+    #[schema(value_type = Vec<RawRoute>)]
     route_permissions: Vec<RoutePermission>,
     /// The rules of its scheme.
     rate_limits: Vec<Rule>,

@@ -11,8 +11,7 @@ use keyward_core::permission::Permission;
 use keyward_core::text::{Name, Reason, Slug};
 use keyward_core::{ErrorCode, InvalidField};
 use keyward_http::{
-    ApiError, Data, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, Root, app_slug,
-    key_id,
+    ApiError, Data, Json, LooseId, OptionalJson, PageLimit, Path, Query, RawJson, Root, app_slug, key_id,
 };
 use keyward_runtime::Services;
 use keyward_store::{AppAccess, KeyStatus};
@@ -127,7 +126,7 @@ pub(crate) async fn create(
     State(services): State<Services>,
     Root(access): Root,
     Path(app): Path<String>,
-    JsonAsWritten(request, body): JsonAsWritten<CreateRequest>,
+    RawJson(request, body): RawJson<CreateRequest>,
 ) -> Result<Data<KeyWithSecret>, ApiError> {
     let new = NewKey {
         name: Name::parse("name", &request.name)?,

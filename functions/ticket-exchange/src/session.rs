@@ -94,11 +94,11 @@ pub(crate) async fn exchange(
     let text = query.ticket.filter(|text| !text.trim().is_empty());
     let text = text.ok_or_else(|| ApiError::new(ErrorCode::TicketRequired, "ticket is required"))?;
     let ticket = Token::<token::Ticket>::parse(&text).map_err(|_| invalid())?;
-    let recognised = services.store.recognise_ticket(&ticket).await.map_err(refused)?;
+    let recognised = services.store.authenticate_ticket(&ticket).await.map_err(to_api_error)?;
     require_intent(&services, Initiator::of(&parts.headers), recognised.deployment())?;
     let origin = origin(&parts, &services.settings.trusted_proxies);
     let exchange = services.store.exchange_ticket(recognised, browser.session.as_ref(), &origin).await;
-    let exchange = exchange.map_err(refused)?;
+    let exchange = exchange.map_err(to_api_error)?;
     let body = Data(Exchanged {
         success: true,
         message: "API auth app session created",
@@ -115,7 +115,7 @@ pub(crate) async fn exchange(
     Ok(response)
 }
 
-fn refused(error: Error) -> ApiError {
+fn to_api_error(error: Error) -> ApiError {
     match error {
         Error::Unauthenticated => invalid(),
         error => error.into(),

@@ -20,7 +20,7 @@ const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ0123456789xyz";
 struct Runtime {
     event: Value,
     events: Semaphore,
-    answers: Semaphore,
+    responses: Semaphore,
 }
 
 async fn next(State(runtime): State<Arc<Runtime>>) -> Response {
@@ -33,8 +33,8 @@ async fn next(State(runtime): State<Arc<Runtime>>) -> Response {
     (headers, Json(runtime.event.clone())).into_response()
 }
 
-async fn answered(State(runtime): State<Arc<Runtime>>) -> StatusCode {
-    runtime.answers.add_permits(1);
+async fn respond(State(runtime): State<Arc<Runtime>>) -> StatusCode {
+    runtime.responses.add_permits(1);
     StatusCode::ACCEPTED
 }
 
@@ -65,10 +65,10 @@ async fn no_directive_of_the_environment_has_events_logged() {
         },
         "isBase64Encoded": false,
     });
-    let runtime = Arc::new(Runtime { event, events: Semaphore::new(1), answers: Semaphore::new(0) });
+    let runtime = Arc::new(Runtime { event, events: Semaphore::new(1), responses: Semaphore::new(0) });
     let routes = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next))
-        .route("/2018-06-01/runtime/invocation/{id}/response", post(answered))
+        .route("/2018-06-01/runtime/invocation/{id}/response", post(respond))
         .with_state(runtime.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -90,7 +90,7 @@ async fn no_directive_of_the_environment_has_events_logged() {
         .spawn()
         .unwrap();
     // It has no table and cannot start, but answers.
-    runtime.answers.acquire().await.unwrap().forget();
+    runtime.responses.acquire().await.unwrap().forget();
     function.kill().unwrap();
     let output = function.wait_with_output().unwrap();
     let log = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

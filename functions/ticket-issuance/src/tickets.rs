@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// The longest lifetime of a ticket, in seconds.
-const LONGEST: u64 = 3_600;
+const MAX_LIFETIME: u64 = 3_600;
 
 /// A ticket to be issued.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -92,9 +92,9 @@ fn parse(request: Request) -> Result<NewTicket, ApiError> {
     })?;
     let lifetime = match request.expires_in {
         None => TICKET_LIFETIME,
-        Some(seconds @ 1..=LONGEST) => TimeDelta::seconds(seconds.cast_signed()),
+        Some(seconds @ 1..=MAX_LIFETIME) => TimeDelta::seconds(seconds.cast_signed()),
         Some(_) => {
-            let problem = format!("must be 1 to {LONGEST} seconds");
+            let problem = format!("must be 1 to {MAX_LIFETIME} seconds");
             return Err(InvalidField::new("expires_in", problem).into());
         }
     };

@@ -16,10 +16,10 @@ use keyward_verifier::{Check, CheckError, Verifier};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::answer::{Answer, BatchResult, Results, no_decision};
+use crate::response::{BatchResult, CheckResponse, Results, no_decision};
 
 /// How many requests one call decides on.
-const LONGEST_BATCH: usize = 100;
+const MAX_BATCH: usize = 100;
 
 /// Requests to decide on, in the order of which they are answered.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -79,7 +79,7 @@ enum PrincipalType {
 /// Decides on a request to your API that came with an API key, and records the decision.
 #[utoipa::path(
     post, path = "/v1/authz/check", operation_id = "check", tag = "Checks", security((), ("rootKey" = ["verify"])),
-    request_body = Request, responses((status = 200, body = Answer)),
+    request_body = Request, responses((status = 200, body = CheckResponse)),
     extensions(("x-errors" = json!([
         ErrorCode::InvalidField, ErrorCode::UnsupportedPrincipal, ErrorCode::InvalidApiKey, ErrorCode::KeyExpired,
         ErrorCode::KeyRevoked, ErrorCode::AppDisabled, ErrorCode::AppDeleted
@@ -89,7 +89,7 @@ pub(crate) async fn check(
     State(services): State<Services>,
     parts: Parts,
     request: Result<Json<Request>, ApiError>,
-) -> Result<Data<Answer>, ApiError> {
+) -> Result<Data<CheckResponse>, ApiError> {
     let decided = decide(&services, &parts, request).await;
     decided.map(Data).map_err(no_decision)
 }
@@ -98,15 +98,15 @@ async fn decide(
     services: &Services,
     parts: &Parts,
     request: Result<Json<Request>, ApiError>,
-) -> Result<Answer, ApiError> {
+) -> Result<CheckResponse, ApiError> {
     let caller = caller(services, parts)?;
     let Json(request) = request?;
-    let asked = Asked::parse(request)?;
+    let parsed = ParsedCheck::parse(request)?;
     let peer = Peer::of(services, parts);
     let request_id = RequestId::of(&parts.extensions).map(|RequestId(id)| id);
-    let check = Check { request_id, ..asked.check(&peer) };
+    let check = Check { request_id, ..parsed.check(&peer) };
     let decided = verifier(services).check(&check, caller).await;
-    decided.map(Answer::new).map_err(refused)
+    decided.map(CheckResponse::new).map_err(to_api_error)
 }
 
 /// Decides on 1 to 100 requests. `results` are in their order: what each would have been answered with alone, and its
@@ -123,17 +123,17 @@ pub(crate) async fn check_batch(
 ) -> Result<Data<Results>, ApiError> {
     let caller = caller(&services, &parts)?;
     let Json(batch) = batch?;
-    if !(1..=LONGEST_BATCH).contains(&batch.checks.len()) {
-        return Err(InvalidField::new("checks", format!("must have 1 to {LONGEST_BATCH} entries")).into());
+    if !(1..=MAX_BATCH).contains(&batch.checks.len()) {
+        return Err(InvalidField::new("checks", format!("must have 1 to {MAX_BATCH} entries")).into());
     }
     let peer = Peer::of(&services, &parts);
-    let asked: Vec<Result<Asked, ApiError>> =
-        batch.checks.into_iter().map(|Item(check)| Asked::parse(check?)).collect();
-    let checks: Vec<Check<'_>> = asked.iter().flatten().map(|asked| asked.check(&peer)).collect();
+    let parsed: Vec<Result<ParsedCheck, ApiError>> =
+        batch.checks.into_iter().map(|Item(check)| ParsedCheck::parse(check?)).collect();
+    let checks: Vec<Check<'_>> = parsed.iter().flatten().map(|parsed| parsed.check(&peer)).collect();
     let decided = verifier(&services).check_all(&checks, caller).await;
-    let mut decided = decided.map_err(|error| refused(error.into()))?.into_iter();
-    let results = asked.iter().filter_map(|asked| match asked {
-        Ok(_) => decided.next().map(|decided| decided.map(Answer::new).map_err(refused)),
+    let mut decided = decided.map_err(|error| to_api_error(error.into()))?.into_iter();
+    let results = parsed.iter().filter_map(|parsed| match parsed {
+        Ok(_) => decided.next().map(|decided| decided.map(CheckResponse::new).map_err(to_api_error)),
         Err(wrong) => Some(Err(wrong.clone())),
     });
     let context = ErrorContext::of(&parts.extensions);
@@ -153,7 +153,7 @@ fn verifier(services: &Services) -> Verifier {
 }
 
 /// A check, parsed.
-struct Asked {
+struct ParsedCheck {
     request: Request,
     client_ip: Option<ClientAddress>,
     accepted: Accepted,
@@ -161,7 +161,7 @@ struct Asked {
     required: Vec<Requirement>,
 }
 
-impl Asked {
+impl ParsedCheck {
     fn parse(request: Request) -> Result<Self, ApiError> {
         let target = Target::parse(&request.method, &request.resource)?;
         let client_ip = request.client_ip.as_deref().map(|text| ClientAddress::parse("client_ip", text));
@@ -221,15 +221,15 @@ impl Peer {
     }
 }
 
-fn refused(error: CheckError) -> ApiError {
-    let mut refused = ApiError::new(error.code(), error.to_string());
+fn to_api_error(error: CheckError) -> ApiError {
+    let mut api_error = ApiError::new(error.code(), error.to_string());
     match error {
         CheckError::InvalidKey => {}
         CheckError::Refused { request_id, .. } => {
-            refused.request_id = Some(request_id);
+            api_error.request_id = Some(request_id);
         }
         CheckError::Store(Error::Unauthenticated) => return invalid_root_key(),
         CheckError::Store(error) => return error.into(),
     }
-    refused
+    api_error
 }

@@ -2,8 +2,8 @@
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 
-mod answer;
 mod check;
+mod response;
 
 keyward_http::routes! {
     Backend { check::{check, check_batch} }

@@ -19,7 +19,7 @@ use keyward_core::root_key::Scope;
 use keyward_core::session::Capability;
 use keyward_core::text::{KeyPrefix, Name, Slug};
 use keyward_core::token::{RootKey, Token};
-use keyward_core::web_origin::{NotAPublicUrl, PublicUrl};
+use keyward_core::web_origin::{InvalidPublicUrl, PublicUrl};
 use keyward_core::{Clock, Entropy};
 use keyward_http::application;
 use keyward_pepper::{LocalKeyProvider, PepperError};
@@ -47,7 +47,7 @@ pub const TABLE: &str = "keyward";
 pub const DEFAULT_DATA_DIR: &str = ".keyward";
 const DEMO_APP: &str = "demo";
 /// How long running requests have to finish when the process is told to stop.
-const GRACE: Duration = Duration::from_secs(10);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub struct Options {
 }
 
 /// Where an installation is kept.
-struct Place {
+struct Storage {
     config: SdkConfig,
     dynamodb: Option<EmbeddedDynamoDb>,
     folder: Option<DataDir>,
@@ -93,7 +93,7 @@ impl Installation {
         if options.ephemeral
             && let Some(folder) = folder.as_ref().filter(|folder| folder.database().exists())
         {
-            return Err(DevError::Kept(folder.path().to_owned()));
+            return Err(DevError::HoldsData(folder.path().to_owned()));
         }
         let file = folder.as_ref().filter(|_| !options.ephemeral).map(DataDir::database);
         let access_key = match folder.as_ref().filter(|_| !options.ephemeral) {
@@ -108,8 +108,8 @@ impl Installation {
         let dynamodb = EmbeddedDynamoDb::serve(database, port, access_key).await;
         let dynamodb = dynamodb.map_err(|error| DevError::Port(port, error))?;
         let config = dynamodb.sdk_config().await;
-        let place = Place { config, dynamodb: Some(dynamodb), folder, ephemeral: options.ephemeral };
-        Self::set_up(place, system_clock(), system_entropy()).await
+        let storage = Storage { config, dynamodb: Some(dynamodb), folder, ephemeral: options.ephemeral };
+        Self::set_up(storage, system_clock(), system_entropy()).await
     }
 
     /// Makes an installation in the DynamoDB that this configuration reaches, with a key that is kept nowhere: for tests
@@ -117,13 +117,13 @@ impl Installation {
     ///
     /// # Errors
     /// [`DevError`].
-    pub async fn elsewhere(config: SdkConfig, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
-        let place = Place { config, dynamodb: None, folder: None, ephemeral: true };
-        Self::set_up(place, clock, entropy).await
+    pub async fn create_in(config: SdkConfig, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
+        let storage = Storage { config, dynamodb: None, folder: None, ephemeral: true };
+        Self::set_up(storage, clock, entropy).await
     }
 
-    async fn set_up(place: Place, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
-        let Place { config, dynamodb, folder, ephemeral } = place;
+    async fn set_up(storage: Storage, clock: Clock, entropy: Entropy) -> Result<Self, DevError> {
+        let Storage { config, dynamodb, folder, ephemeral } = storage;
         let kept = folder.as_ref().filter(|_| !ephemeral);
         let table = Table::new(dynamodb_client(&config), TABLE, clock, entropy.clone());
         let shape = table_shape().map_err(|error| DevError::Start(format!("template.yaml: {error}")))?;
@@ -326,8 +326,8 @@ async fn root_key(
         }
     }
     let name = Name::parse("name", "Local root key")?;
-    let made = store.create_root_key(operator, deployment, name, &Scope::ALL).await?;
-    Ok(made.reveal())
+    let created = store.create_root_key(operator, deployment, name, &Scope::ALL).await?;
+    Ok(created.reveal())
 }
 
 /// A running installation.
@@ -351,7 +351,7 @@ impl Dev {
         let address = listener.local_addr().map_err(|error| DevError::Port(options.port, error))?;
         let installation = Installation::open(options, 0).await?;
         let url = format!("http://{address}").parse();
-        let url = url.map_err(|error: NotAPublicUrl| DevError::Start(error.to_string()))?;
+        let url = url.map_err(|error: InvalidPublicUrl| DevError::Start(error.to_string()))?;
         let services = installation.services(url).await?;
         let application = application(routes(&services), services.clone());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -368,7 +368,7 @@ impl Dev {
     }
 
     /// The description that a program needs to use it.
-    pub fn described(&self) -> &DevJson {
+    pub fn dev_json(&self) -> &DevJson {
         &self.described
     }
 
@@ -386,7 +386,7 @@ impl Dev {
     pub async fn stop(self) {
         // Fails only if the server has ended already.
         let _told = self.stop.send(());
-        if tokio::time::timeout(GRACE, self.server).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.server).await.is_err() {
             tracing::warn!("requests were still running and were given up");
         }
         self.services.recorder.close().await;

@@ -29,7 +29,7 @@ pub enum DevError {
     Damaged(PathBuf, String),
     /// `--ephemeral` was asked for in a folder that holds kept data.
     #[error("the folder {} holds kept data: leave --ephemeral out, or choose another with --data-dir", .0.display())]
-    Kept(PathBuf),
+    HoldsData(PathBuf),
     /// The peppers in the table were not wrapped by the key in the file.
     #[error("the key file {} does not open the peppers of the data beside it ({error}): restore the key file", .0.display(), error = .1)]
     KeyFile(PathBuf, PepperError),

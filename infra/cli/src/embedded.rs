@@ -76,7 +76,7 @@ impl EmbeddedDynamoDb {
         let sweep = tokio::spawn(sweep(database.clone()));
         let api = Api { database, access_key: access_key.clone() };
         let routes = Router::new()
-            .route("/", post(answer))
+            .route("/", post(respond))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .with_state(Arc::new(api));
         let task = tokio::spawn(server::serve(listener, routes, stopped));
@@ -135,7 +135,7 @@ struct Api {
     access_key: SecretString,
 }
 
-async fn answer(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn respond(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
     let (status, body) = if server::is_from_browser(&headers) || !api.admits(&headers) {
         let message = "The security token included in the request is invalid.";
         (400, json_error("com.amazon.coral.service#UnrecognizedClientException", message))
@@ -176,7 +176,7 @@ impl Api {
                 }
             };
         }
-        let answer = one_of! {
+        let response = one_of! {
             "BatchGetItem" => batch_get_item,
             "BatchWriteItem" => batch_write_item,
             "CreateTable" => create_table,
@@ -195,7 +195,7 @@ impl Api {
             "UpdateTable" => update_table,
             "UpdateTimeToLive" => update_time_to_live,
         };
-        answer.map(|answer| (200, answer))
+        response.map(|response| (200, response))
     }
 }
 

@@ -148,7 +148,7 @@ enum PepperCommand {
     /// Make the first version, unless there is one ('keyward init' does this too)
     Init {
         #[command(flatten)]
-        place: Place,
+        installation: InstallationArgs,
     },
     /// List the versions with the rows that need them
     ///
@@ -156,19 +156,19 @@ enum PepperCommand {
     /// credential is next used. What is counted is kept, with its time.
     Status {
         #[command(flatten)]
-        place: Place,
+        installation: InstallationArgs,
         /// Show what was counted last, and count nothing
         #[arg(long)]
         last: bool,
         #[command(flatten)]
-        pace: Pace,
+        pace: PaceArgs,
     },
     /// Make another version, which makes all tags from now on
     ///
     /// Every process uses it within a minute. Nobody's credentials change.
     Rotate {
         #[command(flatten)]
-        place: Place,
+        installation: InstallationArgs,
     },
     /// After a leak of an earlier version: put every row under the current one, without its secret
     ///
@@ -176,23 +176,23 @@ enum PepperCommand {
     /// no process makes rows with an earlier version. If it is stopped, run it again: it goes on where it was.
     Repepper {
         #[command(flatten)]
-        place: Place,
+        installation: InstallationArgs,
         #[command(flatten)]
-        pace: Pace,
+        pace: PaceArgs,
     },
     /// Erase a version for good, if no row needs it
     Retire {
         /// The version
         version: u32,
         #[command(flatten)]
-        place: Place,
+        installation: InstallationArgs,
         #[command(flatten)]
-        pace: Pace,
+        pace: PaceArgs,
     },
 }
 
 #[derive(Debug, Args)]
-struct Place {
+struct InstallationArgs {
     /// The CloudFormation stack [default: the installation that runs on this machine]
     ///
     /// Needs AWS credentials that may describe the stack, scan and write its table and use its KMS key.
@@ -203,7 +203,7 @@ struct Place {
     data_dir: Option<PathBuf>,
 }
 
-impl Place {
+impl InstallationArgs {
     async fn peppers(self) -> Result<Peppers, PeppersError> {
         match self.stack {
             Some(stack) => Ok(Peppers::of_stack(&Stack::find(&stack).await?)),
@@ -216,7 +216,7 @@ impl Place {
 }
 
 #[derive(Debug, Args)]
-struct Pace {
+struct PaceArgs {
     /// Capacity units that reading and writing the table may use in a second
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_PACE)]
     units_per_second: NonZeroU32,
@@ -304,7 +304,7 @@ async fn init(args: InitArgs) -> Result<(), OperatorError> {
     };
     let stack = Stack::find(&args.stack.stack).await?;
     let ready = operator::init(&stack, name, mode).await?;
-    let told = match &ready.root_key {
+    let root_key = match &ready.root_key {
         Some(token) => format!(
             "root key         {}\n\nThe root key is shown this once: keep it in a safe place.",
             token.expose_secret()
@@ -312,18 +312,18 @@ async fn init(args: InitArgs) -> Result<(), OperatorError> {
         None => "root key         (made before; 'keyward root-key create' makes another)".to_owned(),
     };
     print(&format!(
-        "URL              {}\npublishable key  {}\ndeployment       {}\n{told}",
+        "URL              {}\npublishable key  {}\ndeployment       {}\n{root_key}",
         stack.url, ready.publishable_key, ready.deployment.id,
     ));
     Ok(())
 }
 
 async fn doctor(args: DoctorArgs) -> Result<(), Box<dyn Error>> {
-    let mut tell = |finding: &Finding| match &finding.outcome {
+    let mut report = |finding: &Finding| match &finding.outcome {
         Ok(well) => print(&format!("ok     {}: {well}", finding.subject)),
         Err(fault) => print(&format!("WRONG  {}: {fault}", finding.subject)),
     };
-    let mut examination = Examination::new(&mut tell);
+    let mut examination = Examination::new(&mut report);
     match args.stack {
         Some(stack) => {
             let root_key = args.root_key.as_ref().map(ExposeSecret::expose_secret);
@@ -354,8 +354,8 @@ async fn root_key(command: RootKeyCommand) -> Result<(), OperatorError> {
         RootKeyCommand::List { stack } => {
             for key in operator::root_keys(&Stack::find(&stack.stack).await?).await? {
                 let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
-                let made = key.created_at.format("%Y-%m-%dT%H:%M:%SZ");
-                print(&format!("{}  {made}  {}  {}", key.id, scopes.join(","), key.name));
+                let created = key.created_at.format("%Y-%m-%dT%H:%M:%SZ");
+                print(&format!("{}  {created}  {}  {}", key.id, scopes.join(","), key.name));
             }
         }
         RootKeyCommand::Revoke { stack, id } => {
@@ -368,12 +368,12 @@ async fn root_key(command: RootKeyCommand) -> Result<(), OperatorError> {
 
 async fn pepper(command: PepperCommand) -> Result<(), PeppersError> {
     match command {
-        PepperCommand::Init { place } => match place.peppers().await?.init().await? {
+        PepperCommand::Init { installation } => match installation.peppers().await?.init().await? {
             Some(version) => print(&format!("version {version} makes all tags")),
             None => print("there is a pepper already; nothing was changed"),
         },
-        PepperCommand::Status { place, last, pace } => {
-            let peppers = place.peppers().await?;
+        PepperCommand::Status { installation, last, pace } => {
+            let peppers = installation.peppers().await?;
             let versions =
                 if last { peppers.last().await? } else { peppers.count(pace.units_per_second).await? };
             if versions.is_empty() {
@@ -381,19 +381,19 @@ async fn pepper(command: PepperCommand) -> Result<(), PeppersError> {
             }
             print(&table(&versions));
         }
-        PepperCommand::Rotate { place } => {
-            let version = place.peppers().await?.rotate().await?;
+        PepperCommand::Rotate { installation } => {
+            let version = installation.peppers().await?.rotate().await?;
             print(&format!("version {version} makes all tags, in every process within a minute"));
         }
-        PepperCommand::Repepper { place, pace } => {
-            let done = place.peppers().await?.repepper(pace.units_per_second).await?;
+        PepperCommand::Repepper { installation, pace } => {
+            let done = installation.peppers().await?.repepper(pace.units_per_second).await?;
             print(&format!(
                 "{} rows were put under the current version; {} tickets and sessions of earlier ones were ended",
                 done.rows, done.ended
             ));
         }
-        PepperCommand::Retire { version, place, pace } => {
-            place.peppers().await?.retire(PepperVersion(version), pace.units_per_second).await?;
+        PepperCommand::Retire { version, installation, pace } => {
+            installation.peppers().await?.retire(PepperVersion(version), pace.units_per_second).await?;
             print(&format!("version {version} is erased"));
         }
     }
@@ -407,8 +407,10 @@ fn table(versions: &[PepperRecord]) -> String {
         at.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string())
     };
     let line = |cells: [&str; 7]| {
-        let [version, state, made, activated, rows, beneath, counted] = cells;
-        format!("{version:>7}  {state:<8}  {made:<20}  {activated:<20}  {rows:>10}  {beneath:>10}  {counted}")
+        let [version, state, created, activated, rows, layered, counted] = cells;
+        format!(
+            "{version:>7}  {state:<8}  {created:<20}  {activated:<20}  {rows:>10}  {layered:>10}  {counted}"
+        )
     };
     let mut lines = vec![line(["VERSION", "STATE", "MADE", "ACTIVATED", "ROWS", "BENEATH", "COUNTED"])];
     for version in versions {
@@ -427,7 +429,7 @@ fn table(versions: &[PepperRecord]) -> String {
             &time(Some(version.created_at)),
             &time(version.activated_at),
             &count(|count| count.rows),
-            &count(|count| count.beneath),
+            &count(|count| count.layered),
             &time(version.counted.map(|count| count.at)),
         ]));
     }
@@ -436,19 +438,23 @@ fn table(versions: &[PepperRecord]) -> String {
 
 async fn run(args: DevArgs) -> Result<(), DevError> {
     // Before anything starts, so that an early signal is not the end without a clean stop.
-    let mut stopped = Stop::listen()?;
+    let mut stopped = StopSignal::listen()?;
     let options = Options { port: args.port, data_dir: args.data_dir, ephemeral: args.ephemeral };
     if args.only_store {
         return only_store(&options, args.public_url, stopped).await;
     }
     let dev = Dev::start(&options).await?;
-    print(&describe(dev.described(), &options));
+    print(&describe(dev.dev_json(), &options));
     stopped.wait().await;
     dev.stop().await;
     Ok(())
 }
 
-async fn only_store(options: &Options, public_url: PublicUrl, mut stopped: Stop) -> Result<(), DevError> {
+async fn only_store(
+    options: &Options,
+    public_url: PublicUrl,
+    mut stopped: StopSignal,
+) -> Result<(), DevError> {
     let installation = Installation::open(options, options.port).await?;
     let services = installation.services(public_url).await?;
     let described = installation.describe(&services).await?;
@@ -488,12 +494,12 @@ fn print(text: &str) {
 }
 
 /// SIGINT or SIGTERM.
-struct Stop {
+struct StopSignal {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
-impl Stop {
+impl StopSignal {
     fn listen() -> Result<Self, DevError> {
         let listen = |kind| signal(kind).map_err(|error| DevError::Start(error.to_string()));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })

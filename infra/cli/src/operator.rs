@@ -78,8 +78,8 @@ pub async fn create_root_key(
     scopes: &[Scope],
 ) -> Result<SecretString, OperatorError> {
     let (store, deployment) = open(stack).await?;
-    let made = store.create_root_key(&OperatorAccess::assume(), deployment, name, scopes).await;
-    Ok(made.map_err(OperatorError::Refused)?.reveal())
+    let created = store.create_root_key(&OperatorAccess::assume(), deployment, name, scopes).await;
+    Ok(created.map_err(OperatorError::Refused)?.reveal())
 }
 
 /// The root keys of the first deployment, newest first.

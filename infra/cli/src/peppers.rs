@@ -21,7 +21,7 @@ use crate::set_up::{self, SetUpError};
 use crate::stack::{Stack, StackError};
 
 /// How often it is told how far a sweep is, where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(30);
+const PRINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a command about peppers failed: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +131,8 @@ impl Peppers {
     /// # Errors
     /// [`PeppersError`].
     pub async fn init(&self) -> Result<Option<PepperVersion>, PeppersError> {
-        let made = set_up::first_pepper(&self.operator, &self.table, &*self.provider).await;
-        made.map_err(|error| match error {
+        let created = set_up::first_pepper(&self.operator, &self.table, &*self.provider).await;
+        created.map_err(|error| match error {
             SetUpError::Pepper(error) => error.into(),
             SetUpError::Store(error) => error.into(),
             SetUpError::Name(error) => Error::from(error).into(),
@@ -227,7 +227,7 @@ impl ProgressReport {
             (None, Progress::Waiting(_)) => eprintln!("{line}"),
             (None, Progress::Items(_)) => {
                 let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.elapsed() >= LINE_EVERY {
+                if last.elapsed() >= PRINT_INTERVAL {
                     *last = Instant::now();
                     eprintln!("{line}");
                 }

@@ -28,40 +28,40 @@ use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
 /// Connections at once; more wait until one of them ends.
-const CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 512;
 /// How long a connection may wait for a request, or for the rest of its header.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request may take, with its body.
-const LONGEST: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the listener rests after an error that is its own.
-const REST: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The time limits of a server.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     idle: Duration,
-    longest: Duration,
+    timeout: Duration,
 }
 
 /// Serves these routes until `stopped`, and then what is being answered.
 pub(crate) async fn serve(listener: TcpListener, routes: Router, stopped: impl Future<Output = ()>) {
-    serve_within(Limits { idle: IDLE, longest: LONGEST }, listener, routes, stopped).await;
+    serve_within(Limits { idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT }, listener, routes, stopped).await;
 }
 
 async fn serve_within(
-    Limits { idle, longest }: Limits,
+    Limits { idle, timeout }: Limits,
     listener: TcpListener,
     routes: Router,
     stopped: impl Future<Output = ()>,
 ) {
     let routes = routes
         .layer(from_fn(move |request: Request, next: Next| async move {
-            tokio::time::timeout(longest, next.run(request)).await.unwrap_or_else(|_| timed_out())
+            tokio::time::timeout(timeout, next.run(request)).await.unwrap_or_else(|_| timed_out())
         }))
         .layer(from_fn(guard));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(idle);
-    let open = Arc::new(Semaphore::new(CONNECTIONS));
+    let open = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     // Each connection holds a receiver: there is none left when all have ended.
     let (stop, stopping) = watch::channel(());
     let mut stopped = pin!(stopped);
@@ -74,7 +74,7 @@ async fn serve_within(
                     // The peer is gone, or this process has too many files open.
                     Err(error) => {
                         tracing::warn!(%error, "a connection was not accepted");
-                        tokio::time::sleep(REST).await;
+                        tokio::time::sleep(ACCEPT_BACKOFF).await;
                     }
                 }
             }
@@ -111,14 +111,14 @@ async fn serve_within(
 
 /// Lets through what is asked of this machine under a loopback name.
 async fn guard(request: Request, next: Next) -> Result<Response, Infallible> {
-    Ok(match own_host(request.headers()) {
+    Ok(match require_loopback_host(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => refusal(error),
     })
 }
 
 /// Requires exactly one `Host` (RFC 9112, 3.2) that names the loopback address.
-fn own_host(headers: &HeaderMap) -> Result<(), ApiError> {
+fn require_loopback_host(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let authority = hosts.next().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let (Some(authority), None) = (authority, hosts.next()) else {
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Limits = Limits { idle: Duration::from_millis(50), longest: Duration::from_millis(100) };
+    const SHORT: Limits = Limits { idle: Duration::from_millis(50), timeout: Duration::from_millis(100) };
 
     async fn server(limits: Limits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -173,9 +173,9 @@ mod tests {
     async fn answer_to(address: SocketAddr, sent: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     #[tokio::test]
@@ -185,18 +185,21 @@ mod tests {
         let half = answer_to(address, "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-le").await;
         assert!(half.is_empty() || half.starts_with("HTTP/1.1 408 "), "{half}");
         let body = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf";
-        let answer = answer_to(address, body).await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"request_timeout\""), "{answer}");
+        let response = answer_to(address, body).await;
+        assert!(
+            response.starts_with("HTTP/1.1 408 ") && response.contains("\"request_timeout\""),
+            "{response}"
+        );
         let whole = "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nwhole";
-        let answer = answer_to(address, whole).await;
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("whole"), "{answer}");
+        let response = answer_to(address, whole).await;
+        assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("whole"), "{response}");
     }
 
     #[tokio::test]
     async fn connections_that_wait_do_not_keep_others_out() {
         let address = server(SHORT).await;
         let mut waiting = vec![];
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MAX_CONNECTIONS {
             waiting.push(TcpStream::connect(address).await.unwrap());
         }
         let asked = "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -205,14 +208,14 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_loopback_host_is_answered() {
-        let address = server(Limits { idle: IDLE, longest: LONGEST }).await;
+        let address = server(Limits { idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT }).await;
         let ask = async |hosts: &str| {
             let request = format!("POST / HTTP/1.1\r\n{hosts}connection: close\r\ncontent-length: 0\r\n\r\n");
             answer_to(address, &request).await
         };
         for host in ["localhost", "LOCALHOST:8787", "127.0.0.1:8787", "127.0.0.1", "[::1]:8787"] {
-            let answer = ask(&format!("host: {host}\r\n")).await;
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+            let response = ask(&format!("host: {host}\r\n")).await;
+            assert!(response.starts_with("HTTP/1.1 200 "), "{host}: {response}");
         }
         for host in [
             "evil.example",
@@ -224,10 +227,10 @@ mod tests {
             "0.0.0.0",
             "localhost.",
         ] {
-            let answer = ask(&format!("host: {host}\r\n")).await;
+            let response = ask(&format!("host: {host}\r\n")).await;
             assert!(
-                answer.starts_with("HTTP/1.1 421 ") && answer.contains("\"host_not_allowed\""),
-                "{host}: {answer}"
+                response.starts_with("HTTP/1.1 421 ") && response.contains("\"host_not_allowed\""),
+                "{host}: {response}"
             );
         }
         for hosts in [

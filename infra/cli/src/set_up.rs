@@ -63,8 +63,8 @@ pub async fn first_deployment(
         return Ok((store.first_deployment(&public).await?, None));
     }
     let root_key = Name::parse("name", "First root key")?;
-    if let Some((made, token)) = store.create_first_deployment(operator, name, mode, root_key).await? {
-        return Ok((Arc::new(made), Some(token)));
+    if let Some((created, token)) = store.create_first_deployment(operator, name, mode, root_key).await? {
+        return Ok((Arc::new(created), Some(token)));
     }
     let public = store.table().public_access().await?;
     let public = public.ok_or_else(|| Error::internal("the first deployment is missing"))?;

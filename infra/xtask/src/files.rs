@@ -21,14 +21,14 @@ pub(crate) enum FileError {
 }
 
 /// A file as the code says that it is.
-pub(crate) struct Written {
+pub(crate) struct GeneratedFile {
     pub(crate) name: &'static str,
     path: PathBuf,
     was: String,
     text: String,
 }
 
-impl Written {
+impl GeneratedFile {
     /// A file that is written as a whole.
     pub(crate) fn whole(root: &Path, name: &'static str, text: String) -> Result<Self, FileError> {
         let path = root.join(name);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use document::Endpoint;
-use files::{FileError, Written};
+use files::{FileError, GeneratedFile};
 
 /// Writes the files of this repository that follow from its code.
 #[derive(Parser)]
@@ -49,7 +49,8 @@ fn root() -> &'static Path {
 }
 
 fn routes(check: bool) -> Result<(), FileError> {
-    let stale: Vec<Written> = written()?.into_iter().filter(|file| !file.is_current()).collect();
+    let stale: Vec<GeneratedFile> =
+        generated_files()?.into_iter().filter(|file| !file.is_current()).collect();
     for file in &stale {
         if check {
             eprintln!("{} is not as the code says", file.name);
@@ -68,16 +69,16 @@ fn routes(check: bool) -> Result<(), FileError> {
 }
 
 /// All files as the code says that they are.
-fn written() -> Result<Vec<Written>, FileError> {
+fn generated_files() -> Result<Vec<GeneratedFile>, FileError> {
     let endpoints = Endpoint::all();
     let api = document::openapi(&endpoints);
     let json = api.to_pretty_json().map_err(FileError::Json)?;
     Ok(vec![
-        Written::whole(root(), "docs/openapi.json", json + "\n")?,
-        Written::parts(root(), "docs/api.md", &reference::tables(&endpoints, &api))?,
-        Written::parts(root(), "docs/errors/README.md", &[("errors", reference::errors())])?,
-        Written::parts(root(), "template.yaml", &[("routes", reference::template(&endpoints))])?,
-        Written::parts(root(), "Cargo.toml", &[("router", reference::router(&endpoints))])?,
+        GeneratedFile::whole(root(), "docs/openapi.json", json + "\n")?,
+        GeneratedFile::parts(root(), "docs/api.md", &reference::tables(&endpoints, &api))?,
+        GeneratedFile::parts(root(), "docs/errors/README.md", &[("errors", reference::errors())])?,
+        GeneratedFile::parts(root(), "template.yaml", &[("routes", reference::template(&endpoints))])?,
+        GeneratedFile::parts(root(), "Cargo.toml", &[("router", reference::router(&endpoints))])?,
     ])
 }
 
@@ -87,7 +88,8 @@ mod tests {
 
     #[test]
     fn all_files_are_as_the_code_says() {
-        let stale: Vec<_> = written().unwrap().into_iter().filter(|file| !file.is_current()).collect();
+        let stale: Vec<_> =
+            generated_files().unwrap().into_iter().filter(|file| !file.is_current()).collect();
         let names: Vec<&str> = stale.iter().map(|file| file.name).collect();
         assert!(names.is_empty(), "run 'cargo xtask routes': {names:?} are not as the code says");
     }

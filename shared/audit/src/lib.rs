@@ -21,13 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::field;
 
 /// How many events may wait for the writer.
-const QUEUE: usize = 10_000;
+const QUEUE_CAPACITY: usize = 10_000;
 /// How many events are taken from the queue together.
-const GROUP: usize = 500;
+const BATCH_SIZE: usize = 500;
 /// How many of them are written at the same time.
-const AT_ONCE: usize = 32;
+const CONCURRENCY: usize = 32;
 /// A key's last use is written when the last one written is so long ago.
-const LAST_USE: TimeDelta = TimeDelta::minutes(1);
+const LAST_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
 enum Message {
     Verification {
@@ -46,7 +46,7 @@ pub struct Recorder(mpsc::Sender<Message>);
 impl Recorder {
     /// Starts a writer on the current Tokio runtime.
     pub fn start(store: Store) -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(write(store, receiver));
         Self(sender)
     }
@@ -55,8 +55,8 @@ impl Recorder {
     pub async fn record(&self, verification: Verification, last_used_at: Option<DateTime<Utc>>) {
         let event = verification.event();
         let used = event.id.timestamp();
-        let due =
-            last_used_at.is_none_or(|last| used - last >= LAST_USE) && event.outcome == Outcome::Allowed;
+        let due = last_used_at.is_none_or(|last| used - last >= LAST_USE_INTERVAL)
+            && event.outcome == Outcome::Allowed;
         let verification = Box::new(verification);
         if let Err(mpsc::error::SendError(Message::Verification { verification, .. })) =
             self.0.send(Message::Verification { verification, due }).await
@@ -86,9 +86,10 @@ impl Recorder {
 }
 
 async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
-    let mut received = Vec::with_capacity(GROUP);
-    while queue.recv_many(&mut received, GROUP).await > 0 {
-        let (mut made, mut uses, mut waiting, mut close) = (Vec::new(), HashMap::new(), Vec::new(), false);
+    let mut received = Vec::with_capacity(BATCH_SIZE);
+    while queue.recv_many(&mut received, BATCH_SIZE).await > 0 {
+        let (mut verifications, mut uses, mut waiting, mut close) =
+            (Vec::new(), HashMap::new(), Vec::new(), false);
         for message in received.drain(..) {
             match message {
                 Message::Verification { verification, due } => {
@@ -96,7 +97,7 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
                     if due {
                         uses.insert(Verification::event(&verification).key_id, verification.clone());
                     }
-                    made.push(verification);
+                    verifications.push(verification);
                 }
                 Message::Flush(done) => waiting.push(done),
                 Message::Close(done) => {
@@ -109,8 +110,10 @@ async fn write(store: Store, mut queue: mpsc::Receiver<Message>) {
         if close {
             queue.close();
         }
-        stream::iter(made).for_each_concurrent(AT_ONCE, |made| write_verification(&store, made)).await;
-        join_all(uses.into_values().map(|of_key| note_use(&store, of_key))).await;
+        stream::iter(verifications)
+            .for_each_concurrent(CONCURRENCY, |verification| write_verification(&store, verification))
+            .await;
+        join_all(uses.into_values().map(|of_key| record_use(&store, of_key))).await;
         if !waiting.is_empty() {
             store.settled().await;
         }
@@ -127,8 +130,8 @@ async fn write_verification(store: &Store, verification: Arc<Verification>) {
     }
 }
 
-async fn note_use(store: &Store, verification: Arc<Verification>) {
-    if let Err(error) = store.note_use(&verification).await {
+async fn record_use(store: &Store, verification: Arc<Verification>) {
+    if let Err(error) = store.record_use(&verification).await {
         let key = verification.event().key_id.map(field::display);
         tracing::warn!(%error, key, "the last use of a key was not noted");
     }

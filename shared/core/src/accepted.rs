@@ -5,7 +5,7 @@ use crate::id::DeploymentId;
 use crate::text::{InvalidField, Slug};
 
 /// How many apps can be named.
-const MOST: usize = 100;
+const MAX_APPS: usize = 100;
 
 /// The apps whose keys a guarded API accepts. A working key of another one is refused as one that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl AcceptedApps {
     /// # Errors
     /// There are none or more than 100, or one is no slug.
     pub fn named<T: AsRef<str>>(field: &str, slugs: &[T]) -> Result<Self, InvalidField> {
-        if !(1..=MOST).contains(&slugs.len()) {
-            return Err(InvalidField::new(field, format!("must name 1 to {MOST} apps by their slugs")));
+        if !(1..=MAX_APPS).contains(&slugs.len()) {
+            return Err(InvalidField::new(field, format!("must name 1 to {MAX_APPS} apps by their slugs")));
         }
-        let slug = |(place, slug): (usize, &T)| Slug::parse(&format!("{field}[{place}]"), slug.as_ref());
+        let slug = |(index, slug): (usize, &T)| Slug::parse(&format!("{field}[{index}]"), slug.as_ref());
         slugs.iter().enumerate().map(slug).collect::<Result<_, _>>().map(Self::Named)
     }
 }

@@ -17,7 +17,7 @@ pub struct ClientAddress(IpAddr);
 /// A text is no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an IP address, such as 203.0.113.7 or 2001:db8::1")]
-pub struct NotAnAddress;
+pub struct InvalidAddress;
 
 impl ClientAddress {
     /// Parses the address in the request's field `field`: see [`Self::from_str`].
@@ -25,7 +25,7 @@ impl ClientAddress {
     /// # Errors
     /// It is none.
     pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
-        text.parse().map_err(|wrong: NotAnAddress| InvalidField::new(field, wrong.to_string()))
+        text.parse().map_err(|wrong: InvalidAddress| InvalidField::new(field, wrong.to_string()))
     }
 
     /// The address.
@@ -41,13 +41,13 @@ impl From<IpAddr> for ClientAddress {
 }
 
 impl FromStr for ClientAddress {
-    type Err = NotAnAddress;
+    type Err = InvalidAddress;
 
     /// An address as proxies and frameworks write it: with white space around it, with a port (`203.0.113.7:1111`), in
     /// brackets (`[2001:db8::1]`, RFC 3986, 3.2.2), with both (`[2001:db8::1]:443`), and an IPv6 address with a zone
     /// (`fe80::1%eth0`, RFC 4007, 11). IPv4 addresses are four decimal numbers without leading zeros, which some take for
     /// octal ones (RFC 6943, 3.1.1).
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let text = text.trim();
         let address = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
             Some((address, "")) => ipv6(address),
@@ -60,7 +60,7 @@ impl FromStr for ClientAddress {
                 None => text.parse().ok().map(IpAddr::V4),
             },
         };
-        address.map(Self::from).ok_or(NotAnAddress)
+        address.map(Self::from).ok_or(InvalidAddress)
     }
 }
 
@@ -96,9 +96,9 @@ impl From<ClientAddress> for String {
 }
 
 impl TryFrom<String> for ClientAddress {
-    type Error = NotAnAddress;
+    type Error = InvalidAddress;
 
-    fn try_from(text: String) -> Result<Self, NotAnAddress> {
+    fn try_from(text: String) -> Result<Self, InvalidAddress> {
         text.parse()
     }
 }

@@ -9,7 +9,7 @@ use crate::id::{AppNumber, DeploymentId};
 use crate::path::PathPattern;
 use crate::permission::Permission;
 use crate::route::RoutePermission;
-use crate::text::{Description, InvalidField, KeyPrefix, MOST_BYTES, Name, OwnerId, Slug, check_total};
+use crate::text::{Description, InvalidField, KeyPrefix, MAX_BYTES, Name, OwnerId, Slug, check_total};
 
 /// An API auth app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl App {
             deleted_at: None,
             revision: 1,
         };
-        app.with_a_bounded_size()
+        app.within_size_limit()
     }
 
     /// The app with other settings, from `now` on.
@@ -123,7 +123,7 @@ impl App {
     /// Its texts are too long together.
     pub fn change(&self, settings: AppSettings, now: DateTime<Utc>) -> Result<Self, InvalidField> {
         let changed = Self { settings, updated_at: now, revision: self.revision + 1, ..self.clone() };
-        changed.with_a_bounded_size()
+        changed.within_size_limit()
     }
 
     /// The app, deleted at `now`: its keys work no more, and its slug stays taken.
@@ -131,7 +131,7 @@ impl App {
         Self { deleted_at: Some(now), updated_at: now, revision: self.revision + 1, ..self.clone() }
     }
 
-    fn with_a_bounded_size(self) -> Result<Self, InvalidField> {
+    fn within_size_limit(self) -> Result<Self, InvalidField> {
         let settings = &self.settings;
         let texts = [settings.name.as_str(), self.app_slug.as_str(), settings.key_prefix.as_str()]
             .into_iter()
@@ -145,7 +145,7 @@ impl App {
                     .flatten()
                     .map(OwnerId::as_str),
             );
-        check_total("the app's texts", MOST_BYTES, texts)?;
+        check_total("the app's texts", MAX_BYTES, texts)?;
         Ok(self)
     }
 }

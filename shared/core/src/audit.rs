@@ -253,12 +253,16 @@ impl Origin {
     /// An origin with each text cut to its longest: 2,060 and 256 bytes. Characters that are refused in names are
     /// percent-encoded.
     pub fn new(client_ip: Option<ClientAddress>, path: &str, user_agent: Option<&str>) -> Self {
-        Self { client_ip, path: visible(path, 2_060), user_agent: user_agent.map(|text| visible(text, 256)) }
+        Self {
+            client_ip,
+            path: encode_unreadable(path, 2_060),
+            user_agent: user_agent.map(|text| encode_unreadable(text, 256)),
+        }
     }
 }
 
 /// The beginning of a text, in which what is not [readable](is_readable) is percent-encoded.
-fn visible(text: &str, longest: usize) -> String {
+fn encode_unreadable(text: &str, max_bytes: usize) -> String {
     let mut seen = String::new();
     for c in text.chars() {
         let before = seen.len();
@@ -267,7 +271,7 @@ fn visible(text: &str, longest: usize) -> String {
         } else {
             seen.extend(c.to_string().bytes().map(|byte| format!("%{byte:02X}")));
         }
-        if seen.len() > longest {
+        if seen.len() > max_bytes {
             seen.truncate(before);
             break;
         }

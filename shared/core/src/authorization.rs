@@ -15,9 +15,9 @@ impl<'a> Authorization<'a> {
     /// Parses the values of the field; nothing where it was not sent. The name of a scheme has no case (RFC 9110, 11.1).
     ///
     /// # Errors
-    /// As [`sole`].
+    /// As [`single_value`].
     pub fn parse(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, InvalidField> {
-        let value = sole("authorization", values)?;
+        let value = single_value("authorization", values)?;
         Ok(value.map(|credentials| bearer(credentials).map_or(Self::Other, Self::Bearer)))
     }
 }
@@ -26,7 +26,7 @@ impl<'a> Authorization<'a> {
 ///
 /// # Errors
 /// It was sent more than once, or is not of visible ASCII characters and spaces.
-pub fn sole<'a>(
+pub fn single_value<'a>(
     name: &str,
     values: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<Option<&'a str>, InvalidField> {
@@ -86,9 +86,9 @@ mod tests {
                 Err("authorization must contain visible ASCII characters only".to_owned())
             );
         }
-        assert!(sole("x", [&[0xff][..]]).is_err());
-        assert_eq!(sole("x", [&b" a "[..]]), Ok(Some("a")));
-        assert_eq!(sole("x", [&b"!~"[..]]), Ok(Some("!~")));
+        assert!(single_value("x", [&[0xff][..]]).is_err());
+        assert_eq!(single_value("x", [&b" a "[..]]), Ok(Some("a")));
+        assert_eq!(single_value("x", [&b"!~"[..]]), Ok(Some("!~")));
     }
 
     proptest! {

@@ -104,7 +104,7 @@ pub fn decide(
     }
     let reaches = target.path().is_within(&app.settings.resources);
     let effective = permission::effective(key.granted(), &app.settings.permissions);
-    let routes = app.settings.route_permissions.iter().filter(|route| route.concerns(target));
+    let routes = app.settings.route_permissions.iter().filter(|route| route.applies_to(target));
     let mut required = required.iter().chain(routes.flat_map(RoutePermission::permissions));
     Ok(Verdict {
         permitted: reaches && required.all(|requirement| requirement.holds(&effective)),
@@ -122,7 +122,7 @@ mod tests {
     use crate::examples::{self, NOW};
     use crate::hashing::{Keyring, PepperVersion};
     use crate::path::PathPattern;
-    use crate::route::WrittenRoute;
+    use crate::route::RawRoute;
     use crate::{ApiKey, App};
 
     fn permissions(texts: &[&str]) -> Vec<Permission> {
@@ -179,7 +179,7 @@ mod tests {
         let within = |bounds: &[&str]| Bounds::Within(permissions(bounds));
         let reaching = |path: &str| Bounds::Within(vec![PathPattern::parse("resources", path).unwrap()]);
         let route =
-            WrittenRoute { method: "GET".into(), path: "/users/*".into(), permissions: vec!["write".into()] };
+            RawRoute { method: "GET".into(), path: "/users/*".into(), permissions: vec!["write".into()] };
         let routes = RoutePermission::parse_all("route_permissions", &[route]).unwrap();
         let plain = || examples::app().settings;
         for (settings, required, permitted) in [
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_denial_names_its_code_and_what_blocked_the_request() {
-        let blocked = Blocked { rule: "2/60s".into(), place: 0, retry_after: 3 };
+        let blocked = Blocked { rule: "2/60s".into(), index: 0, retry_after: 3 };
         for (denial, code, rule) in [
             (Denial::PermissionDenied, ErrorCode::PermissionDenied, "permission_denied"),
             (Denial::RateLimited(blocked), ErrorCode::RateLimited, "2/60s"),

@@ -53,12 +53,12 @@ mod tests {
 
     #[test]
     fn bytes_come_from_the_source_or_not_at_all() {
-        let sevens = Entropy::new(|bytes| {
+        let constant_source = Entropy::new(|bytes| {
             bytes.fill(7);
             Ok(())
         });
-        assert_eq!(sevens.bytes(), Ok([7; 3]));
-        assert_eq!(format!("{sevens:?}"), "Entropy");
+        assert_eq!(constant_source.bytes(), Ok([7; 3]));
+        assert_eq!(format!("{constant_source:?}"), "Entropy");
         assert_eq!(Entropy::new(|_| Err(NoEntropy)).bytes::<3>(), Err(NoEntropy));
     }
 }

@@ -175,7 +175,7 @@ mod tests {
     /// RFC 6750, 3.1: a request without a credential is told no error, one with a bad credential `invalid_token`.
     #[test]
     fn a_challenge_says_what_a_credential_lacks() {
-        for (code, told) in [
+        for (code, expected) in [
             (ErrorCode::MissingRootKey, Some("Bearer realm=\"api\"")),
             (ErrorCode::NoSession, Some("Bearer realm=\"api\"")),
             (ErrorCode::MissingApiKey, Some("Bearer realm=\"api\"")),
@@ -185,7 +185,7 @@ mod tests {
             (ErrorCode::KeyRevoked, None),
             (ErrorCode::Conflict, None),
         ] {
-            assert_eq!(code.challenge("api").as_deref(), told, "{code}");
+            assert_eq!(code.challenge("api").as_deref(), expected, "{code}");
         }
         for code in ErrorCode::ALL {
             assert!(code.status() != 401 || code.challenge("api").is_some(), "{code}");

@@ -43,7 +43,7 @@ pub struct Tag {
     /// The pepper of the HMAC.
     pub version: PepperVersion,
     /// The peppers of the tags beneath it, the innermost first; empty for the tag of a secret.
-    pub beneath: Vec<PepperVersion>,
+    pub layers: Vec<PepperVersion>,
     /// The 32 bytes of the HMAC.
     pub bytes: Vec<u8>,
 }
@@ -51,7 +51,7 @@ pub struct Tag {
 impl Tag {
     /// All versions that it takes to compare it, the innermost first.
     pub fn versions(&self) -> impl Iterator<Item = PepperVersion> {
-        self.beneath.iter().copied().chain([self.version])
+        self.layers.iter().copied().chain([self.version])
     }
 }
 
@@ -105,7 +105,7 @@ impl Keyring {
 
     /// Whether a tag is one that this ring would make of a secret, as far as its peppers go.
     pub fn is_current(&self, tag: &Tag) -> bool {
-        tag.version == self.current && tag.beneath.is_empty()
+        tag.version == self.current && tag.layers.is_empty()
     }
 
     /// The pepper that makes new tags.
@@ -162,8 +162,8 @@ impl Keyring {
 
     /// Does the work of [`Keyring::verify`] for a row that does not exist, so that an unknown id costs
     /// what a wrong secret costs. Always false.
-    pub fn matches_nothing(&self, secret: &Secret) -> bool {
-        let tag = Tag { version: self.current, beneath: vec![], bytes: vec![0; 32] };
+    pub fn verify_missing(&self, secret: &Secret) -> bool {
+        let tag = Tag { version: self.current, layers: vec![], bytes: vec![0; 32] };
         let nobody = DeploymentId::mint(chrono::DateTime::UNIX_EPOCH, 0);
         self.matches(Domain::ApiKey, nobody, 0, secret, &tag).is_ok_and(|_| false)
     }
@@ -181,9 +181,9 @@ impl Keyring {
         if tag.version == self.current {
             return Ok(tag.clone());
         }
-        let signed = hmac::sign(self.key(self.current)?, &over(&tag.bytes));
-        let beneath = tag.versions().collect();
-        Ok(Tag { version: self.current, beneath, bytes: signed.as_ref().to_vec() })
+        let signed = hmac::sign(self.key(self.current)?, &layered_input(&tag.bytes));
+        let layers = tag.versions().collect();
+        Ok(Tag { version: self.current, layers, bytes: signed.as_ref().to_vec() })
     }
 
     fn tag(
@@ -194,7 +194,7 @@ impl Keyring {
         secret: &Secret,
     ) -> Result<Tag, UnknownPepper> {
         let signed = hmac::sign(self.key(self.current)?, &message(domain, deployment, id, secret));
-        Ok(Tag { version: self.current, beneath: vec![], bytes: signed.as_ref().to_vec() })
+        Ok(Tag { version: self.current, layers: vec![], bytes: signed.as_ref().to_vec() })
     }
 
     /// Computes one HMAC for each pepper of the ring, however many of them the tag takes: how long it took tells nothing.
@@ -208,11 +208,11 @@ impl Keyring {
     ) -> Result<bool, UnknownPepper> {
         let mut message = message(domain, deployment, id, secret);
         let compare_with = self.key(tag.version)?;
-        for version in &tag.beneath {
-            message = over(hmac::sign(self.key(*version)?, &message).as_ref());
+        for version in &tag.layers {
+            message = layered_input(hmac::sign(self.key(*version)?, &message).as_ref());
         }
         let matches = hmac::verify(compare_with, &message, &tag.bytes).is_ok();
-        let computed = 1 + tag.beneath.len();
+        let computed = 1 + tag.layers.len();
         let left = self.keys.len().saturating_sub(computed);
         for _ in 0..left {
             hint::black_box(hmac::sign(compare_with, &message));
@@ -233,7 +233,7 @@ impl fmt::Debug for Keyring {
 }
 
 /// The input of a tag that goes over this one.
-fn over(tag: &[u8]) -> Zeroizing<Vec<u8>> {
+fn layered_input(tag: &[u8]) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([TAG_LABEL, &[0], tag].concat())
 }
 
@@ -323,7 +323,7 @@ mod tests {
             ring(3, [2, 3]).matches_token(deployment(1), &token, &third),
             Err(UnknownPepper(PepperVersion(1)))
         );
-        let relabelled = Tag { beneath: vec![], ..second.clone() };
+        let relabelled = Tag { layers: vec![], ..second.clone() };
         assert!(!all.matches_token(deployment(1), &token, &relabelled).unwrap());
     }
 
@@ -338,7 +338,7 @@ mod tests {
             assert_eq!(three.compared() - before, 3, "{tag:?}");
         }
         let before = three.compared();
-        three.matches_nothing(&token.secret);
+        three.verify_missing(&token.secret);
         assert_eq!(three.compared() - before, 3);
     }
 

@@ -241,8 +241,11 @@ mod tests {
         use serde::de::value::{Error, I64Deserializer};
         let read = |number| KeyId::deserialize(I64Deserializer::<Error>::new(number));
         assert_eq!(read(42), Ok(KeyId(42)));
-        let told = read(-42).unwrap_err().to_string();
-        assert!(told.ends_with("expected an id: a whole number from 1 to 9223372036854775807"), "{told}");
+        let message = read(-42).unwrap_err().to_string();
+        assert!(
+            message.ends_with("expected an id: a whole number from 1 to 9223372036854775807"),
+            "{message}"
+        );
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use crate::id::{AppNumber, DeploymentId, KeyId};
 use crate::instant::Instant;
 use crate::metadata::Metadata;
 use crate::permission::Permission;
-use crate::text::{InvalidField, KeyPrefix, MOST_BYTES, Name, OwnerId, Reason, Slug, check_total};
+use crate::text::{InvalidField, KeyPrefix, MAX_BYTES, Name, OwnerId, Reason, Slug, check_total};
 use crate::token::ApiKeyToken;
 
 /// An API key.
@@ -80,7 +80,7 @@ pub struct NewKey {
 
 /// Why a change of a key is not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum KeyChangeError {
     /// The key was revoked, which is final.
     #[error("the API key was revoked")]
     Revoked,
@@ -135,16 +135,16 @@ impl ApiKey {
             updated_at: now,
             revision: 1,
         };
-        key.with_a_bounded_size()
+        key.within_size_limit()
     }
 
     /// The key with the secret of another token, from `now` on.
     ///
     /// # Errors
-    /// [`Refused::Revoked`].
-    pub fn rotate(&self, token: &ApiKeyToken, now: DateTime<Utc>) -> Result<Self, Refused> {
+    /// [`KeyChangeError::Revoked`].
+    pub fn rotate(&self, token: &ApiKeyToken, now: DateTime<Utc>) -> Result<Self, KeyChangeError> {
         if !self.is_active() {
-            return Err(Refused::Revoked);
+            return Err(KeyChangeError::Revoked);
         }
         let key_suffix = token.suffix();
         Ok(Self { key_suffix, updated_at: now, revision: self.revision + 1, ..self.clone() })
@@ -153,10 +153,10 @@ impl ApiKey {
     /// The key, revoked at `now` for good.
     ///
     /// # Errors
-    /// [`Refused::Revoked`]: it is so already.
-    pub fn revoke(&self, reason: Option<Reason>, now: DateTime<Utc>) -> Result<Self, Refused> {
+    /// [`KeyChangeError::Revoked`]: it is so already.
+    pub fn revoke(&self, reason: Option<Reason>, now: DateTime<Utc>) -> Result<Self, KeyChangeError> {
         if !self.is_active() {
-            return Err(Refused::Revoked);
+            return Err(KeyChangeError::Revoked);
         }
         Ok(Self {
             revoked_at: Some(now),
@@ -187,7 +187,7 @@ impl ApiKey {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    fn with_a_bounded_size(self) -> Result<Self, InvalidField> {
+    fn within_size_limit(self) -> Result<Self, InvalidField> {
         let owner = &self.owner;
         let owners = [
             &owner.owner_user_id,
@@ -202,7 +202,7 @@ impl ApiKey {
             .chain(self.granted().map(Permission::as_str))
             .chain(self.rate_limit_scheme_slug.as_ref().map(Slug::as_str))
             .chain(owners.into_iter().flatten().map(OwnerId::as_str));
-        check_total("the key's name, permissions, metadata and owner ids", MOST_BYTES, texts)?;
+        check_total("the key's name, permissions, metadata and owner ids", MAX_BYTES, texts)?;
         Ok(self)
     }
 }
@@ -364,8 +364,8 @@ mod tests {
         };
         assert_eq!(revoked, changed);
         assert!(key.is_active() && !revoked.is_active());
-        assert_eq!(revoked.revoke(None, later), Err(Refused::Revoked));
-        assert_eq!(revoked.rotate(&other_token(), later), Err(Refused::Revoked));
+        assert_eq!(revoked.revoke(None, later), Err(KeyChangeError::Revoked));
+        assert_eq!(revoked.rotate(&other_token(), later), Err(KeyChangeError::Revoked));
         assert_eq!(key.revoke(None, later).unwrap().revoked_reason, None);
     }
 

@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 use crate::text::InvalidField;
 
 /// How many objects and lists may stand in each other.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// The digits, and the powers of ten of the first of them, of the numbers that DynamoDB holds
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html#HowItWorks.DataTypes.Number>):
 /// what is taken here can be kept in any store.
-const MOST_DIGITS: usize = 38;
-const POWERS: std::ops::RangeInclusive<i64> = -130..=125;
+const MAX_DIGITS: usize = 38;
+const EXPONENTS: std::ops::RangeInclusive<i64> = -130..=125;
 
 /// The members of a JSON object, each with the text of its value.
 pub type Members = BTreeMap<String, Box<RawValue>>;
@@ -42,7 +42,7 @@ impl Metadata {
             _ => return Err(InvalidField::new(field, "must be a JSON object")),
         }
         let mut text = String::new();
-        write(field, value, DEEPEST, &mut text)?;
+        write(field, value, MAX_DEPTH, &mut text)?;
         Self::try_from(text).map_err(|_| InvalidField::new(field, "must be a JSON object"))
     }
 
@@ -91,7 +91,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
     let json = value.get();
     let wrong = |problem: &str| InvalidField::new(path, problem);
     let below =
-        depth.checked_sub(1).ok_or_else(|| wrong(&format!("must be nested at most {DEEPEST} levels deep")));
+        depth.checked_sub(1).ok_or_else(|| wrong(&format!("must be nested at most {MAX_DEPTH} levels deep")));
     match json.bytes().next() {
         Some(b'{') => {
             let below = below?;
@@ -103,7 +103,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
                 if !names.insert(name) {
                     return Err(InvalidField::new(&path, "must not be there twice"));
                 }
-                separate(text);
+                push_comma(text);
                 *text += &quoted(name);
                 text.push(':');
                 write(&path, value, below, text)?;
@@ -115,7 +115,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
             let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| wrong("must be JSON"))?;
             text.push('[');
             for (index, item) in items.into_iter().enumerate() {
-                separate(text);
+                push_comma(text);
                 write(&format!("{path}[{index}]"), item, below, text)?;
             }
             text.push(']');
@@ -124,7 +124,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
             let string: String = serde_json::from_str(json).map_err(|_| wrong("must be Unicode text"))?;
             *text += &quoted(&string);
         }
-        Some(b'-' | b'0'..=b'9') if !is_kept(json) => {
+        Some(b'-' | b'0'..=b'9') if !is_lossless(json) => {
             return Err(wrong(
                 "must have at most 38 digits and be 0, or between 1E-130 and 9.99E+125 with either sign; a longer one can be a string",
             ));
@@ -135,7 +135,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
 }
 
 /// A comma between parts.
-fn separate(text: &mut String) {
+fn push_comma(text: &mut String) {
     if !text.ends_with(['{', '[']) {
         text.push(',');
     }
@@ -146,7 +146,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Whether DynamoDB would hold a JSON number without losing anything of it.
-fn is_kept(number: &str) -> bool {
+fn is_lossless(number: &str) -> bool {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let mantissa = mantissa.trim_start_matches('-');
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -160,8 +160,8 @@ fn is_kept(number: &str) -> bool {
     let zeros = i64::try_from(leading_zeros).unwrap_or(i64::MAX);
     // An exponent that is not a 64-bit number is far out of the range.
     let power = exponent.parse::<i64>().ok().and_then(|by| by.checked_add(before_point - 1 - zeros));
-    from_first.trim_end_matches('0').len() <= MOST_DIGITS
-        && power.is_some_and(|power| POWERS.contains(&power))
+    from_first.trim_end_matches('0').len() <= MAX_DIGITS
+        && power.is_some_and(|power| EXPONENTS.contains(&power))
 }
 
 /// The members of an object in their order, each as often as it is there.
@@ -234,8 +234,8 @@ mod tests {
         let stored = |json: &str| Metadata::try_from(json.to_owned()).unwrap();
         assert_eq!(stored(r#"{"n":1.0}"#), stored(r#"{"n":1.0}"#));
         assert_ne!(stored(r#"{"n":1.0}"#), stored(r#"{"n":1}"#));
-        let told = serde_json::from_str::<Pairs<'_>>("5").map(|_| ()).unwrap_err().to_string();
-        assert!(told.contains("expected an object"), "{told}");
+        let expected = serde_json::from_str::<Pairs<'_>>("5").map(|_| ()).unwrap_err().to_string();
+        assert!(expected.contains("expected an object"), "{expected}");
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
             let refused = read(&format!("{{\"a\":[{{\"b c\":{number}}}]}}")).unwrap_err();
             assert!(refused.starts_with("metadata.a[0].b c must have at most 38 digits"), "{refused}");
         }
-        for (json, told) in [
+        for (json, expected) in [
             ("{\"a\":1,\"a\":1}", "metadata.a must not be there twice"),
             ("{\"x\":[{\"a\":1,\"\\u0061\":2}]}", "metadata.x[0].a must not be there twice"),
             ("{\"a\":\"\\ud800\"}", "metadata.a must be Unicode text"),
@@ -262,11 +262,11 @@ mod tests {
             ("5", "metadata must be a JSON object"),
             ("\"{}\"", "metadata must be a JSON object"),
         ] {
-            assert_eq!(read(json).unwrap_err(), told);
+            assert_eq!(read(json).unwrap_err(), expected);
         }
         let deep = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
-        assert_eq!(read(&deep(DEEPEST - 1)), Ok(deep(DEEPEST - 1)));
-        assert!(read(&deep(DEEPEST)).unwrap_err().ends_with("must be nested at most 32 levels deep"));
+        assert_eq!(read(&deep(MAX_DEPTH - 1)), Ok(deep(MAX_DEPTH - 1)));
+        assert!(read(&deep(MAX_DEPTH)).unwrap_err().ends_with("must be nested at most 32 levels deep"));
     }
 
     #[test]

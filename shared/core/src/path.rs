@@ -15,9 +15,9 @@ use crate::bounds::Bounds;
 use crate::text::InvalidField;
 
 /// The longest path, in bytes, before it is normalised.
-const LONGEST: usize = 2_048;
+const MAX_LENGTH: usize = 2_048;
 /// In how many ways a path may be read.
-const MOST_READINGS: usize = 32;
+const MAX_READINGS: usize = 32;
 
 /// A path, in its one form or in one for each way in which servers read it: `/`, or segments that each follow a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,16 +42,16 @@ impl NormalPath {
 
     fn read(target: &str) -> Result<Self, &'static str> {
         let path = path_of(target).ok_or("must be a path, or an http or https URL")?;
-        if path.len() > LONGEST {
+        if path.len() > MAX_LENGTH {
             return Err("must be at most 2048 bytes");
         }
         let slash = if path.starts_with(['/', '\\']) { "" } else { "/" };
-        let encoded = closed(vec![format!("{slash}{path}")], &STEPS)?;
+        let encoded = closure(vec![format!("{slash}{path}")], &STEPS)?;
         let mut texts = Vec::new();
         for text in &encoded {
             add(&mut texts, decoded(text));
         }
-        let texts = closed(texts, &[&STEPS, [decoded as Step].as_slice()].concat())?;
+        let texts = closure(texts, &[&STEPS, [decoded as Step].as_slice()].concat())?;
         let (mut readings, mut spelled) = (Vec::new(), Vec::new());
         for text in &texts {
             check(text)?;
@@ -89,13 +89,13 @@ type Step = fn(&str) -> String;
 const STEPS: [Step; 5] = [without_query, without_parameters, without_host, with_slashes, without_ends];
 
 /// These texts, with all that the steps make of them, in any order.
-fn closed(mut texts: Vec<String>, steps: &[Step]) -> Result<Vec<String>, &'static str> {
+fn closure(mut texts: Vec<String>, steps: &[Step]) -> Result<Vec<String>, &'static str> {
     let mut next = 0;
     while let Some(text) = texts.get(next).cloned() {
         for step in steps {
             add(&mut texts, step(&text));
         }
-        if texts.len() > MOST_READINGS {
+        if texts.len() > MAX_READINGS {
             return Err(
                 "must not be encoded so often, or hold so much that servers differ on, that it can be read in more than 32 ways",
             );
@@ -224,7 +224,7 @@ fn merged(path: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::pattern::tests::is_like_by_definition;
+    use super::pattern::tests::wildcard_matches_by_definition;
     use super::readers::READERS;
     use super::*;
 
@@ -343,8 +343,11 @@ mod tests {
             ),
         ] {
             for target in targets {
-                let told = NormalPath::parse("resource", target).unwrap_err().to_string();
-                assert!(told.starts_with("resource must") && told.contains(problem), "{target:?}: {told}");
+                let message = NormalPath::parse("resource", target).unwrap_err().to_string();
+                assert!(
+                    message.starts_with("resource must") && message.contains(problem),
+                    "{target:?}: {message}"
+                );
             }
         }
         assert!(read(&"a".repeat(2_048)).is_ok());
@@ -354,10 +357,10 @@ mod tests {
     #[test]
     fn encodings_of_encodings_are_bounded() {
         let encoded = |times: usize| format!("/%{}41", "25".repeat(times - 1));
-        assert_eq!(readings(&encoded(MOST_READINGS)).len(), MOST_READINGS);
-        assert!(read(&encoded(MOST_READINGS)).unwrap().readings.contains(&"/a".to_owned()));
-        let told = read(&encoded(MOST_READINGS + 1)).unwrap_err();
-        assert!(told.ends_with("in more than 32 ways"), "{told}");
+        assert_eq!(readings(&encoded(MAX_READINGS)).len(), MAX_READINGS);
+        assert!(read(&encoded(MAX_READINGS)).unwrap().readings.contains(&"/a".to_owned()));
+        let message = read(&encoded(MAX_READINGS + 1)).unwrap_err();
+        assert!(message.ends_with("in more than 32 ways"), "{message}");
         assert!(read("//a;b%3bc\\d%5ce%20/f;g#h%23i%3fj./%252541").is_err());
     }
 
@@ -401,7 +404,7 @@ mod tests {
             let Some(found) = (reader.read)(target) else { continue };
             let small = found.to_lowercase();
             for guarded in GUARDED {
-                if is_like_by_definition(guarded.as_bytes(), small.as_bytes()) {
+                if wildcard_matches_by_definition(guarded.as_bytes(), small.as_bytes()) {
                     let guarded = PathPattern::parse("path", guarded).unwrap();
                     prop_assert!(path.may_be(&guarded), "{}: {:?} is {:?}", reader.name, target, found);
                 }
@@ -513,10 +516,10 @@ mod tests {
     /// A path written otherwise, in a way that `choice` picks for each character.
     fn spelled(path: &str, choices: &[u8]) -> String {
         let mut spelled = String::new();
-        for (place, (character, choice)) in path.chars().zip(choices.iter().cycle()).enumerate() {
+        for (index, (character, choice)) in path.chars().zip(choices.iter().cycle()).enumerate() {
             match (character, choice % 8) {
-                ('/', 0) if place > 0 => spelled.push_str("//"),
-                ('/', 3) if place > 0 => spelled.push_str("%2F"),
+                ('/', 0) if index > 0 => spelled.push_str("//"),
+                ('/', 3) if index > 0 => spelled.push_str("%2F"),
                 (_, 0) => spelled.extend(character.to_uppercase()),
                 (_, 1) if character != '/' => spelled.push_str(&format!("%{:02x}", u32::from(character))),
                 _ => spelled.push(character),

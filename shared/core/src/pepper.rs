@@ -42,7 +42,7 @@ pub struct RowCount {
     /// Those whose tag was made with it.
     pub rows: u64,
     /// Those in which it is beneath the tag of a later version.
-    pub beneath: u64,
+    pub layered: u64,
 }
 
 impl PepperRecord {

@@ -37,7 +37,7 @@ impl Permission {
                 format!("must not contain '{text}', which joins permissions where they are required");
             return Err(InvalidField::new(field, problem));
         }
-        Self::stored(text).ok_or_else(|| {
+        Self::from_stored(text).ok_or_else(|| {
             InvalidField::new(
                 field,
                 "must contain permissions of 1 to 128 letters, digits or '_.:/-', each '*' or ending in ':*', '.*' or '/*' if it is a wildcard",
@@ -46,7 +46,7 @@ impl Permission {
     }
 
     /// As [`Self::parse`], and the words that used to be permissions: nothing can require those.
-    fn stored(text: &str) -> Option<Self> {
+    fn from_stored(text: &str) -> Option<Self> {
         let below = text.strip_suffix('*').and_then(|below| below.strip_suffix(SEPARATORS));
         let plain = below.unwrap_or(text);
         let characters = |b: u8| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b);
@@ -84,7 +84,8 @@ impl TryFrom<String> for Permission {
     type Error = InvalidField;
 
     fn try_from(value: String) -> Result<Self, InvalidField> {
-        Self::stored(&value).ok_or_else(|| InvalidField::new("permissions", "are not as they were written"))
+        Self::from_stored(&value)
+            .ok_or_else(|| InvalidField::new("permissions", "are not as they were written"))
     }
 }
 
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_permission_is_shown_and_kept_as_it_is() {
-        let permission = Permission::stored("users:*").unwrap();
+        let permission = Permission::from_stored("users:*").unwrap();
         assert_eq!(permission.to_string(), "users:*");
         assert_eq!(serde_json::to_value(&permission).unwrap(), "users:*");
     }

@@ -16,11 +16,11 @@ use crate::permission::{AND, OR, Permission};
 use crate::text::InvalidField;
 
 /// The longest expression, in bytes.
-const LONGEST: usize = 2_048;
+const MAX_LENGTH: usize = 2_048;
 /// How many permissions an expression may name.
-const WIDEST: usize = 64;
+const MAX_PERMISSIONS: usize = 64;
 /// How many parentheses may stand in each other.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// A parsed expression, with the text that it was parsed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ impl Requirement {
     /// # Errors
     /// Says which entry is wrong, at which character, counted from 1, and what was expected there.
     pub fn parse_all<S: AsRef<str>>(field: &str, entries: &[S]) -> Result<Vec<Self>, InvalidField> {
-        if entries.len() > WIDEST {
-            return Err(InvalidField::new(field, format!("must have at most {WIDEST} entries")));
+        if entries.len() > MAX_PERMISSIONS {
+            return Err(InvalidField::new(field, format!("must have at most {MAX_PERMISSIONS} entries")));
         }
         let entries = entries.iter().map(AsRef::as_ref).enumerate();
         let entries = entries.filter(|(_, entry)| !entry.trim().is_empty());
@@ -55,8 +55,8 @@ impl Requirement {
     /// # Errors
     /// As [`Self::parse_all`].
     pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
-        if text.len() > LONGEST {
-            return Err(InvalidField::new(field, format!("must be at most {LONGEST} bytes")));
+        if text.len() > MAX_LENGTH {
+            return Err(InvalidField::new(field, format!("must be at most {MAX_LENGTH} bytes")));
         }
         let mut parser = Parser { text, at: 0, depth: 0, width: 0 };
         let parsed = parser.list().and_then(|expression| match parser.next() {
@@ -148,8 +148,8 @@ impl<'t> Parser<'t> {
     fn term(&mut self) -> Result<Expression, Unexpected> {
         match self.next() {
             Some("(") => {
-                if self.depth == DEEPEST {
-                    return Err(self.expected(&format!("at most {DEEPEST} parentheses in each other")));
+                if self.depth == MAX_DEPTH {
+                    return Err(self.expected(&format!("at most {MAX_DEPTH} parentheses in each other")));
                 }
                 self.depth += 1;
                 self.take("(");
@@ -163,8 +163,8 @@ impl<'t> Parser<'t> {
             }
             Some(word) if !matches!(word, ")" | ",") && word != AND && word != OR => {
                 let permission = Permission::parse("", word).map_err(|_| self.expected("a permission"))?;
-                if self.width == WIDEST {
-                    return Err(self.expected(&format!("at most {WIDEST} permissions")));
+                if self.width == MAX_PERMISSIONS {
+                    return Err(self.expected(&format!("at most {MAX_PERMISSIONS} permissions")));
                 }
                 self.width += 1;
                 self.take(word);
@@ -257,17 +257,17 @@ mod tests {
     #[test]
     fn size_and_depth_are_bounded() {
         let deep = |depth: usize| format!("{}a{}", "(".repeat(depth), ")".repeat(depth));
-        assert!(holds(&deep(DEEPEST), &["a"]));
+        assert!(holds(&deep(MAX_DEPTH), &["a"]));
         assert!(
-            refused(&deep(DEEPEST + 1))
+            refused(&deep(MAX_DEPTH + 1))
                 .ends_with("at character 17: expected at most 16 parentheses in each other")
         );
         let wide = |width: usize| vec!["a"; width].join(" OR ");
-        assert!(holds(&wide(WIDEST), &["a"]));
-        assert!(refused(&wide(WIDEST + 1)).ends_with("expected at most 64 permissions"));
+        assert!(holds(&wide(MAX_PERMISSIONS), &["a"]));
+        assert!(refused(&wide(MAX_PERMISSIONS + 1)).ends_with("expected at most 64 permissions"));
         let long = |bytes: usize| format!("a{}", " ".repeat(bytes - 1));
-        assert!(holds(&long(LONGEST), &["a"]));
-        assert_eq!(refused(&long(LONGEST + 1)), "required must be at most 2048 bytes");
+        assert!(holds(&long(MAX_LENGTH), &["a"]));
+        assert_eq!(refused(&long(MAX_LENGTH + 1)), "required must be at most 2048 bytes");
         // Parentheses beside each other are not in each other.
         assert!(holds(&vec!["(a)"; 40].join(" AND "), &["a"]));
     }
@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(all(&["a", " ", "b OR c"]).unwrap().len(), 2);
         let refused = all(&["a", "b OR"]).unwrap_err().to_string();
         assert_eq!(refused, "required_permissions[1] is wrong at character 5: expected a permission or '('");
-        assert_eq!(all(&["a"; WIDEST]).unwrap().len(), WIDEST);
-        let refused = all(&["a"; WIDEST + 1]).unwrap_err().to_string();
+        assert_eq!(all(&["a"; MAX_PERMISSIONS]).unwrap().len(), MAX_PERMISSIONS);
+        let refused = all(&["a"; MAX_PERMISSIONS + 1]).unwrap_err().to_string();
         assert_eq!(refused, "required_permissions must have at most 64 entries");
         let kept = all(&["b OR c"]).unwrap().remove(0);
         assert_eq!((kept.as_str(), String::from(kept.clone())), ("b OR c", "b OR c".to_owned()));

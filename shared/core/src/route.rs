@@ -13,13 +13,13 @@ use crate::target::Target;
 use crate::text::InvalidField;
 
 /// How many routes an app may list.
-const MOST: usize = 32;
+const MAX_ROUTES: usize = 32;
 /// The text that stands for every method.
 const ANY: &str = "*";
 
 /// The permissions that requests to a route need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "WrittenRoute", try_from = "WrittenRoute")]
+#[serde(into = "RawRoute", try_from = "RawRoute")]
 pub struct RoutePermission {
     /// Any where it is not given.
     method: Option<Method>,
@@ -30,7 +30,7 @@ pub struct RoutePermission {
 /// The permissions that requests to a route need, as they are written.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = RoutePermission)]
-pub struct WrittenRoute {
+pub struct RawRoute {
     /// A method, or `*` for any, which it is where none is given.
     #[serde(default = "any_method")]
     pub method: String,
@@ -52,15 +52,15 @@ impl RoutePermission {
     /// # Errors
     /// There are more than 32, or one is wrong: says which member of it, and what it may hold. A route without
     /// permissions is none.
-    pub fn parse_all(field: &str, routes: &[WrittenRoute]) -> Result<Vec<Self>, InvalidField> {
-        if routes.len() > MOST {
-            return Err(InvalidField::new(field, format!("must have at most {MOST} entries")));
+    pub fn parse_all(field: &str, routes: &[RawRoute]) -> Result<Vec<Self>, InvalidField> {
+        if routes.len() > MAX_ROUTES {
+            return Err(InvalidField::new(field, format!("must have at most {MAX_ROUTES} entries")));
         }
         let routes = routes.iter().enumerate();
         routes.map(|(index, route)| Self::parse(&format!("{field}[{index}]"), route)).collect()
     }
 
-    fn parse(field: &str, route: &WrittenRoute) -> Result<Self, InvalidField> {
+    fn parse(field: &str, route: &RawRoute) -> Result<Self, InvalidField> {
         let method = match route.method.trim() {
             ANY => None,
             method => Some(Method::parse(&format!("{field}.method"), method)?),
@@ -78,7 +78,7 @@ impl RoutePermission {
     }
 
     /// Whether it is about this request. A route of `GET` is one of `HEAD` too: see [`Method::covers`].
-    pub fn concerns(&self, target: &Target) -> bool {
+    pub fn applies_to(&self, target: &Target) -> bool {
         self.method.is_none_or(|method| method.covers(target.method())) && target.path().may_be(&self.path)
     }
 
@@ -95,7 +95,7 @@ impl RoutePermission {
     }
 }
 
-impl From<RoutePermission> for WrittenRoute {
+impl From<RoutePermission> for RawRoute {
     fn from(route: RoutePermission) -> Self {
         Self {
             method: route.method.map_or(ANY, Method::as_str).to_owned(),
@@ -105,10 +105,10 @@ impl From<RoutePermission> for WrittenRoute {
     }
 }
 
-impl TryFrom<WrittenRoute> for RoutePermission {
+impl TryFrom<RawRoute> for RoutePermission {
     type Error = InvalidField;
 
-    fn try_from(route: WrittenRoute) -> Result<Self, InvalidField> {
+    fn try_from(route: RawRoute) -> Result<Self, InvalidField> {
         Self::parse("route", &route)
     }
 }
@@ -117,30 +117,30 @@ impl TryFrom<WrittenRoute> for RoutePermission {
 mod tests {
     use super::*;
 
-    fn written(method: &str, path: &str, permissions: &[&str]) -> WrittenRoute {
+    fn written(method: &str, path: &str, permissions: &[&str]) -> RawRoute {
         let permissions = permissions.iter().map(|text| (*text).to_owned()).collect();
-        WrittenRoute { method: method.to_owned(), path: path.to_owned(), permissions }
+        RawRoute { method: method.to_owned(), path: path.to_owned(), permissions }
     }
 
-    fn concerns(route: (&str, &str), request: (&str, &str)) -> bool {
+    fn applies_to(route: (&str, &str), request: (&str, &str)) -> bool {
         let route = RoutePermission::parse("route", &written(route.0, route.1, &["a"])).unwrap();
-        route.concerns(&Target::parse(request.0, request.1).unwrap())
+        route.applies_to(&Target::parse(request.0, request.1).unwrap())
     }
 
     #[test]
     fn a_route_is_a_method_and_a_pattern_of_paths() {
-        assert!(concerns(("POST", "/users/*"), ("POST", "/users/1")));
-        assert!(!concerns(("POST", "/users/*"), ("GET", "/users/1")));
-        assert!(!concerns(("POST", "/users/*"), ("POST", "/orgs/1")));
-        assert!(concerns(("*", "/users/*"), ("DELETE", "/users/1")));
-        assert!(concerns(("post", "users/*"), ("POST", "/Users//%31?x")), "however either is written");
-        assert!(concerns(("GET", "*"), ("HEAD", "/users")), "a HEAD tells what a GET does");
-        assert!(!concerns(("HEAD", "*"), ("GET", "/users")));
+        assert!(applies_to(("POST", "/users/*"), ("POST", "/users/1")));
+        assert!(!applies_to(("POST", "/users/*"), ("GET", "/users/1")));
+        assert!(!applies_to(("POST", "/users/*"), ("POST", "/orgs/1")));
+        assert!(applies_to(("*", "/users/*"), ("DELETE", "/users/1")));
+        assert!(applies_to(("post", "users/*"), ("POST", "/Users//%31?x")), "however either is written");
+        assert!(applies_to(("GET", "*"), ("HEAD", "/users")), "a HEAD tells what a GET does");
+        assert!(!applies_to(("HEAD", "*"), ("GET", "/users")));
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let refused = |routes: &[WrittenRoute]| {
+        let refused = |routes: &[RawRoute]| {
             RoutePermission::parse_all("route_permissions", routes).unwrap_err().to_string()
         };
         let good = written("*", "/a", &["a"]);
@@ -158,8 +158,11 @@ mod tests {
             "route_permissions[0].permissions[1] is wrong at character 5: expected a permission or '('"
         );
         assert!(refused(&[written("*", "/a", &[" "])]).contains("permissions[0] is wrong at character"));
-        assert_eq!(refused(&vec![good.clone(); MOST + 1]), "route_permissions must have at most 32 entries");
-        assert_eq!(RoutePermission::parse_all("routes", &vec![good; MOST]).unwrap().len(), MOST);
+        assert_eq!(
+            refused(&vec![good.clone(); MAX_ROUTES + 1]),
+            "route_permissions must have at most 32 entries"
+        );
+        assert_eq!(RoutePermission::parse_all("routes", &vec![good; MAX_ROUTES]).unwrap().len(), MAX_ROUTES);
     }
 
     #[test]

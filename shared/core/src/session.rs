@@ -10,9 +10,9 @@ use crate::text::{InvalidField, OwnerId};
 /// How long a ticket may be exchanged, unless its issuer says otherwise.
 pub const TICKET_LIFETIME: TimeDelta = TimeDelta::seconds(120);
 /// How long a session lasts without a request.
-pub const SESSION_IDLE: TimeDelta = TimeDelta::minutes(30);
+pub const SESSION_IDLE_TIMEOUT: TimeDelta = TimeDelta::minutes(30);
 /// How long a session lasts at most.
-pub const SESSION_LONGEST: TimeDelta = TimeDelta::hours(12);
+pub const SESSION_MAX_AGE: TimeDelta = TimeDelta::hours(12);
 
 /// Something that a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -105,7 +105,7 @@ pub struct Session {
 impl Session {
     /// When it ends if it is not used again.
     pub fn expires_at(&self) -> DateTime<Utc> {
-        (self.updated_at + SESSION_IDLE).min(self.created_at + SESSION_LONGEST)
+        (self.updated_at + SESSION_IDLE_TIMEOUT).min(self.created_at + SESSION_MAX_AGE)
     }
 
     /// Whether enough time has passed since it was last seen to note that it is used.

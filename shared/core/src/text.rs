@@ -31,23 +31,23 @@ impl InvalidField {
 
 /// The most that callers may write into one app or one key, in bytes, so that a strongly consistent read of either takes
 /// one unit of 4 KiB.
-pub const MOST_BYTES: usize = 2_560;
+pub const MAX_BYTES: usize = 2_560;
 
-/// Refuses texts that come to more than `most` bytes together. `field` names them to the caller.
+/// Refuses texts that come to more than `max` bytes together. `field` names them to the caller.
 ///
 /// # Errors
 /// They do.
 pub fn check_total<'a>(
     field: &str,
-    most: usize,
+    max: usize,
     texts: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), InvalidField> {
     // Each member of a list costs up to three bytes beside its text.
     let size: usize = texts.into_iter().map(|text| text.len() + 3).sum();
-    if size <= most {
+    if size <= max {
         return Ok(());
     }
-    Err(InvalidField::new(field, format!("total {size} bytes; the limit is {most}")))
+    Err(InvalidField::new(field, format!("total {size} bytes; the limit is {max}")))
 }
 
 macro_rules! text {
@@ -106,7 +106,7 @@ text!(
     #[schema(min_length = 1, example = "Acme production")]
     Name, "name", |value| {
         let text = value.trim();
-        longest(text, 128)?;
+        check_length(text, 128)?;
         readable(text, &[])?;
         Ok(text)
     },
@@ -146,7 +146,7 @@ text!(
     /// A description: up to 512 characters on any number of lines, or none at all.
     #[schema(max_length = 512)]
     Description, "description", |value| {
-        longest(value, 512)?;
+        check_length(value, 512)?;
         if !value.is_empty() {
             readable(value, &LINES)?;
         }
@@ -159,7 +159,7 @@ text!(
     /// stored stays as it is: another text would be another id.
     #[schema(min_length = 1, max_length = 128, example = "user_42")]
     OwnerId, "owner id", |value| {
-        longest(value, 128)?;
+        check_length(value, 128)?;
         readable(value, &[])?;
         Ok(value)
     },
@@ -236,7 +236,7 @@ fn category(c: char) -> GeneralCategory {
     CodePointMapData::<GeneralCategory>::new().get(c)
 }
 
-fn longest(text: &str, characters: usize) -> Result<(), String> {
+fn check_length(text: &str, characters: usize) -> Result<(), String> {
     if text.chars().count() > characters {
         return Err(format!("must be at most {characters} characters"));
     }

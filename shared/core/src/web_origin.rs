@@ -28,21 +28,21 @@ pub struct PublicUrl {
 /// A text is no origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an origin, such as https://app.example.com, without a path")]
-pub struct NotAnOrigin;
+pub struct InvalidOrigin;
 
 /// A text is no URL of an installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a URL, such as https://keys.example.com, without a query")]
-pub struct NotAPublicUrl;
+pub struct InvalidPublicUrl;
 
 impl FromStr for WebOrigin {
-    type Err = NotAnOrigin;
+    type Err = InvalidOrigin;
 
     /// Parses an origin as browsers send it, also one whose capitals or default port they leave out.
-    fn from_str(text: &str) -> Result<Self, NotAnOrigin> {
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
         match with_path(text) {
             Some((origin, "")) => Ok(origin),
-            _ => Err(NotAnOrigin),
+            _ => Err(InvalidOrigin),
         }
     }
 }
@@ -72,14 +72,14 @@ impl PublicUrl {
 }
 
 impl FromStr for PublicUrl {
-    type Err = NotAPublicUrl;
+    type Err = InvalidPublicUrl;
 
-    fn from_str(text: &str) -> Result<Self, NotAPublicUrl> {
+    fn from_str(text: &str) -> Result<Self, InvalidPublicUrl> {
         let text = text.trim_end_matches('/');
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte));
         match with_path(text).filter(|_| printable) {
             Some((origin, _)) => Ok(Self { text: text.to_owned(), origin }),
-            None => Err(NotAPublicUrl),
+            None => Err(InvalidPublicUrl),
         }
     }
 }

@@ -42,11 +42,11 @@ pub fn backend(routes: Router<Services>) -> Router<Services> {
 
 pub(crate) fn render(mut response: Response, context: &ErrorContext) -> Response {
     if let Some(Payload(value)) = response.extensions_mut().remove() {
-        return answer(response, value.get().to_owned());
+        return json_response(response, value.get().to_owned());
     }
     match error_of(&mut response) {
         Some(error) => match serde_json::to_string(&error.into_body(context)) {
-            Ok(json) => answer(response, json),
+            Ok(json) => json_response(response, json),
             Err(error) => {
                 tracing::error!(%error, "an error could not be written");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
@@ -90,7 +90,7 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
 }
 
 /// The response with this JSON as its body, which no cache may keep.
-pub(crate) fn answer(response: Response, json: String) -> Response {
+pub(crate) fn json_response(response: Response, json: String) -> Response {
     let (mut parts, _) = response.into_parts();
     let kind = HeaderValue::from_static("application/json");
     let private = HeaderValue::from_static("no-store");

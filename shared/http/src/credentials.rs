@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
-use keyward_core::authorization::{Authorization, sole};
+use keyward_core::authorization::{Authorization, single_value};
 use keyward_core::token::{RootKey, Token, TokenError};
 use keyward_core::{ErrorCode, InvalidField};
 use keyward_store::{RootAccess, SessionAccess};
@@ -47,7 +47,7 @@ pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
         Some(Authorization::Bearer(token)) => Some(token),
         Some(Authorization::Other) | None => None,
     };
-    let own = sole(ROOT_KEY.as_str(), values(&ROOT_KEY))?;
+    let own = single_value(ROOT_KEY.as_str(), values(&ROOT_KEY))?;
     if own.is_some() && bearer.is_some() && own != bearer {
         let problem = "must be the root key that is in Authorization too, or stand alone";
         return Err(InvalidField::new(ROOT_KEY.as_str(), problem).into());

@@ -20,7 +20,7 @@ use crate::ApiError;
 use crate::backend::render;
 use crate::body::receive;
 use crate::frontend::{allow_origin, expose};
-use crate::initiator::sole;
+use crate::initiator::single_value;
 use keyward_runtime::Services;
 
 /// The header of every answer that holds the request's id.
@@ -80,7 +80,7 @@ impl ErrorContext {
 
 /// The path that a client asked for, where that is not the one that is looked for.
 #[derive(Debug, Clone)]
-struct Rewritten;
+struct RequestedPath;
 
 /// A preflight (Fetch, "CORS-preflight request"): the method that it asks for.
 fn preflight(request: &Request) -> Option<HeaderValue> {
@@ -89,17 +89,17 @@ fn preflight(request: &Request) -> Option<HeaderValue> {
 }
 
 /// Surrounds the routes of an application.
-async fn surround(
+async fn with_edge(
     State((services, pages)): State<(Services, ErrorPages)>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let id = RequestId::mint(services.store.clock(), services.store.entropy());
-    let preflight = preflight(&request).map(|method| (method, asked_headers(request.headers())));
-    let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
+    let preflight = preflight(&request).map(|method| (method, requested_headers(request.headers())));
+    let origin = single_value(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
     if let Some(uri) = without_outer_slashes(request.uri()) {
         *request.uri_mut() = uri;
-        request.extensions_mut().insert(Rewritten);
+        request.extensions_mut().insert(RequestedPath);
     }
     request.extensions_mut().insert(id);
     request.extensions_mut().insert(pages);
@@ -109,9 +109,11 @@ async fn surround(
         None => None,
     };
     let finish = |mut response: Response| {
-        if let Some(answered) = preflight.as_ref().and_then(|asked| preflight_answer(&response, asked)) {
+        if let Some(allowed) =
+            preflight.as_ref().and_then(|requested| preflight_response(&response, requested))
+        {
             let decided = response.headers().clone();
-            response = answered;
+            response = allowed;
             for name in
                 [header::VARY, header::ACCESS_CONTROL_ALLOW_ORIGIN, header::ACCESS_CONTROL_ALLOW_CREDENTIALS]
             {
@@ -125,13 +127,13 @@ async fn surround(
         }
         response
     };
-    answered(id, request, async |request| finish(next.run(request).await)).await
+    respond(id, request, async |request| finish(next.run(request).await)).await
 }
 
 /// Answers a request that no route can be asked for, since what they need is not there.
 pub(crate) async fn refuse(id: RequestId, error: ApiError, request: Request) -> Response {
-    let origin = sole(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
-    answered(id, request, async |_| {
+    let origin = single_value(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
+    respond(id, request, async |_| {
         let mut response = render(error.into_response(), &ErrorContext::new(id));
         // Which origins are allowed cannot be read, and this says nothing that any may not know.
         if let Some(origin) = origin.and_then(|origin| HeaderValue::try_from(origin).ok()) {
@@ -147,16 +149,16 @@ pub(crate) async fn refuse(id: RequestId, error: ApiError, request: Request) -> 
 }
 
 /// The answer, with the request's id in it and in its line in the log.
-async fn answered(
+async fn respond(
     id: RequestId,
     request: Request,
-    answer: impl AsyncFnOnce(Request) -> Response,
+    handler: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
     let start = Instant::now();
     let method = request.method().clone();
     let lambda = request.extensions().get::<lambda_http::Context>().map(|context| context.request_id.clone());
     let span = id.span(lambda.as_deref());
-    let mut response = answer(request).instrument(span.clone()).await;
+    let mut response = handler(request).instrument(span.clone()).await;
     if let Ok(id) = HeaderValue::try_from(id.0.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
@@ -169,7 +171,7 @@ async fn answered(
 }
 
 /// Tells the edge which route answered.
-async fn tell_route(request: Request, next: Next) -> Response {
+async fn record_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     if let Some(route) = route {
@@ -178,14 +180,17 @@ async fn tell_route(request: Request, next: Next) -> Response {
     response
 }
 
-fn asked_headers(headers: &HeaderMap) -> Option<HeaderValue> {
+fn requested_headers(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned()
 }
 
 /// The answer to a preflight, made from what the path answers to its `OPTIONS`: where that says which methods there are and
 /// the one that is asked for is among them. What was asked for in another form of the path is judged when it comes.
-fn preflight_answer(response: &Response, asked: &(HeaderValue, Option<HeaderValue>)) -> Option<Response> {
-    let (method, headers) = asked;
+fn preflight_response(
+    response: &Response,
+    requested: &(HeaderValue, Option<HeaderValue>),
+) -> Option<Response> {
+    let (method, headers) = requested;
     let methods = match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => response.headers().get(header::ALLOW)?,
         StatusCode::PERMANENT_REDIRECT => method,
@@ -197,13 +202,13 @@ fn preflight_answer(response: &Response, asked: &(HeaderValue, Option<HeaderValu
     if !is_among {
         return None;
     }
-    let mut answer = StatusCode::NO_CONTENT.into_response();
-    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
-    answer.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    let mut preflight = StatusCode::NO_CONTENT.into_response();
+    preflight.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
+    preflight.headers_mut().insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     if let Some(headers) = headers {
-        answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
+        preflight.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, headers.clone());
     }
-    Some(answer)
+    Some(preflight)
 }
 
 /// The URI with one slash before its path and none behind it, unless it is so already. Empty segments within a path stay:
@@ -227,7 +232,7 @@ fn without_outer_slashes(uri: &Uri) -> Option<Uri> {
 pub fn application(routes: Router<Services>, services: Services) -> Router {
     let unknown = async |request: Request| {
         let context = ErrorContext::of(request.extensions());
-        let other = request.extensions().get::<Rewritten>().and_then(|_| request.uri().path_and_query());
+        let other = request.extensions().get::<RequestedPath>().and_then(|_| request.uri().path_and_query());
         let Some(other) = other else {
             let error = ApiError::new(ErrorCode::RouteNotFound, "There is no such path");
             return render(error.into_response(), &context);
@@ -241,11 +246,11 @@ pub fn application(routes: Router<Services>, services: Services) -> Router {
             .extend(HeaderValue::try_from(other.as_str()).ok().map(|to| (header::LOCATION, to)));
         response
     };
-    let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(tell_route));
+    let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(record_route));
     // Around all of it, since the router looks at the path before it asks a layer of its own.
     let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
     let pages = ErrorPages(format!("{}/errors/", services.settings.public_url).into());
-    surrounded.layer(from_fn_with_state((services, pages), surround))
+    surrounded.layer(from_fn_with_state((services, pages), with_edge))
 }
 
 #[cfg(test)]
@@ -254,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_path_begins_with_one_slash_and_ends_with_none() {
-        for (asked, looked_for) in [
+        for (requested, looked_for) in [
             ("//api-auth/apps", Some("/api-auth/apps")),
             ("/api-auth/apps/", Some("/api-auth/apps")),
             ("///api-auth/apps///?x=//&y=/", Some("/api-auth/apps?x=//&y=/")),
@@ -267,9 +272,9 @@ mod tests {
             ("/%2F/a%2F", None),
             ("//a//b/", Some("/a//b")),
         ] {
-            let uri: Uri = asked.parse().unwrap();
+            let uri: Uri = requested.parse().unwrap();
             let found = without_outer_slashes(&uri).map(|uri| uri.to_string());
-            assert_eq!(found.as_deref(), looked_for, "{asked}");
+            assert_eq!(found.as_deref(), looked_for, "{requested}");
         }
     }
 }

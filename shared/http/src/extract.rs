@@ -39,9 +39,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
 /// A JSON body, beside the bytes of it, from which a member can be taken as it was written.
 #[derive(Debug)]
-pub struct JsonAsWritten<T>(pub T, pub Bytes);
+pub struct RawJson<T>(pub T, pub Bytes);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonAsWritten<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for RawJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
@@ -174,7 +174,7 @@ impl Visitor<'_> for LooseIdVisitor {
 pub struct PageLimit(usize);
 
 impl PageLimit {
-    const MOST: usize = 1_000;
+    const MAX: usize = 1_000;
 
     /// 1 to 1,000.
     pub fn get(self) -> usize {
@@ -185,8 +185,8 @@ impl PageLimit {
 impl<'de> Deserialize<'de> for PageLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let limit = <&str>::deserialize(deserializer)?.parse().ok();
-        let limit = limit.filter(|limit| (1..=Self::MOST).contains(limit));
-        let wrong = || de::Error::custom(format!("must be a whole number from 1 to {}", Self::MOST));
+        let limit = limit.filter(|limit| (1..=Self::MAX).contains(limit));
+        let wrong = || de::Error::custom(format!("must be a whole number from 1 to {}", Self::MAX));
         limit.map(Self).ok_or_else(wrong)
     }
 }

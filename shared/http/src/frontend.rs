@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::backend::{Payload, answer, error_of};
-use crate::initiator::{Initiator, sole};
+use crate::backend::{Payload, error_of, json_response};
+use crate::initiator::{Initiator, single_value};
 use crate::{ApiError, ErrorContext, RequestId, origin};
 use keyward_runtime::Services;
 
@@ -40,7 +40,7 @@ const COOKIE: &str = "__Host-session";
 const PARAMETER: &str = "__dev_session__";
 const DEVELOPMENT_SESSION: HeaderName = HeaderName::from_static("x-development-session");
 /// The id of the session that a page means to act by.
-const MEANT_SESSION: HeaderName = HeaderName::from_static("x-keyward-session");
+const EXPECTED_SESSION: HeaderName = HeaderName::from_static("x-keyward-session");
 
 /// The browser that a request comes from.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub struct NewSession {
 }
 
 /// A session as the browser presented it.
-struct Presented {
+struct PresentedSession {
     token: Token<token::Session>,
     in_cookie: bool,
 }
@@ -77,8 +77,8 @@ pub fn frontend(routes: Router<Services>, services: Services) -> Router<Services
 async fn serve(State(services): State<Services>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let context = ErrorContext::of(&parts.extensions);
-    let asking = sole(&parts.headers, header::ORIGIN).flatten().map(str::to_owned);
-    let recognised = recognise(&services, &parts).await;
+    let asking = single_value(&parts.headers, header::ORIGIN).flatten().map(str::to_owned);
+    let recognised = identify(&services, &parts).await;
     let (browser, presented) = match recognised {
         Ok(recognised) => recognised,
         Err(error) => {
@@ -113,16 +113,19 @@ async fn serve(State(services): State<Services>, request: Request, next: Next) -
         allow_origin(&services, response.headers_mut(), asking, in_use);
     }
     if let Some(held) = &held {
-        hand_over(response.headers_mut(), held, services.store.clock().now());
+        set_session(response.headers_mut(), held, services.store.clock().now());
     }
     render(response, held.as_ref().map(|held| &held.session), &context)
 }
 
 /// Finds out who is asking. A session that is not valid is no session.
-async fn recognise(services: &Services, parts: &Parts) -> Result<(Browser, Option<Presented>), ApiError> {
+async fn identify(
+    services: &Services,
+    parts: &Parts,
+) -> Result<(Browser, Option<PresentedSession>), ApiError> {
     let presented = presented(parts);
     let session = match &presented {
-        Some(Presented { token, .. }) => {
+        Some(PresentedSession { token, .. }) => {
             match services
                 .store
                 .authenticate_session(token, origin(parts, &services.settings.trusted_proxies))
@@ -152,7 +155,7 @@ struct Parameters {
 }
 
 /// The session that is presented: one of several cookies would be anybody's guess.
-fn presented(parts: &Parts) -> Option<Presented> {
+fn presented(parts: &Parts) -> Option<PresentedSession> {
     let cookies = parts.headers.get_all(header::COOKIE).into_iter();
     let mut cookies = cookies
         .filter_map(|value| value.to_str().ok())
@@ -161,12 +164,12 @@ fn presented(parts: &Parts) -> Option<Presented> {
         .filter_map(|(name, value)| (name == COOKIE).then_some(value));
     if let Some(value) = cookies.next() {
         let token = Token::parse(value).ok().filter(|_| cookies.next().is_none())?;
-        return Some(Presented { token, in_cookie: true });
+        return Some(PresentedSession { token, in_cookie: true });
     }
     let query = parts.uri.query().filter(|query| query.contains(PARAMETER))?;
     let Parameters { token } = serde_urlencoded::from_str(query).ok()?;
     let token = Token::parse(&token?).ok()?;
-    Some(Presented { token, in_cookie: false })
+    Some(PresentedSession { token, in_cookie: false })
 }
 
 /// Lets a request through to its handler, with a session that it keeps alive.
@@ -174,11 +177,13 @@ async fn admit(
     services: &Services,
     parts: &Parts,
     mut browser: Browser,
-    presented: Option<&Presented>,
+    presented: Option<&PresentedSession>,
 ) -> Result<Browser, ApiError> {
     let Some(access) = browser.session.take() else { return Ok(browser) };
-    let meant = sole(&parts.headers, MEANT_SESSION);
-    if meant.is_none_or(|meant| meant.is_some_and(|meant| meant != access.session().id.to_string())) {
+    let expected = single_value(&parts.headers, EXPECTED_SESSION);
+    if expected
+        .is_none_or(|expected| expected.is_some_and(|expected| expected != access.session().id.to_string()))
+    {
         return Err(ApiError::new(
             ErrorCode::SessionChanged,
             "Another session was opened in this browser since the page was loaded: load it again",
@@ -197,7 +202,7 @@ async fn admit(
     browser.session = if intent.is_err() || parts.method == Method::HEAD {
         Some(access)
     } else {
-        match services.store.keep_session(access).await {
+        match services.store.extend_session(access).await {
             Ok(access) => Some(access),
             Err(Error::Unauthenticated) => None,
             Err(error) => return Err(error.into()),
@@ -274,7 +279,7 @@ pub(crate) fn expose(headers: &mut HeaderMap, mode: Option<Mode>) {
 }
 
 /// Tells the browser to hold the session, for as long as it lasts without another request.
-fn hand_over(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
+fn set_session(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
     let token = held.token.expose_secret();
     let (name, value) = match held.deployment.mode {
         Mode::Staging => (DEVELOPMENT_SESSION, token.to_owned()),
@@ -387,7 +392,7 @@ fn render(mut response: Response, session: Option<&Session>, context: &ErrorCont
         (None, None) => return response,
     };
     match serde_json::to_string(&envelope) {
-        Ok(json) => answer(response, json),
+        Ok(json) => json_response(response, json),
         Err(error) => {
             tracing::error!(%error, "an envelope could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -32,12 +32,12 @@ pub enum Initiator<'h> {
 impl<'h> Initiator<'h> {
     /// Reads the headers of a request.
     pub fn of(headers: &'h HeaderMap) -> Self {
-        Self::told(headers).unwrap_or(Self::Other)
+        Self::from_fetch_metadata(headers).unwrap_or(Self::Other)
     }
 
-    fn told(headers: &'h HeaderMap) -> Option<Self> {
-        let [mode, site, destination] = [MODE, SITE, DESTINATION].map(|name| sole(headers, name));
-        let (mode, site, destination, origin) = (mode?, site?, destination?, sole(headers, ORIGIN)?);
+    fn from_fetch_metadata(headers: &'h HeaderMap) -> Option<Self> {
+        let [mode, site, destination] = [MODE, SITE, DESTINATION].map(|name| single_value(headers, name));
+        let (mode, site, destination, origin) = (mode?, site?, destination?, single_value(headers, ORIGIN)?);
         let by_script = mode.is_none_or(|mode| matches!(mode, "cors" | "same-origin"))
             && destination.is_none_or(|d| d == "empty");
         if !by_script || is_prefetch(headers) {
@@ -54,7 +54,7 @@ impl<'h> Initiator<'h> {
 }
 
 /// The value of a header that may be sent once: `None` where it is sent more often or is no text.
-pub(crate) fn sole(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
+pub(crate) fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<Option<&str>> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Some(None),

@@ -101,7 +101,7 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
         let (line, column) = (error.line(), error.column());
         Mismatch::new(format!("must not give a name twice in one object, as at line {line}, column {column}"))
     })?;
-    Ok(T::deserialize(Given::Json(&value))?)
+    Ok(T::deserialize(Input::Json(&value))?)
 }
 
 /// Reads the pairs of a query or of a form: `name=text`, joined by `&`, percent-encoded.
@@ -110,7 +110,7 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
 /// A parameter is missing, given twice or not of its type.
 pub(crate) fn pairs<T: DeserializeOwned>(encoded: &[u8]) -> Result<T, Mismatch> {
     let pairs: Vec<(String, String)> = form_urlencoded::parse(encoded).into_owned().collect();
-    T::deserialize(Given::Pairs(&pairs))
+    T::deserialize(Input::Pairs(&pairs))
 }
 
 /// JSON in which no object has a name twice.
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for NamesOnce {
 
 /// Something that a request gives.
 #[derive(Clone, Copy)]
-enum Given<'de> {
+enum Input<'de> {
     Json(&'de Value),
     /// A query or a form.
     Pairs(&'de [(String, String)]),
@@ -180,7 +180,7 @@ enum Given<'de> {
     Text(&'de str),
 }
 
-impl<'de> Given<'de> {
+impl<'de> Input<'de> {
     fn text(self) -> Option<&'de str> {
         match self {
             Self::Json(Value::String(text)) => Some(text),
@@ -189,15 +189,15 @@ impl<'de> Given<'de> {
         }
     }
 
-    fn whole(self, least: i128, most: i128) -> Result<i128, Mismatch> {
+    fn whole(self, min: i128, max: i128) -> Result<i128, Mismatch> {
         let number = match self {
             Self::Json(Value::Number(number)) => number.to_string().parse().ok(),
             Self::Text(text) => text.parse().ok(),
             _ => None,
         };
         number
-            .filter(|number| (least..=most).contains(number))
-            .ok_or_else(|| Mismatch::new(format!("must be a whole number from {least} to {most}")))
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| Mismatch::new(format!("must be a whole number from {min} to {max}")))
     }
 }
 
@@ -212,7 +212,7 @@ macro_rules! whole_numbers {
     };
 }
 
-impl<'de> Deserializer<'de> for Given<'de> {
+impl<'de> Deserializer<'de> for Input<'de> {
     type Error = Mismatch;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mismatch> {
@@ -322,7 +322,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mismatch> {
         let Some((index, item)) = self.0.next() else { return Ok(None) };
-        let read = seed.deserialize(Given::Json(item));
+        let read = seed.deserialize(Input::Json(item));
         read.map(Some).map_err(|wrong| wrong.within(&format!("[{index}]")))
     }
 }
@@ -330,7 +330,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
 /// An object, whose errors name the member.
 struct Members<'de, I> {
     left: I,
-    current: Option<(&'de str, Given<'de>)>,
+    current: Option<(&'de str, Input<'de>)>,
 }
 
 impl<I> Members<'_, I> {
@@ -339,21 +339,21 @@ impl<I> Members<'_, I> {
     }
 }
 
-fn of_object<'de>(members: &'de Map<String, Value>) -> impl Iterator<Item = (&'de str, Given<'de>)> {
-    members.iter().map(|(name, value)| (name.as_str(), Given::Json(value)))
+fn of_object<'de>(members: &'de Map<String, Value>) -> impl Iterator<Item = (&'de str, Input<'de>)> {
+    members.iter().map(|(name, value)| (name.as_str(), Input::Json(value)))
 }
 
-fn of_pairs<'de>(pairs: &'de [(String, String)]) -> impl Iterator<Item = (&'de str, Given<'de>)> {
-    pairs.iter().map(|(name, text)| (name.as_str(), Given::Text(text)))
+fn of_pairs<'de>(pairs: &'de [(String, String)]) -> impl Iterator<Item = (&'de str, Input<'de>)> {
+    pairs.iter().map(|(name, text)| (name.as_str(), Input::Text(text)))
 }
 
-impl<'de, I: Iterator<Item = (&'de str, Given<'de>)>> MapAccess<'de> for Members<'de, I> {
+impl<'de, I: Iterator<Item = (&'de str, Input<'de>)>> MapAccess<'de> for Members<'de, I> {
     type Error = Mismatch;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mismatch> {
         self.current = self.left.next();
         let Some((name, _)) = self.current else { return Ok(None) };
-        seed.deserialize(Given::Text(name)).map(Some)
+        seed.deserialize(Input::Text(name)).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mismatch> {
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named_in_plain_words() {
         let number = "must be a whole number from -2147483648 to 2147483647";
-        for (given, told) in [
+        for (given, expected) in [
             (json!([true]), "The body must be an object".to_owned()),
             (json!(null), "The body must be an object".to_owned()),
             (json!({"flag": "true"}), "flag must be true or false".to_owned()),
@@ -444,7 +444,7 @@ mod tests {
             (json!({"names": [["a"]]}), "names[0] must be text".to_owned()),
             (json!({"map": []}), "map must be an object".to_owned()),
         ] {
-            assert_eq!(read(given.clone()).unwrap_err(), told, "{given}");
+            assert_eq!(read(given.clone()).unwrap_err(), expected, "{given}");
         }
     }
 
@@ -455,10 +455,10 @@ mod tests {
             ("{\"any\":{\"a\":[{\"b\":1,\"b\":2}]}}", 26),
             ("{\"unknown\":1,\"\\u0075nknown\":2}", 30),
         ] {
-            let told = json::<Outer>(body.as_bytes()).unwrap_err();
-            let BodyError::Mismatch(told) = told else { panic!("{told:?}") };
+            let expected = json::<Outer>(body.as_bytes()).unwrap_err();
+            let BodyError::Mismatch(expected) = expected else { panic!("{expected:?}") };
             let place = format!("must not give a name twice in one object, as at line 1, column {column}");
-            assert_eq!(told.to_string(), format!("The body {place}"), "{body}");
+            assert_eq!(expected.to_string(), format!("The body {place}"), "{body}");
         }
         json::<Outer>(b"{\"any\":[{\"a\":1},{\"a\":1}],\"list\":[]}").unwrap();
     }
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!((read.flag, read.count, read.page, read.text.as_str()), (true, -7, Some(3), "a b c"));
         assert_eq!(read.kind, Some(Kind::One));
         assert_eq!(pairs::<Outer>(b"").unwrap(), Outer::default());
-        for (given, told) in [
+        for (given, expected) in [
             ("flag=1", "flag must be true or false"),
             ("page=x", "page must be a whole number from 0 to 4294967295"),
             ("page=", "page must be a whole number from 0 to 4294967295"),
@@ -490,7 +490,7 @@ mod tests {
             ("inner=1", "inner must be an object"),
             ("names=a", "names must be a list"),
         ] {
-            assert_eq!(pairs::<Outer>(given.as_bytes()).unwrap_err().to_string(), told);
+            assert_eq!(pairs::<Outer>(given.as_bytes()).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -36,8 +36,8 @@ pub async fn run(routes: fn(&Services) -> Router<Services>) -> Result<(), lambda
     let function = &function(Services::from_env, routes);
     // At once, so that the first request need not wait for it.
     let _tried = function.started().await;
-    let answer = |request: lambda_http::Request| answer(function, request.map(Body::new));
-    lambda_http::run(service_fn(answer)).await
+    let handler = |request: lambda_http::Request| respond(function, request.map(Body::new));
+    lambda_http::run(service_fn(handler)).await
 }
 
 /// A function with the routes that `routes` gives, on what `start` makes.
@@ -59,7 +59,7 @@ pub fn function<F: Future<Output = Result<Services, SettingsError>> + Send + 'st
 ///
 /// # Errors
 /// None.
-pub async fn answer(function: &ColdStart<Router>, request: Request) -> Result<Response, Infallible> {
+pub async fn respond(function: &ColdStart<Router>, request: Request) -> Result<Response, Infallible> {
     let id = RequestId::mint(&system_clock(), &system_entropy());
     match function.ready().instrument(id.span(None)).await {
         Ok(application) => application.clone().oneshot(request).await,

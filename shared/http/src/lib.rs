@@ -26,11 +26,11 @@ pub use credentials::{ActiveSession, Root, invalid_root_key, root_key};
 pub use edge::{ErrorContext, REQUEST_ID, RequestId, application};
 pub use error::{ApiError, ErrorBody, Undecided};
 pub use extract::{
-    FormOrJson, Item, Json, JsonAsWritten, LooseId, OptionalJson, PageLimit, Path, Query, app_slug,
-    invalid_body, key_id,
+    FormOrJson, Item, Json, LooseId, OptionalJson, PageLimit, Path, Query, RawJson, app_slug, invalid_body,
+    key_id,
 };
 pub use frontend::{Browser, EnvelopeSession, ErrorEnvelope, NewSession, frontend, require_intent};
 pub use initiator::Initiator;
-pub use lambda::{answer, function, run};
+pub use lambda::{function, respond, run};
 pub use origin::origin;
 pub use routes::{Audience, Route, filter};

@@ -25,10 +25,10 @@ fn peer(parts: &Parts) -> Option<ClientAddress> {
     if let Some(ConnectInfo(address)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
         return Some(address.ip().into());
     }
-    let told = match parts.extensions.get::<RequestContext>()? {
+    let source_ip = match parts.extensions.get::<RequestContext>()? {
         RequestContext::ApiGatewayV2(context) => &context.http.source_ip,
         RequestContext::ApiGatewayV1(context) => &context.identity.source_ip,
         _ => &None,
     };
-    told.as_deref()?.parse().ok()
+    source_ip.as_deref()?.parse().ok()
 }

@@ -106,9 +106,10 @@ impl KeyProvider for KmsKeyProvider {
             .key_spec(DataKeySpec::Aes256)
             .set_encryption_context(Some(self.context(version)));
         async move {
-            let made = request.send().await;
-            let made = made.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
-            let wrapped = made.ciphertext_blob.map(Blob::into_inner);
+            let response = request.send().await;
+            let response =
+                response.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
+            let wrapped = response.ciphertext_blob.map(Blob::into_inner);
             let wrapped = wrapped.ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
             Ok(WrappedPepper { version, provider: NAME.to_owned(), wrapped })
         }

@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    fn sevens() -> Entropy {
+    fn constant_source() -> Entropy {
         Entropy::new(|bytes| {
             bytes.fill(7);
             Ok(())
@@ -148,9 +148,9 @@ mod tests {
     async fn a_key_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        let provider = LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
+        let provider = LocalKeyProvider::open_or_create(&path, "here", constant_source()).unwrap();
         let one = provider.generate(PepperVersion(1)).await.unwrap();
-        let again = LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
+        let again = LocalKeyProvider::open_or_create(&path, "here", constant_source()).unwrap();
         let [again, first] = [again.unwrap(&one).await.unwrap(), provider.unwrap(&one).await.unwrap()];
         assert!(again.expose_secret() == first.expose_secret());
     }
@@ -159,18 +159,18 @@ mod tests {
     fn a_key_file_is_private_and_of_the_right_length() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        LocalKeyProvider::open_or_create(&path, "here", sevens()).unwrap();
+        LocalKeyProvider::open_or_create(&path, "here", constant_source()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let error = LocalKeyProvider::open(&path, "here", sevens()).err().unwrap().to_string();
+        let error = LocalKeyProvider::open(&path, "here", constant_source()).err().unwrap().to_string();
         assert!(error.contains("chmod 600"), "{error}");
 
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
         for bytes in [31, 33] {
             std::fs::write(&path, vec![0; bytes]).unwrap();
-            assert!(LocalKeyProvider::open(&path, "here", sevens()).is_err(), "{bytes}");
+            assert!(LocalKeyProvider::open(&path, "here", constant_source()).is_err(), "{bytes}");
         }
-        assert!(LocalKeyProvider::open(&folder.path().join("none"), "here", sevens()).is_err());
+        assert!(LocalKeyProvider::open(&folder.path().join("none"), "here", constant_source()).is_err());
     }
 }

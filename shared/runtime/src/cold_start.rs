@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use crate::SettingsError;
 
 /// How long a request waits for a function that could not start at first.
-const PATIENCE: Duration = Duration::from_millis(1_800);
+const TIMEOUT: Duration = Duration::from_millis(1_800);
 
 /// The state that a function needs before it can answer: made when it starts or, where that failed, as soon as it can be
 /// at a later request.
@@ -50,7 +50,7 @@ impl<T> ColdStart<T> {
     /// # Errors
     /// As [`Self::started`].
     pub async fn ready(&self) -> Result<&T, NotReady> {
-        let started = tokio::time::timeout(PATIENCE, self.started()).await;
+        let started = tokio::time::timeout(TIMEOUT, self.started()).await;
         started.unwrap_or_else(|_| {
             let metric = Metric::InternalErrors.name();
             tracing::error!(metric, "the function cannot start in time");

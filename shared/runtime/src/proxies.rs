@@ -23,14 +23,14 @@ impl TrustedProxies {
         let mut client = source;
         for hop in hops.into_iter().rev() {
             match hop.parse() {
-                Ok(address) if self.trust(client) => client = address,
+                Ok(address) if self.trusts(client) => client = address,
                 _ => break,
             }
         }
         client
     }
 
-    fn trust(&self, address: ClientAddress) -> bool {
+    fn trusts(&self, address: ClientAddress) -> bool {
         self.0.iter().any(|network| network.contains(&address.ip()))
     }
 }

@@ -163,9 +163,9 @@ mod tests {
     #[test]
     fn proxies_are_networks() {
         for wrong in ["192.0.2.1", "192.0.2.0/33", "example.com", "192.0.2.0/24;198.51.100.0/24", "*"] {
-            let told = proxies(wrong).unwrap_err().to_string();
+            let message = proxies(wrong).unwrap_err().to_string();
             assert!(
-                told.starts_with("the environment variable KEYWARD_TRUSTED_PROXIES must contain"),
+                message.starts_with("the environment variable KEYWARD_TRUSTED_PROXIES must contain"),
                 "{wrong}"
             );
         }

@@ -208,7 +208,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Forbidden`] for a root key that may do nothing with them.
     pub async fn app_access(&self, access: &RootAccess, slug: &Slug) -> Result<AppAccess, Error> {
-        entitled(access)?;
+        require_manage(access)?;
         let app = self.app_by_slug(access.deployment_id, slug).await?;
         Ok(grant(access, app))
     }
@@ -218,7 +218,7 @@ impl Store {
     /// # Errors
     /// [`Error::NotFound`] if there is no such key in the caller's deployment, or its app was deleted.
     pub async fn app_access_by_key(&self, access: &RootAccess, id: KeyId) -> Result<AppAccess, Error> {
-        entitled(access)?;
+        require_manage(access)?;
         let unknown = Error::NotFound(Resource::ApiKey);
         match self.app_of_key(access.deployment_id, id).await? {
             Some(number) => match self.app_by_number(number).await? {
@@ -291,7 +291,7 @@ impl Store {
     }
 }
 
-fn entitled(access: &RootAccess) -> Result<(), Error> {
+fn require_manage(access: &RootAccess) -> Result<(), Error> {
     access.require(Scope::Manage).or_else(|_| access.require(Scope::Audit))
 }
 

@@ -16,7 +16,7 @@ use crate::{Conflict, Error, Store, Table};
 
 /// The reasons for which DynamoDB cancels a transaction that can be sent again: it meets others in an item, or comes when an
 /// item has taken all that it can take.
-pub(crate) const PASSING: [&str; 3] =
+pub(crate) const RETRYABLE: [&str; 3] =
     ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
 
 /// A change that is not made yet.
@@ -141,7 +141,7 @@ impl<'t> Change<'t> {
                     if let Some((_, write)) = refused.next() {
                         return Err(write.refused.clone().unwrap_or_else(|| error.into()));
                     }
-                    if !reasons.iter().any(|r| r.code().is_some_and(|code| PASSING.contains(&code))) {
+                    if !reasons.iter().any(|r| r.code().is_some_and(|code| RETRYABLE.contains(&code))) {
                         return Err(error.into());
                     }
                     idempotency = self.table.request_token()?;

@@ -26,7 +26,7 @@ impl Store {
 impl Deadline {
     /// An earlier one, which leaves a quarter of the time that there is now for what comes after.
     #[must_use]
-    pub fn leaving_a_quarter(self) -> Self {
+    pub fn with_reserve(self) -> Self {
         let now = Instant::now();
         Self(now + self.0.saturating_duration_since(now) * 3 / 4)
     }

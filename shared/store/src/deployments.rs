@@ -20,7 +20,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use crate::change::{Change, id_taken};
 use crate::item::Key;
 use crate::record::{self, FirstDeployment};
-use crate::{Conflict, Error, OperatorAccess, PICKED_UP, PublicAccess, SessionAccess, Store, Table};
+use crate::{Conflict, Error, OperatorAccess, PROPAGATION_TIME, PublicAccess, SessionAccess, Store, Table};
 
 fn key(id: DeploymentId) -> Key {
     Key::new(format!("DEPLOYMENT#{id}#SETTINGS"), "DEPLOYMENT")
@@ -47,12 +47,12 @@ impl Store {
         let first = FirstDeployment { deployment_id: deployment.id };
         let exists = Error::Conflict(Conflict::Initialised);
         let (change, token) = self.new_root_key(operator, deployment.id, root_key, &Scope::ALL).await?;
-        let made = change
+        let created = change
             .create(record::item(&first_key(), &first)?, exists)?
             .create(record::item(&key(deployment.id), &deployment)?, id_taken())?
             .commit()
             .await;
-        match made {
+        match created {
             Ok(()) => Ok(Some((deployment, token))),
             Err(Error::Conflict(_)) if self.table.public_access().await?.is_some() => Ok(None),
             Err(error) => Err(error),
@@ -72,8 +72,8 @@ impl Store {
     ) -> Result<Deployment, Error> {
         let deployment = self.new_deployment(name, mode, allowed_origins)?;
         let event = operator.event(self, deployment.id, Action::DeploymentCreated)?;
-        let made = record::item(&key(deployment.id), &deployment)?;
-        Change::new(self, &event)?.create(made, id_taken())?.commit().await?;
+        let created = record::item(&key(deployment.id), &deployment)?;
+        Change::new(self, &event)?.create(created, id_taken())?.commit().await?;
         Ok(deployment)
     }
 
@@ -121,7 +121,7 @@ impl Table {
 }
 
 impl Store {
-    /// The first deployment, as it was at most [`PICKED_UP`] ago.
+    /// The first deployment, as it was at most [`PROPAGATION_TIME`] ago.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -129,7 +129,7 @@ impl Store {
         self.recent_deployment(access.deployment_id).await
     }
 
-    /// The deployment of a session, as it was at most [`PICKED_UP`] ago.
+    /// The deployment of a session, as it was at most [`PROPAGATION_TIME`] ago.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -140,7 +140,7 @@ impl Store {
     pub(crate) async fn recent_deployment(&self, id: DeploymentId) -> Result<Arc<Deployment>, Error> {
         let now = self.clock().now();
         // A clock that was set back tells no age.
-        let is_recent = |read: &ReadDeployment| (read.at..read.at + PICKED_UP).contains(&now);
+        let is_recent = |read: &ReadDeployment| (read.at..read.at + PROPAGATION_TIME).contains(&now);
         if let Some(read) = self.deployments.get(&id).filter(is_recent) {
             return Ok(read.deployment);
         }

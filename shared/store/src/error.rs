@@ -132,14 +132,14 @@ pub enum Conflict {
         settled: DateTime<Utc>,
     },
     /// Rows need a version of the pepper.
-    #[error("version {version} is needed by {rows} rows, and beneath another version by {beneath}")]
+    #[error("version {version} is needed by {rows} rows, and beneath another version by {layered}")]
     PepperNeeded {
         /// The version.
         version: PepperVersion,
         /// How many rows were tagged with it alone.
         rows: u64,
         /// How many rows have it beneath another version.
-        beneath: u64,
+        layered: u64,
     },
 }
 
@@ -244,7 +244,7 @@ impl Error {
 /// `AccessDeniedException` that names KMS ("KMS key access denied error: …"); IAM names the action that it denies.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html>
-fn is_about_the_key(code: Option<&str>, message: Option<&str>) -> bool {
+fn is_key_denial(code: Option<&str>, message: Option<&str>) -> bool {
     let message = message.unwrap_or_default().to_ascii_lowercase();
     code == Some("AccessDeniedException")
         && message.contains("kms")
@@ -265,7 +265,7 @@ where
         // The SDK names an error's type by its operation: `GetItemError`.
         let operation = type_name::<E>().rsplit("::").next().and_then(|name| name.strip_suffix("Error"));
         let failure = Failure { operation, ..Failure::new(DisplayErrorContext(&error).to_string()) };
-        if is_about_the_key(error.code(), error.message()) {
+        if is_key_denial(error.code(), error.message()) {
             return Self::KeyUnavailable(failure);
         }
         if permanent { Self::Internal(failure) } else { Self::Unavailable(failure) }
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_denial_by_kms_is_told_from_one_by_iam() {
-        let denied = |message| is_about_the_key(Some("AccessDeniedException"), Some(message));
+        let denied = |message| is_key_denial(Some("AccessDeniedException"), Some(message));
         for of_kms in [
             "KMS key access denied error: com.amazonaws.services.kms.model.AWSKMSException: The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access. (Service: AWSKMS; Status Code: 400; Error Code: AccessDeniedException)",
             "User: arn:aws:sts::111122223333:assumed-role/keyward-VerifyRole/keyward-verify is not authorized to perform: kms:Decrypt on the resource associated with this ciphertext because no resource-based policy allows the kms:Decrypt action",
@@ -332,7 +332,7 @@ mod tests {
             assert!(!denied(of_iam), "{of_iam}");
         }
         let validation = "One or more parameter values were invalid: KMS";
-        assert!(!is_about_the_key(Some("ValidationException"), Some(validation)));
-        assert!(!is_about_the_key(Some("AccessDeniedException"), None));
+        assert!(!is_key_denial(Some("ValidationException"), Some(validation)));
+        assert!(!is_key_denial(Some("AccessDeniedException"), None));
     }
 }

@@ -27,9 +27,9 @@ const LIFECYCLE: &str = "L";
 /// How long events are kept.
 const RETENTION: TimeDelta = TimeDelta::days(400);
 /// How many events one page of the log looks at: a rare filter ends the page early, with a cursor to go on from.
-const LONGEST_LOOK: usize = 5_000;
+const MAX_SCANNED: usize = 5_000;
 /// How many events an analysis counts at most; it refuses a range that holds more.
-pub const LONGEST_ANALYSIS: usize = 20_000;
+pub const MAX_ANALYZED: usize = 20_000;
 
 /// Which events of an app a page of its log is to hold.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub struct EventFilter {
 
 impl EventFilter {
     /// Whether it is about events of this outcome and this key.
-    pub fn wants(&self, event: &Event) -> bool {
+    pub fn matches(&self, event: &Event) -> bool {
         self.outcome.is_none_or(|outcome| event.outcome == outcome)
             && self.key_id.is_none_or(|key| event.key_id == Some(key))
     }
@@ -125,7 +125,7 @@ impl Store {
         for month in self.months(filter.start, end) {
             let mut merge = self.merge(access, &month, filter);
             while let Some(event) = merge.next().await? {
-                if looked_at == LONGEST_LOOK {
+                if looked_at == MAX_SCANNED {
                     if to_skip > 0 {
                         let problem = "reaches too far back; page by cursor instead";
                         return Err(InvalidField::new("offset", problem).into());
@@ -134,7 +134,7 @@ impl Store {
                     return Ok(page);
                 }
                 looked_at += 1;
-                let wanted = filter.wants(&event);
+                let wanted = filter.matches(&event);
                 let full = page.events.len() == filter.limit;
                 if wanted && full {
                     page.has_more = true;
@@ -174,7 +174,7 @@ impl Store {
     /// Hands every verification of an app between `start` and `end`, both included, to `take`, in no order.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `audit:read`; [`Error::Invalid`] if there are more than [`LONGEST_ANALYSIS`], so
+    /// [`Error::Forbidden`] without `audit:read`; [`Error::Invalid`] if there are more than [`MAX_ANALYZED`], so
     /// that figures are right or not given.
     pub async fn verifications(
         &self,
@@ -186,11 +186,11 @@ impl Store {
         if self.some_verifications(access, start, end, take).await? {
             return Ok(());
         }
-        let problem = format!("is too early: the range holds more than {LONGEST_ANALYSIS} requests");
+        let problem = format!("is too early: the range holds more than {MAX_ANALYZED} requests");
         Err(InvalidField::new("start_date", problem).into())
     }
 
-    /// As [`Self::verifications`], but of more than [`LONGEST_ANALYSIS`] only as many. Whether these are all.
+    /// As [`Self::verifications`], but of more than [`MAX_ANALYZED`] only as many. Whether these are all.
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `audit:read`.
@@ -211,7 +211,7 @@ impl Store {
                 while let Some(before) = below {
                     let page = self.table.page(&partition, Some(&from), Some(&before), None).await?;
                     // Those that cannot be read count too: what a request may read is bounded.
-                    let room = LONGEST_ANALYSIS - seen;
+                    let room = MAX_ANALYZED - seen;
                     let is_whole = page.items.len() <= room;
                     seen += page.items.len().min(room);
                     readable(page.items.into_iter().take(room)).for_each(&mut take);

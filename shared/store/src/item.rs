@@ -141,15 +141,15 @@ impl Table {
 
     /// Waits before the next attempt: full jitter below 10 ms, doubled each time, at most 320 ms.
     pub(crate) async fn pause(&self, attempt: u32) -> Result<(), Error> {
-        let longest = 10_u64 << attempt.min(5);
+        let max_delay = 10_u64 << attempt.min(5);
         let draw = u64::from_be_bytes(self.entropy().bytes()?);
-        tokio::time::sleep(Duration::from_millis(draw % longest)).await;
+        tokio::time::sleep(Duration::from_millis(draw % max_delay)).await;
         Ok(())
     }
 
     /// Reads one item, strongly consistent.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<Item>, Error> {
-        let answer = self
+        let response = self
             .client()
             .get_item()
             .table_name(self.name())
@@ -158,7 +158,7 @@ impl Table {
             .send()
             .await
             .map_err(|error| Error::from(error).about(key))?;
-        Ok(answer.item)
+        Ok(response.item)
     }
 
     /// Reads what is left to read of a batch, strongly consistent, in one request and more for what is left out of its
@@ -169,7 +169,7 @@ impl Table {
                 .set_keys(Some(batch.unread.iter().map(Key::attributes).collect()))
                 .consistent_read(true)
                 .build()?;
-            let answer = self
+            let response = self
                 .client()
                 .batch_get_item()
                 .request_items(self.name(), wanted)
@@ -177,8 +177,8 @@ impl Table {
                 .send()
                 .await
                 .map_err(|error| batch.unread.iter().take(1).fold(Error::from(error), Error::about))?;
-            batch.items.extend(answer.responses.unwrap_or_default().into_values().flatten());
-            let unprocessed = answer.unprocessed_keys.unwrap_or_default().into_values();
+            batch.items.extend(response.responses.unwrap_or_default().into_values().flatten());
+            let unprocessed = response.unprocessed_keys.unwrap_or_default().into_values();
             batch.unread = unprocessed.flat_map(|table| table.keys).filter_map(|key| key_of(&key)).collect();
             if batch.unread.is_empty() {
                 return Ok(());
@@ -215,7 +215,7 @@ impl Table {
         };
         let mut batches = stream::iter(batches(&wanted)).map(read).buffer_unordered(4);
         while let Some((batch, outcome)) = batches.next().await {
-            reads.answered += batch.wanted - batch.unread.len();
+            reads.known += batch.wanted - batch.unread.len();
             reads.found.extend(by_key(batch.items));
             if let Err(error) = outcome {
                 reads.failed.extend(batch.unread.into_iter().map(|key| (key, error.clone())));
@@ -317,15 +317,15 @@ impl Table {
             query = query.expression_attribute_values(":before", string(before));
         }
         let partition = Key::new(pk.to_owned(), "");
-        let answer = query.send().await.map_err(|error| Error::from(error).about(&partition))?;
-        let more = answer.last_evaluated_key.is_some();
-        let items = answer
+        let response = query.send().await.map_err(|error| Error::from(error).about(&partition))?;
+        let more = response.last_evaluated_key.is_some();
+        let items = response
             .items
             .unwrap_or_default()
             .into_iter()
             .filter(|item| sk_of(item).as_deref() != before)
             .collect();
-        let next = answer.last_evaluated_key.as_ref().and_then(sk_of);
+        let next = response.last_evaluated_key.as_ref().and_then(sk_of);
         Ok(Page { items, next: if more { next } else { None } })
     }
 
@@ -377,7 +377,7 @@ pub(crate) struct Reads {
     /// How often each key is still to be taken.
     uses: HashMap<Key, usize>,
     /// Of how many keys it is known whether there is an item.
-    answered: usize,
+    known: usize,
 }
 
 impl Reads {
@@ -387,7 +387,7 @@ impl Reads {
     /// Why that is so.
     pub(crate) fn unless_all_failed(self) -> Result<Self, Error> {
         match self.failed.values().next() {
-            Some(error) if self.answered == 0 => Err(error.clone()),
+            Some(error) if self.known == 0 => Err(error.clone()),
             _ => Ok(self),
         }
     }

@@ -43,13 +43,13 @@ pub use apps::{AppPage, ListApps};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::{Conflict, Error, Failure, Forbidden, Resource};
-pub use events::{EventFilter, EventPage, LONGEST_ANALYSIS};
+pub use events::{EventFilter, EventPage, MAX_ANALYZED};
 pub use inspect::TableFault;
-pub use keys::{Candidate, Found, KeyPage, KeyStatus, KeyToCheck};
-pub use peppers::{OpenError, PICKED_UP, Progress, Repeppered, Sweep};
+pub use keys::{Candidate, FoundKeys, KeyPage, KeyStatus, KeyToCheck};
+pub use peppers::{OpenError, PROPAGATION_TIME, Progress, Repeppered, Sweep};
 pub use system::{system_clock, system_entropy};
 pub use table::{Table, TableShape};
-pub use tickets::{Exchange, NewTicket, RecognisedTicket};
+pub use tickets::{AuthenticatedTicket, Exchange, NewTicket};
 
 use deployments::ReadDeployment;
 use item::Key;

@@ -56,12 +56,12 @@ impl Store {
         let now = self.clock().now();
         let id = RootKeyId::mint(now, u32::from_be_bytes(self.entropy().bytes()?));
         let token = Token::new(id, Secret::from_random(&self.entropy().bytes()?));
-        let made = RootKey { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
+        let created = RootKey { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;
-        event.key_name = Some(made.name.clone());
+        event.key_name = Some(created.name.clone());
         let change = Change::new(self, &event)?
-            .create(with_tag(record::item(&key(id), &made)?, &tag), id_taken())?
+            .create(with_tag(record::item(&key(id), &created)?, &tag), id_taken())?
             .put(entry(&list_key(deployment_id, id)))?;
         Ok((change, token))
     }
@@ -125,7 +125,7 @@ impl Store {
         origin: Origin,
     ) -> Result<RootAccess, Error> {
         let Some(item) = item else {
-            self.peppers.ring().matches_nothing(&token.secret);
+            self.peppers.ring().verify_missing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&item)?;

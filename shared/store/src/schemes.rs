@@ -17,7 +17,7 @@ use crate::scheme_uses::{key, partition, user_key, users};
 use crate::{Conflict, Error, Resource, RootAccess, Store, apps, keys};
 
 /// From how many keys a scheme is taken in one transaction.
-const RELEASED: usize = 25;
+const RELEASE_BATCH: usize = 25;
 
 const UNKNOWN: Error = Error::NotFound(Resource::RateLimitScheme);
 
@@ -138,7 +138,7 @@ impl Store {
         let mut below: Option<String> = None;
         loop {
             let listed =
-                self.table.entries(&users(deployment, slug), below.as_deref(), Some(RELEASED)).await?;
+                self.table.entries(&users(deployment, slug), below.as_deref(), Some(RELEASE_BATCH)).await?;
             if listed.is_empty() {
                 return Ok(());
             }

@@ -31,7 +31,7 @@ impl Store {
         origin: Origin,
     ) -> Result<SessionAccess, Error> {
         let Some(row) = self.table.get(&key(token.id)).await? else {
-            self.peppers.ring().matches_nothing(&token.secret);
+            self.peppers.ring().verify_missing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
@@ -51,7 +51,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] if it is gone by now.
-    pub async fn keep_session(&self, mut access: SessionAccess) -> Result<SessionAccess, Error> {
+    pub async fn extend_session(&self, mut access: SessionAccess) -> Result<SessionAccess, Error> {
         let now = self.clock().now();
         if access.session.is_due_for_touch(now) {
             access.session.updated_at = now;

@@ -34,14 +34,14 @@ pub struct NewTicket {
 
 /// A ticket that was recognised, with all that the answer to its exchange needs.
 #[derive(Debug)]
-pub struct RecognisedTicket {
+pub struct AuthenticatedTicket {
     ticket: Ticket,
     deployment: Arc<Deployment>,
     app: App,
     rules: Option<Rules>,
 }
 
-impl RecognisedTicket {
+impl AuthenticatedTicket {
     /// The deployment whose session it leads to.
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
@@ -139,9 +139,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for an unknown ticket and one of a deleted app, alike.
-    pub async fn recognise_ticket(&self, token: &Token<token::Ticket>) -> Result<RecognisedTicket, Error> {
+    pub async fn authenticate_ticket(
+        &self,
+        token: &Token<token::Ticket>,
+    ) -> Result<AuthenticatedTicket, Error> {
         let Some(row) = self.table.get(&key(token.id)).await? else {
-            self.peppers.ring().matches_nothing(&token.secret);
+            self.peppers.ring().verify_missing(&token.secret);
             return Err(Error::Unauthenticated);
         };
         let tag = tag_of(&row)?;
@@ -156,7 +159,7 @@ impl Store {
         let app = app.ok_or(Error::Unauthenticated)?;
         let rules = self.rules_of(&app).await?;
         let deployment = self.recent_deployment(ticket.deployment_id).await?;
-        Ok(RecognisedTicket { ticket, deployment, app, rules })
+        Ok(AuthenticatedTicket { ticket, deployment, app, rules })
     }
 
     /// Exchanges a ticket for a session.
@@ -167,11 +170,11 @@ impl Store {
     /// [`Error::Unauthenticated`] for a used or expired ticket.
     pub async fn exchange_ticket(
         &self,
-        recognised: RecognisedTicket,
+        recognised: AuthenticatedTicket,
         current: Option<&SessionAccess>,
         origin: &Origin,
     ) -> Result<Exchange, Error> {
-        let RecognisedTicket { ticket, deployment, app, rules } = recognised;
+        let AuthenticatedTicket { ticket, deployment, app, rules } = recognised;
         let (session, token) = match (ticket.session, current.map(SessionAccess::session)) {
             (None, _) if ticket.expires_at > self.clock().now() => {
                 let (session, token) = self.consume_ticket(ticket, &app, origin).await?;

@@ -3,7 +3,7 @@
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 use keyward_core::InvalidField;
-use keyward_core::authorization::{Authorization, bearer, sole};
+use keyward_core::authorization::{Authorization, bearer, single_value};
 
 /// The key that a request with these headers presents: in `Authorization: Bearer` (RFC 6750, 2.1) or, where there are
 /// no credentials of that scheme, in `x-api-key`.
@@ -13,7 +13,7 @@ use keyward_core::authorization::{Authorization, bearer, sole};
 pub fn presented(headers: &HeaderMap) -> Result<Option<&str>, InvalidField> {
     match Authorization::parse(values(headers, AUTHORIZATION.as_str()))? {
         Some(Authorization::Bearer(token)) => Ok(Some(token)),
-        Some(Authorization::Other) | None => sole("x-api-key", values(headers, "x-api-key")),
+        Some(Authorization::Other) | None => single_value("x-api-key", values(headers, "x-api-key")),
     }
 }
 
@@ -22,7 +22,7 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<&str>, InvalidField> {
 /// # Errors
 /// As [`presented`].
 pub fn presented_in<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, InvalidField> {
-    let value = sole(name, values(headers, name))?;
+    let value = single_value(name, values(headers, name))?;
     Ok(value.map(|value| bearer(value).unwrap_or(value)))
 }
 

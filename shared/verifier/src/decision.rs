@@ -92,11 +92,11 @@ impl Decision {
         // Of rules with the same window the one with the least left, which is written last.
         let mut limits: Vec<(usize, &Status)> = self.limits.iter().enumerate().collect();
         limits.sort_by_key(|(_, status)| std::cmp::Reverse(status.remaining));
-        for (place, status) in limits {
+        for (index, status) in limits {
             let window = window_name(status.window_ms);
             headers.insert(format!("x-ratelimit-{window}-limit"), status.limit.to_string());
             headers.insert(format!("x-ratelimit-{window}-remaining"), status.remaining.to_string());
-            if let Some(blocked) = blocked.filter(|blocked| blocked.place == place) {
+            if let Some(blocked) = blocked.filter(|blocked| blocked.index == index) {
                 headers.insert(format!("x-ratelimit-{window}-reset"), blocked.retry_after.to_string());
             }
         }
@@ -106,7 +106,7 @@ impl Decision {
         let list = |item: fn(&Status) -> String| self.limits.iter().map(item).collect::<Vec<_>>().join(", ");
         headers.insert(
             "ratelimit".to_owned(),
-            list(|status| format!("\"{}\";r={};t={}", status.rule, status.remaining, status.more_in)),
+            list(|status| format!("\"{}\";r={};t={}", status.rule, status.remaining, status.resets_in)),
         );
         headers.insert(
             "ratelimit-policy".to_owned(),

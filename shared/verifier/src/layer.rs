@@ -190,8 +190,8 @@ where
 }
 
 impl Gate {
-    async fn decide(&self, parts: &Parts) -> Result<Decision, Refused> {
-        let presented = presented(&parts.headers)?.ok_or_else(Refused::without_key)?;
+    async fn decide(&self, parts: &Parts) -> Result<Decision, ErrorResponse> {
+        let presented = presented(&parts.headers)?.ok_or_else(ErrorResponse::without_key)?;
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
         let target = Target::parse(parts.method.as_str(), uri.path())?;
         let check = Check {
@@ -206,20 +206,20 @@ impl Gate {
         let decision = self.verifier.check(&check, None).await?;
         match &decision.denied {
             None => Ok(decision),
-            Some(denial) => Err(Refused::denied(&decision, denial)),
+            Some(denial) => Err(ErrorResponse::denied(&decision, denial)),
         }
     }
 }
 
-/// A request that is answered here.
-struct Refused {
+/// An error response of the layer itself.
+struct ErrorResponse {
     code: ErrorCode,
     message: String,
     request_id: Option<EventId>,
     headers: BTreeMap<String, String>,
 }
 
-impl Refused {
+impl ErrorResponse {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), request_id: None, headers: BTreeMap::new() }
     }
@@ -272,13 +272,13 @@ struct ErrorEntry<'a> {
     message: &'a str,
 }
 
-impl From<InvalidField> for Refused {
+impl From<InvalidField> for ErrorResponse {
     fn from(wrong: InvalidField) -> Self {
         Self::new(ErrorCode::InvalidField, wrong.to_string())
     }
 }
 
-impl From<CheckError> for Refused {
+impl From<CheckError> for ErrorResponse {
     fn from(error: CheckError) -> Self {
         let code = error.code();
         match error {

@@ -102,7 +102,7 @@ use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Admission, Rules};
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
 use keyward_core::verified::Verification;
-use keyward_store::{Candidate, Deadline, Error, Found, KeyToCheck, Store};
+use keyward_store::{Candidate, Deadline, Error, FoundKeys, KeyToCheck, Store};
 
 pub use builder::{BuildError, Builder};
 pub use credentials::{presented, presented_in};
@@ -116,7 +116,7 @@ pub use keyward_core::{ClientAddress, InvalidField};
 pub use layer::{ApiKeyLayer, ApiKeyService};
 
 /// How many keys of a batch are decided on at the same time.
-const AT_ONCE: usize = 16;
+const CONCURRENCY: usize = 16;
 
 /// A request that came with an API key.
 pub struct Check<'a> {
@@ -222,8 +222,8 @@ impl Verifier {
         }
         let deadline = self.store.deadline();
         // What cannot be read for some is not to take the time of the others.
-        let to_read = if tokens.len() > 1 { deadline.leaving_a_quarter() } else { deadline };
-        let Found { caller, candidates } = self.store.find_keys(to_read, tokens, caller).await?;
+        let to_read = if tokens.len() > 1 { deadline.with_reserve() } else { deadline };
+        let FoundKeys { caller, candidates } = self.store.find_keys(to_read, tokens, caller).await?;
         let (at_once, later): (Vec<_>, Vec<_>) =
             places.into_iter().zip(candidates).partition(|(_, candidate)| self.store.can_verify(candidate));
         let (at_once, later) = join(
@@ -278,7 +278,7 @@ impl Verifier {
             }
             decided
         });
-        let of_keys: Vec<_> = stream::iter(of_one_key).buffer_unordered(AT_ONCE).collect().await;
+        let of_keys: Vec<_> = stream::iter(of_one_key).buffer_unordered(CONCURRENCY).collect().await;
         decided.extend(of_keys.into_iter().flatten());
         decided
     }
@@ -326,8 +326,8 @@ impl Verifier {
         deadline: Deadline,
     ) -> Result<Admission, Error> {
         let Some(rules) = rules else { return Ok(Admission::default()) };
-        let (key, holding) = (verified.found.verified(), rules.holding(check.target));
-        self.store.admit(key, check.client_ip, rules, &holding, deadline).await
+        let (key, applicable) = (verified.found.verified(), rules.applicable(check.target));
+        self.store.admit(key, check.client_ip, rules, &applicable, deadline).await
     }
 
     async fn decide(

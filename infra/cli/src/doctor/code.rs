@@ -19,13 +19,13 @@ use crate::stack::{Stack, cause};
 /// The program that the runtimes `provided.*` start.
 const BOOTSTRAP: &str = "bootstrap";
 /// The largest package that is read, in bytes: Lambda takes 50 MB at once.
-const LONGEST: u64 = 50 * 1024 * 1024;
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_PACKAGE: u64 = 50 * 1024 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A sentence for each function that cannot start by its code.
 pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
     let lambda = Client::new(stack.sdk_config());
-    let http = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| cause(&error))?;
+    let http = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| cause(&error))?;
     let mut faults = Vec::new();
     for function in functions::names() {
         let name = format!("{}-{function}", stack.name);
@@ -52,11 +52,12 @@ pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
 
 async fn fetch(http: &reqwest::Client, location: &str) -> Result<Vec<u8>, String> {
     // The address is signed, so an error does not tell it.
-    let told = |error: reqwest::Error| cause(&error.without_url());
-    let answer = http.get(location).send().await.map_err(told)?.error_for_status().map_err(told)?;
-    match answer.content_length() {
-        Some(length) if length <= LONGEST => Ok(answer.bytes().await.map_err(told)?.into()),
-        _ => Err(format!("its code is longer than {LONGEST} bytes, or does not say how long it is")),
+    let innermost = |error: reqwest::Error| cause(&error.without_url());
+    let response =
+        http.get(location).send().await.map_err(innermost)?.error_for_status().map_err(innermost)?;
+    match response.content_length() {
+        Some(length) if length <= MAX_PACKAGE => Ok(response.bytes().await.map_err(innermost)?.into()),
+        _ => Err(format!("its code is longer than {MAX_PACKAGE} bytes, or does not say how long it is")),
     }
 }
 

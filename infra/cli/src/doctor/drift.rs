@@ -13,10 +13,10 @@ use aws_sdk_cloudformation::types::{
 use super::unknown;
 use crate::stack::{Stack, cause};
 
-const PATIENCE: u32 = 150;
+const TIMEOUT: u32 = 150;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// As much of a value as fits into a sentence.
-const LONGEST_VALUE: usize = 100;
+const MAX_VALUE_LENGTH: usize = 100;
 
 /// A sentence for each property that is not as the stack set it, and for each resource that is gone.
 pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
@@ -49,7 +49,7 @@ async fn detect(client: &Client, stack: &str) -> Result<(), String> {
     let started = started.map_err(|error| not_compared(&cause(&error)))?;
     let id =
         started.stack_drift_detection_id.ok_or_else(|| not_compared("CloudFormation names no detection"))?;
-    for _ in 0..PATIENCE {
+    for _ in 0..TIMEOUT {
         let now = client.describe_stack_drift_detection_status().stack_drift_detection_id(&id).send().await;
         let now = now.map_err(|error| not_compared(&cause(&error)))?;
         match now.detection_status {
@@ -95,7 +95,7 @@ fn changed(resource: &str, property: &PropertyDifference) -> String {
 
 fn short(value: Option<&str>) -> String {
     let value = value.filter(|value| !value.is_empty()).unwrap_or("nothing");
-    let mut short: String = value.chars().take(LONGEST_VALUE).collect();
+    let mut short: String = value.chars().take(MAX_VALUE_LENGTH).collect();
     if short.len() < value.len() {
         short.push('…');
     }

@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::stack::cause;
 
 /// Longer than a function takes to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The first route that is tried.
 const HEALTH: &str = "/health";
 
 /// Where an installation is reached.
-pub(super) struct Reached<'a> {
+pub(super) struct Endpoint<'a> {
     pub(super) url: &'a str,
     pub(super) root_key: Option<&'a str>,
     /// The remedy if nothing answers there.
@@ -45,20 +45,20 @@ struct Probe {
     path: &'static str,
     body: Option<&'static str>,
     /// The codes of the responses to a root key, and without one.
-    answers: [&'static [u16]; 2],
+    expected: [&'static [u16]; 2],
 }
 
 impl Probe {
     fn takes_root_key(&self) -> bool {
-        let [with, without] = self.answers;
+        let [with, without] = self.expected;
         with != without
     }
 }
 
 fn probes() -> [Probe; 7] {
-    let get = |function, path, answers| Probe { function, method: Method::GET, path, body: None, answers };
+    let get = |function, path, expected| Probe { function, method: Method::GET, path, body: None, expected };
     let post =
-        |function, path, answers| Probe { function, method: Method::POST, path, body: Some("{}"), answers };
+        |function, path, expected| Probe { function, method: Method::POST, path, body: Some("{}"), expected };
     [
         get("ticket-exchange", HEALTH, [&[200], &[200]]),
         post("ticket-issuance", "/session/tickets", [&[403, 422], &[401]]),
@@ -76,8 +76,8 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The findings of a request to each function, or that there is no Keyward where it should be reached.
-pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<String, String>)> {
-    let http = match Client::builder().timeout(PATIENCE).build() {
+pub(super) async fn probe(reached: &Endpoint<'_>) -> Vec<(&'static str, Result<String, String>)> {
+    let http = match Client::builder().timeout(TIMEOUT).build() {
         Ok(http) => http,
         Err(error) => return vec![("url", Err(cause(&error)))],
     };
@@ -91,16 +91,17 @@ pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<St
         if let Some(body) = probe.body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let answer = match request.send().await {
-            Ok(answer) => answer,
+        let response = match request.send().await {
+            Ok(response) => response,
             Err(error) => {
-                let silent = format!("{} does not answer ({}): {}", reached.url, cause(&error), reached.fix);
-                outcomes.push(("url", Err(silent)));
+                let no_response =
+                    format!("{} does not answer ({}): {}", reached.url, cause(&error), reached.fix);
+                outcomes.push(("url", Err(no_response)));
                 return outcomes;
             }
         };
-        let status = answer.status();
-        if probe.path == HEALTH && !status.is_server_error() && !is_health(answer).await {
+        let status = response.status();
+        if probe.path == HEALTH && !status.is_server_error() && !is_health(response).await {
             let other = format!("what answers at {} is not Keyward: {}", reached.url, reached.fix);
             return vec![("url", Err(other))];
         }
@@ -109,19 +110,19 @@ pub(super) async fn probe(reached: &Reached<'_>) -> Vec<(&'static str, Result<St
             outcomes.push(("root key", Err(refused.to_owned())));
             return outcomes;
         }
-        outcomes.push((probe.function, judge(&probe, reached, status, &url)));
+        outcomes.push((probe.function, evaluate(&probe, reached, status, &url)));
     }
     outcomes
 }
 
 /// Whether this is what Keyward says of its health.
-async fn is_health(answer: Response) -> bool {
-    let told = answer.json::<Value>().await.unwrap_or_default();
-    told.get("status").is_some_and(|status| status == "healthy") && told.get("timestamp").is_some()
+async fn is_health(response: Response) -> bool {
+    let health = response.json::<Value>().await.unwrap_or_default();
+    health.get("status").is_some_and(|status| status == "healthy") && health.get("timestamp").is_some()
 }
 
-fn judge(probe: &Probe, reached: &Reached<'_>, status: StatusCode, url: &str) -> Result<String, String> {
-    let [with, without] = probe.answers;
+fn evaluate(probe: &Probe, reached: &Endpoint<'_>, status: StatusCode, url: &str) -> Result<String, String> {
+    let [with, without] = probe.expected;
     let wanted = if reached.root_key.is_some() { with } else { without };
     let function = probe.function;
     if wanted.contains(&status.as_u16()) {

@@ -28,14 +28,14 @@ pub struct Finding {
 
 /// Tells findings as they are made.
 pub struct Examination<'a> {
-    tell: &'a mut dyn FnMut(&Finding),
+    report: &'a mut dyn FnMut(&Finding),
     faults: usize,
 }
 
 impl<'a> Examination<'a> {
-    /// One that tells its findings to `tell`.
-    pub fn new(tell: &'a mut dyn FnMut(&Finding)) -> Self {
-        Self { tell, faults: 0 }
+    /// One that tells its findings to `report`.
+    pub fn new(report: &'a mut dyn FnMut(&Finding)) -> Self {
+        Self { report, faults: 0 }
     }
 
     /// How much is wrong.
@@ -45,11 +45,11 @@ impl<'a> Examination<'a> {
 
     fn find(&mut self, subject: &'static str, outcome: Result<String, String>) {
         self.faults += usize::from(outcome.is_err());
-        (self.tell)(&Finding { subject, outcome });
+        (self.report)(&Finding { subject, outcome });
     }
 
     /// Tells each fault, or that there is none.
-    fn find_all<F: ToString>(
+    fn record_all<F: ToString>(
         &mut self,
         subject: &'static str,
         faults: Result<Vec<F>, String>,
@@ -72,7 +72,7 @@ impl<'a> Examination<'a> {
             return self.find("dev.json", Err(missing));
         };
         self.find("dev.json", Ok(format!("names {}", dev.url)));
-        let reached = functions::Reached {
+        let reached = functions::Endpoint {
             url: &dev.url,
             root_key: Some(&dev.root_key),
             fix: "start it again with 'keyward dev'".to_owned(),
@@ -95,19 +95,19 @@ impl<'a> Examination<'a> {
             Err(error) => return self.find("stack", Err(error.to_string())),
         };
         let drift = drift::faults(&stack).await;
-        self.find_all("template", drift, || "nothing was changed by hand".to_owned());
+        self.record_all("template", drift, || "nothing was changed by hand".to_owned());
         let permissions = permissions::faults(&stack, &resources).await;
-        self.find_all("permissions", permissions, || {
+        self.record_all("permissions", permissions, || {
             "the roles may do what their functions do, and no more".to_owned()
         });
         let code = code::faults(&stack).await;
-        self.find_all("code", code, || "each function has the code of its processor".to_owned());
+        self.record_all("code", code, || "each function has the code of its processor".to_owned());
         let (table, key) = (self.table(&stack).await, self.key(&stack).await);
         if table && key {
             let first = first_deployment(stack.table(), stack.key_provider(), name).await;
             self.find("deployment", first);
         }
-        let reached = functions::Reached {
+        let reached = functions::Endpoint {
             url: url.unwrap_or(&stack.url),
             root_key,
             fix: "point the DNS of DomainName at the output DomainTarget, correct the parameter PublicUrl, or say with --url where it is reached from here".to_owned(),
@@ -146,7 +146,7 @@ impl<'a> Examination<'a> {
         };
         let other = |fault: &TableFault| matches!(fault, TableFault::Missing(_) | TableFault::Keys(_));
         let readable = faults.as_ref().is_ok_and(|faults| !faults.iter().any(other));
-        self.find_all("table", faults, || format!("{} is as this release needs it", stack.table_name));
+        self.record_all("table", faults, || format!("{} is as this release needs it", stack.table_name));
         readable
     }
 
@@ -157,11 +157,11 @@ impl<'a> Examination<'a> {
         let faults = faults.map_err(|error| unknown("the KMS key", actions, &error));
         let of_rotation = |fault: &KeyFault| matches!(fault, KeyFault::NotRotated(_));
         let usable = faults.as_ref().is_ok_and(|faults| faults.iter().all(of_rotation));
-        self.find_all("key", faults, || format!("{} is enabled and rotated", stack.key_arn));
+        self.record_all("key", faults, || format!("{} is enabled and rotated", stack.key_arn));
         usable
     }
 
-    async fn functions(&mut self, reached: &functions::Reached<'_>) {
+    async fn functions(&mut self, reached: &functions::Endpoint<'_>) {
         for (function, outcome) in functions::probe(reached).await {
             self.find(function, outcome);
         }

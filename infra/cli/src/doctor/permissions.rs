@@ -56,7 +56,7 @@ impl Simulator<'_> {
         let mut faults = Vec::new();
         for statement in &role.statements {
             let Some(resource) = self.arn(&statement.resource) else { continue };
-            faults.extend(self.lacking(role, physical, statement, &resource).await?);
+            faults.extend(self.missing(role, physical, statement, &resource).await?);
         }
         let granted =
             |action: &&str| role.statements.iter().any(|one| one.actions.iter().any(|of| of == action));
@@ -78,7 +78,7 @@ impl Simulator<'_> {
     }
 
     /// Permissions that a statement should give and IAM does not.
-    async fn lacking(
+    async fn missing(
         &self,
         role: &Role,
         physical: &str,

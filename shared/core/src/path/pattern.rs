@@ -57,7 +57,7 @@ impl PathPattern {
 
     /// Whether it stands for this reading of a path.
     pub(super) fn matches(&self, reading: &str) -> bool {
-        is_like(self.normal.as_bytes(), reading.as_bytes())
+        wildcard_matches(self.normal.as_bytes(), reading.as_bytes())
     }
 }
 
@@ -76,7 +76,7 @@ impl TryFrom<String> for PathPattern {
 }
 
 /// Whether `*`s of the pattern can be replaced to give the text, in time linear in their product.
-fn is_like(mut pattern: &[u8], mut text: &[u8]) -> bool {
+fn wildcard_matches(mut pattern: &[u8], mut text: &[u8]) -> bool {
     // After the last `*`: the pattern, and the text that it has not yet been replaced by.
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
@@ -163,13 +163,15 @@ pub(super) mod tests {
     }
 
     /// By definition: some `*` is replaced by some prefix of the text.
-    pub(in crate::path) fn is_like_by_definition(pattern: &[u8], text: &[u8]) -> bool {
+    pub(in crate::path) fn wildcard_matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], []) => true,
             ([b'*', rest @ ..], _) => {
-                (0..=text.len()).any(|taken| is_like_by_definition(rest, &text[taken..]))
+                (0..=text.len()).any(|taken| wildcard_matches_by_definition(rest, &text[taken..]))
             }
-            ([wanted, rest @ ..], [found, text @ ..]) => wanted == found && is_like_by_definition(rest, text),
+            ([wanted, rest @ ..], [found, text @ ..]) => {
+                wanted == found && wildcard_matches_by_definition(rest, text)
+            }
             _ => false,
         }
     }
@@ -177,7 +179,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn a_pattern_matches_as_defined(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
-            prop_assert_eq!(is_like(pattern.as_bytes(), text.as_bytes()), is_like_by_definition(pattern.as_bytes(), text.as_bytes()));
+            prop_assert_eq!(wildcard_matches(pattern.as_bytes(), text.as_bytes()), wildcard_matches_by_definition(pattern.as_bytes(), text.as_bytes()));
         }
 
         #[test]

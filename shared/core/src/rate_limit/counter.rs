@@ -23,7 +23,7 @@ pub struct RuleState {
     /// How many more requests may pass; none where it is 0.
     pub remaining: i64,
     /// When there will be more.
-    pub more_at: DateTime<Utc>,
+    pub resets_at: DateTime<Utc>,
 }
 
 impl Counts {
@@ -47,7 +47,7 @@ impl Counts {
         let last = current + window.further();
         let below = if count(current) >= max { max } else { count(current) };
         let more = (current..=last).find(|number| count(*number) < below).unwrap_or(last + 1);
-        RuleState { remaining: (max - count(current)).max(0), more_at: window.start(more) }
+        RuleState { remaining: (max - count(current)).max(0), resets_at: window.start(more) }
     }
 }
 
@@ -76,21 +76,21 @@ mod tests {
         let mut counts = Counts::default();
         assert_eq!(
             counts.rule_state(WINDOW, 2, at(10_050)),
-            RuleState { remaining: 2, more_at: at(11_100) },
+            RuleState { remaining: 2, resets_at: at(11_100) },
             "nothing leaves, but what comes now would"
         );
         count(&mut counts, 10_050);
         count(&mut counts, 10_450);
         assert_eq!(
             counts.rule_state(WINDOW, 2, at(10_950)),
-            RuleState { remaining: 0, more_at: at(11_100) },
+            RuleState { remaining: 0, resets_at: at(11_100) },
             "the first leaves the window, and at most a sub-window later the counts"
         );
         assert_eq!(counts.rule_state(WINDOW, 2, at(11_099)).remaining, 0);
         assert_eq!(counts.rule_state(WINDOW, 2, at(11_100)).remaining, 1);
         assert_eq!(counts.rule_state(WINDOW, 2, at(11_500)).remaining, 2);
         assert_eq!(
-            counts.rule_state(WINDOW, 1, at(10_950)).more_at,
+            counts.rule_state(WINDOW, 1, at(10_950)).resets_at,
             at(11_500),
             "a lower limit holds at once"
         );
@@ -123,7 +123,7 @@ mod tests {
     fn a_calendar_day_is_full_until_midnight() {
         let (window, noon) = (Window::new(WindowKind::Sliding, Unit::CalendarDay, 1), at(86_400_000 / 2));
         let counts = Counts { latest: None, by_window: HashMap::from([(0, 3)]) };
-        assert_eq!(counts.rule_state(window, 3, noon), RuleState { remaining: 0, more_at: at(86_400_000) });
+        assert_eq!(counts.rule_state(window, 3, noon), RuleState { remaining: 0, resets_at: at(86_400_000) });
         assert_eq!(counts.rule_state(window, 3, at(86_400_000)).remaining, 3);
     }
 }

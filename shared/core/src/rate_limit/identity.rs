@@ -15,7 +15,7 @@ use crate::text::InvalidField;
 ///
 /// # Errors
 /// Two rules count the same.
-pub(super) fn give_ids(limits: &mut [Limit]) -> Result<(), InvalidField> {
+pub(super) fn assign_ids(limits: &mut [Limit]) -> Result<(), InvalidField> {
     let canonical: Vec<String> = limits.iter().map(canonical).collect();
     for (index, one) in canonical.iter().enumerate() {
         if let Some(same) = canonical.iter().take(index).position(|other| other == one) {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 pub use counter::{Counts, RuleState};
 pub use endpoint::Endpoint;
 pub use scheme::{NewScheme, Scheme, SchemeChanges};
-pub use window::{LONGEST_WINDOW, Window, seconds_until};
+pub use window::{MAX_WINDOW, Window, seconds_until};
 
 use crate::target::Target;
 use crate::text::InvalidField;
@@ -23,11 +23,11 @@ use crate::text::InvalidField;
 const COUNTER_RATE: i64 = 500;
 /// Over how many counters a rule is spread at most, whatever it lets through: together they take about 16,000 requests a
 /// second.
-pub const MOST_SHARDS: i64 = 16;
+pub const MAX_SHARDS: i64 = 16;
 /// How many rules a scheme has at most.
-const MOST_RULES: usize = 20;
+const MAX_RULES: usize = 20;
 /// How many endpoints a rule has at most.
-const MOST_ENDPOINTS: usize = 20;
+const MAX_ENDPOINTS: usize = 20;
 
 /// The unit of a rule's window. Calendar units follow UTC days and months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -53,7 +53,7 @@ pub enum Unit {
 
 impl Unit {
     /// The longest window, in units: none exceeds 30 days, calendar months aside.
-    fn longest(self) -> i32 {
+    fn max_duration(self) -> i32 {
         match self {
             Self::Millisecond => 60_000,
             Self::Second => 1_800,
@@ -142,16 +142,16 @@ impl Limit {
     /// # Errors
     /// The member that is wrong, and why.
     fn parse(rule: Rule) -> Result<Self, (String, String)> {
-        let longest = rule.unit.longest();
-        if !(1..=longest).contains(&rule.duration) {
-            return Err(("duration".into(), format!("must be 1 to {longest} for this unit")));
+        let max_duration = rule.unit.max_duration();
+        if !(1..=max_duration).contains(&rule.duration) {
+            return Err(("duration".into(), format!("must be 1 to {max_duration} for this unit")));
         }
         if rule.max_requests < 1 {
             return Err(("max_requests".into(), "must be positive".into()));
         }
         let written = rule.endpoints.as_deref().unwrap_or_default();
-        if written.len() > MOST_ENDPOINTS {
-            return Err(("endpoints".into(), format!("must have at most {MOST_ENDPOINTS} entries")));
+        if written.len() > MAX_ENDPOINTS {
+            return Err(("endpoints".into(), format!("must have at most {MAX_ENDPOINTS} entries")));
         }
         let mut endpoints = Vec::with_capacity(written.len());
         for (index, text) in written.iter().enumerate() {
@@ -189,10 +189,10 @@ impl Limit {
     }
 
     /// Over how many counters its requests are spread, so that none has to take more than 500 a second for long; at most
-    /// [`MOST_SHARDS`].
+    /// [`MAX_SHARDS`].
     pub fn shards(&self) -> i64 {
         let a_second = self.max().saturating_mul(1_000) / self.window().ms();
-        (a_second / COUNTER_RATE + 1).min(self.max()).min(MOST_SHARDS)
+        (a_second / COUNTER_RATE + 1).min(self.max()).min(MAX_SHARDS)
     }
 
     /// How many requests the counter of this shard lets through: those of all shards come to [`Self::max`].
@@ -206,7 +206,7 @@ impl Limit {
         format!("{}/{}", self.max(), window_name(self.window().ms()))
     }
 
-    fn holds_for(&self, target: &Target) -> bool {
+    fn applies_to(&self, target: &Target) -> bool {
         self.endpoints.is_empty() || self.endpoints.iter().any(|endpoint| endpoint.matches(target))
     }
 }
@@ -231,7 +231,7 @@ pub struct Status {
     pub window_ms: i64,
     /// In how many seconds more may pass.
     #[serde(skip)]
-    pub more_in: u32,
+    pub resets_in: u32,
 }
 
 /// Why a request was not admitted.
@@ -239,8 +239,8 @@ pub struct Status {
 pub struct Blocked {
     /// The name of the first rule, in the order of their priority, that had none left.
     pub rule: String,
-    /// The place of that rule among those that hold for the request.
-    pub place: usize,
+    /// The index of that rule among those that hold for the request.
+    pub index: usize,
     /// In how many seconds it will let a request through again.
     pub retry_after: u32,
 }
@@ -266,10 +266,10 @@ impl Rules {
     }
 
     /// Those that hold for a request, in ascending order of their priority.
-    pub fn holding(&self, target: &Target) -> Vec<&Limit> {
-        let mut holding: Vec<&Limit> = self.0.iter().filter(|limit| limit.holds_for(target)).collect();
-        holding.sort_by_key(|limit| limit.rule.priority);
-        holding
+    pub fn applicable(&self, target: &Target) -> Vec<&Limit> {
+        let mut applicable: Vec<&Limit> = self.0.iter().filter(|limit| limit.applies_to(target)).collect();
+        applicable.sort_by_key(|limit| limit.rule.priority);
+        applicable
     }
 }
 
@@ -286,8 +286,8 @@ impl TryFrom<Vec<Rule>> for Rules {
         if rules.is_empty() {
             return Err(InvalidField::new("rules", "must include at least one rule"));
         }
-        if rules.len() > MOST_RULES {
-            return Err(InvalidField::new("rules", format!("must have at most {MOST_RULES} entries")));
+        if rules.len() > MAX_RULES {
+            return Err(InvalidField::new("rules", format!("must have at most {MAX_RULES} entries")));
         }
         let mut limits: Vec<Limit> = Vec::with_capacity(rules.len());
         for (index, rule) in rules.into_iter().enumerate() {
@@ -296,7 +296,7 @@ impl TryFrom<Vec<Rule>> for Rules {
             })?;
             limits.push(limit);
         }
-        identity::give_ids(&mut limits)?;
+        identity::assign_ids(&mut limits)?;
         Ok(Self(limits))
     }
 }
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn each_unit_has_its_longest_window() {
-        for (unit, longest) in [
+        for (unit, max_duration) in [
             ("millisecond", 60_000),
             ("second", 1_800),
             ("minute", 1_440),
@@ -323,8 +323,8 @@ mod tests {
             ("calendar_month", 1),
         ] {
             let of = |n: i32| rule(&format!(r#"{{"unit":"{unit}","duration":{n},"max_requests":1}}"#));
-            assert!(of(longest).is_ok(), "{unit}");
-            assert!(of(longest + 1).is_err(), "{unit}");
+            assert!(of(max_duration).is_ok(), "{unit}");
+            assert!(of(max_duration + 1).is_err(), "{unit}");
             assert!(of(0).is_err(), "{unit}");
         }
     }
@@ -416,13 +416,13 @@ mod tests {
                 {"unit":"minute","duration":3,"max_requests":3,"endpoints":[]}]"#,
         )
         .unwrap();
-        let holding = |method: &str, path: &str| -> Vec<i64> {
+        let applicable = |method: &str, path: &str| -> Vec<i64> {
             let target = Target::parse(method, path).unwrap();
-            rules.holding(&target).into_iter().map(Limit::max).collect()
+            rules.applicable(&target).into_iter().map(Limit::max).collect()
         };
-        assert_eq!(holding("POST", "/v1/users"), [2, 3, 1]);
-        assert_eq!(holding("GET", "/v1/users"), [3, 1]);
-        assert_eq!(holding("GET", "/Health/"), [2, 3, 1]);
+        assert_eq!(applicable("POST", "/v1/users"), [2, 3, 1]);
+        assert_eq!(applicable("GET", "/v1/users"), [3, 1]);
+        assert_eq!(applicable("GET", "/Health/"), [2, 3, 1]);
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         assert_eq!(limit("millisecond", 1, 1).shards(), 1);
         assert_eq!(limit("millisecond", 1, 7).shards(), 7);
         assert_eq!(limit("minute", 1, 450_000).shards(), 16);
-        assert_eq!(limit("minute", 1, i32::MAX).shards(), MOST_SHARDS);
+        assert_eq!(limit("minute", 1, i32::MAX).shards(), MAX_SHARDS);
         for limit in [limit("second", 1, 1_001), limit("minute", 1, i32::MAX), limit("calendar_day", 1, 5)] {
             let shares: i64 = (0..limit.shards()).map(|shard| limit.share(shard)).sum();
             assert_eq!(shares, limit.max());

@@ -8,7 +8,7 @@ use crate::text::{Description, InvalidField, Name, Slug, check_total};
 
 /// The most that callers may write into one scheme beside the numbers of its rules, in bytes, so that a strongly
 /// consistent read of it takes one unit.
-const MOST_BYTES: usize = 1_536;
+const MAX_BYTES: usize = 1_536;
 
 /// A rate-limit scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Scheme {
             apps: 0,
             api_keys: 0,
         };
-        scheme.with_a_bounded_size()
+        scheme.within_size_limit()
     }
 
     /// The scheme with these changes, from `now` on.
@@ -104,17 +104,17 @@ impl Scheme {
             revision: before.revision + 1,
             ..before
         };
-        changed.with_a_bounded_size()
+        changed.within_size_limit()
     }
 
-    fn with_a_bounded_size(self) -> Result<Self, InvalidField> {
+    fn within_size_limit(self) -> Result<Self, InvalidField> {
         let rules = self.rules.limits().iter().map(|limit| limit.rule());
         let endpoints = rules.filter_map(|rule| rule.endpoints.as_ref()).flatten();
         let texts = [self.name.as_str(), self.slug.as_str()]
             .into_iter()
             .chain(self.description.as_ref().map(Description::as_str))
             .chain(endpoints.map(String::as_str));
-        check_total("the scheme's name, description and endpoints", MOST_BYTES, texts)?;
+        check_total("the scheme's name, description and endpoints", MAX_BYTES, texts)?;
         Ok(self)
     }
 }

@@ -16,7 +16,7 @@ const DAY_MS: i64 = 86_400_000;
 
 /// How long counts can matter: no request is in a window for longer. The last sub-window of a sliding month ends after 33
 /// days.
-pub const LONGEST_WINDOW: TimeDelta = TimeDelta::days(33);
+pub const MAX_WINDOW: TimeDelta = TimeDelta::days(33);
 
 /// The window of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +201,7 @@ mod tests {
             for kind in [WindowKind::Sliding, WindowKind::Fixed] {
                 let window = Window::new(kind, unit, longest);
                 let number = window.number(now);
-                assert!(window.end(number) - window.start(number) <= LONGEST_WINDOW, "{window}");
+                assert!(window.end(number) - window.start(number) <= MAX_WINDOW, "{window}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use keyward_core::audit::{Action, Event};
 use keyward_core::id::KeyId;
-use keyward_core::key::{NewKey, Refused};
+use keyward_core::key::{KeyChangeError, NewKey};
 use keyward_core::rate_limit::Rules;
 use keyward_core::session::Capability;
 use keyward_core::text::Reason;
@@ -18,7 +18,7 @@ use crate::scheme_uses::{User, count_use, user_key};
 use crate::{AppAccess, Error, Resource, Store, apps};
 
 /// How often a revocation that lost to another change of the key is decided anew.
-const REVOCATIONS: u32 = 5;
+const REVOKE_ATTEMPTS: u32 = 5;
 
 impl Store {
     /// Makes a key, which the rules in the answer limit. The token is the only thing that ever holds its secret.
@@ -39,22 +39,22 @@ impl Store {
             id: KeyId::mint(now, u32::from_be_bytes(self.entropy().bytes()?)),
             secret: Secret::from_random(&self.entropy().bytes()?),
         };
-        let made = ApiKey::create(new, app, &token, now)?;
-        let rules = self.rules_of_key(app, &made).await?;
+        let created = ApiKey::create(new, app, &token, now)?;
+        let rules = self.rules_of_key(app, &created).await?;
         let tag = self.peppers.current().await?.tag_api_key(app.deployment_id, &token)?;
-        let mut change = Change::new(self, &key_event(access.event(self, Action::KeyCreated)?, &made))?
-            .create(with_tag(record::item(&key(made.id), &made)?, &tag), changed_meanwhile())?
-            .put(entry(&list_key(&made)))?
+        let mut change = Change::new(self, &key_event(access.event(self, Action::KeyCreated)?, &created))?
+            .create(with_tag(record::item(&key(created.id), &created)?, &tag), changed_meanwhile())?
+            .put(entry(&list_key(&created)))?
             .require(&apps::key(app.number), Expression::unchanged(app.revision), changed_meanwhile())?;
-        if let Some(scheme) = &made.rate_limit_scheme_slug {
+        if let Some(scheme) = &created.rate_limit_scheme_slug {
             change = count_use(change, app.deployment_id, scheme, User::Key, 1)?.put(entry(&user_key(
                 app.deployment_id,
                 scheme,
-                made.id,
+                created.id,
             )))?;
         }
         change.commit().await?;
-        Ok((made, rules, token))
+        Ok((created, rules, token))
     }
 
     /// Gives a key a new secret; the rules in the answer limit it. The old one is refused from the next verification on.
@@ -76,7 +76,7 @@ impl Store {
             secret: Secret::from_random(&self.entropy().bytes()?),
         };
         let after = before.rotate(&token, self.clock().now()).map_err(|refused| match refused {
-            Refused::Revoked => Error::NotFound(Resource::ActiveApiKey),
+            KeyChangeError::Revoked => Error::NotFound(Resource::ActiveApiKey),
         })?;
         let rules = self.rules_of_key(&access.app, &before).await?;
         let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;
@@ -99,11 +99,11 @@ impl Store {
         reason: Option<Reason>,
     ) -> Result<Option<ApiKey>, Error> {
         access.require(Capability::KeysRevoke)?;
-        for _ in 0..REVOCATIONS {
+        for _ in 0..REVOKE_ATTEMPTS {
             let (before, stored) = self.stored_key(access, id).await?;
             let after = match before.revoke(reason.clone(), self.clock().now()) {
                 Ok(revoked) => revoked,
-                Err(Refused::Revoked) => return Ok(None),
+                Err(KeyChangeError::Revoked) => return Ok(None),
             };
             let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
             let event = key_event(access.event(self, Action::KeyRevoked)?, &after);
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// As all calls of the store.
-    pub async fn note_use(&self, verification: &Verification) -> Result<(), Error> {
+    pub async fn record_use(&self, verification: &Verification) -> Result<(), Error> {
         let event = verification.event();
         let Some(id) = event.key_id else { return Ok(()) };
         let used = Expression::condition(

@@ -9,7 +9,7 @@ use keyward_core::ApiKey;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 
 pub use self::lists::{KeyPage, KeyStatus};
-pub use self::verification::{Candidate, Found, KeyToCheck};
+pub use self::verification::{Candidate, FoundKeys, KeyToCheck};
 use crate::item::Key;
 use crate::record;
 use crate::{Conflict, Error, Resource, Store};

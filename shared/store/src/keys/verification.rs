@@ -22,11 +22,11 @@ use crate::record::{self, tag_of};
 use crate::{Deadline, Error, Store, apps, root_keys, scheme_uses};
 
 /// How often a key is read again whose scheme is gone, before that is no change at the same time.
-const READS: u32 = 4;
+const MAX_READS: u32 = 4;
 
 /// The rows of several tokens, and who asked for them.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundKeys {
     /// The deployment of the root key of whoever asks.
     pub caller: Option<DeploymentId>,
     /// For each token, in their order.
@@ -105,7 +105,7 @@ impl Store {
         deadline: Deadline,
         tokens: Vec<ApiKeyToken>,
         caller: Option<Token<RootKey>>,
-    ) -> Result<Found, Error> {
+    ) -> Result<FoundKeys, Error> {
         let tokens: Vec<(ApiKeyToken, Option<Key>)> = tokens
             .into_iter()
             .map(|token| {
@@ -136,7 +136,7 @@ impl Store {
             }),
             token,
         });
-        Ok(Found { caller, candidates: candidates.collect() })
+        Ok(FoundKeys { caller, candidates: candidates.collect() })
     }
 
     /// Whether a secret can be compared with what was found at once, without reading a version of the pepper first.
@@ -180,7 +180,7 @@ impl Store {
     ) -> Result<Option<KeyToCheck>, Error> {
         let Candidate { token, row, app, scheme } = candidate;
         let Some(Row { item, tag, deployment_id }) = row? else {
-            ring.matches_nothing(&token.secret);
+            ring.verify_missing(&token.secret);
             return Ok(None);
         };
         let Some(matched) = ring.verify(deployment_id, &token, &tag)? else { return Ok(None) };
@@ -190,7 +190,7 @@ impl Store {
         let Some(verified) = verified.filter(|_| only.is_none_or(|only| only == deployment_id)) else {
             return Ok(None);
         };
-        self.note_scheme(&token, verified.key(), verified.app());
+        self.remember_scheme(&token, verified.key(), verified.app());
         let place = scheme_key(verified.app(), verified.key());
         let scheme = scheme.filter(|(read, _)| Some(read) == place.as_ref()).map(|(_, item)| item);
         self.retag_later(super::key(token.id), tag, move |ring| ring.tag_api_key(deployment_id, &token));
@@ -230,7 +230,7 @@ impl Store {
     async fn rules_after_a_change(&self, found: &KeyToCheck) -> Result<Option<Rules>, Error> {
         let id = found.verified.key().id;
         let (of_key, of_app) = (key(id), apps::key(found.verified.app().number));
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             let mut rows = self.table.get_all(&[of_key.clone(), of_app.clone()]).await?;
             let (Some(key), Some(app)) = (rows.remove(&of_key), rows.remove(&of_app)) else { break };
             let Some(place) = scheme_key(&record::entity(app)?, &record::entity(key)?) else {
@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// Notes where the rules of a key are, for the next check of it or of another key of its app.
-    fn note_scheme(&self, token: &ApiKeyToken, key: &ApiKey, app: &App) {
+    fn remember_scheme(&self, token: &ApiKeyToken, key: &ApiKey, app: &App) {
         let of = |slug: &Slug| scheme_uses::key(app.deployment_id, slug);
         match &key.rate_limit_scheme_slug {
             Some(slug) => self.schemes_of_keys.put(self.fingerprint(token), of(slug)),

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::rate_limit::{Counts, LONGEST_WINDOW, Limit, Mode, RuleState, Rules};
+use keyward_core::rate_limit::{Counts, Limit, MAX_WINDOW, Mode, RuleState, Rules};
 use keyward_core::{ClientAddress, base62};
 
 use super::Requester;
@@ -25,10 +25,10 @@ use crate::item::{Item, Key, number};
 pub(super) const SHARD_LIFE: TimeDelta = TimeDelta::days(1);
 /// For how long an item is kept after its last change: the same for all, so that no change shortens the life of another's
 /// counts. A shard's counts matter for the longest window after its life has ended; a day more is for clocks apart.
-const KEPT: TimeDelta = TimeDelta::days(LONGEST_WINDOW.num_days() + SHARD_LIFE.num_days() + 1);
+const ITEM_TTL: TimeDelta = TimeDelta::days(MAX_WINDOW.num_days() + SHARD_LIFE.num_days() + 1);
 /// How many operators and functions an expression of DynamoDB may have ("Constraints in Amazon DynamoDB"). AWS does not say what
 /// counts for one: here each `=`, and each item of a clause besides.
-const MOST_OPERATORS: usize = 300;
+const MAX_OPERATORS: usize = 300;
 /// The offset of the limit that a rule's shards are laid out for, where they are named: later than any instant.
 const IN_SHARDS: i64 = 1_000_000_000_000_000;
 const ID_LENGTH: usize = 3;
@@ -50,7 +50,7 @@ pub(super) struct Counter<'l> {
     owner: String,
     pub(super) shards: i64,
     /// Those that hold for the request, each with its place among all that do.
-    pub(super) holding: Vec<(usize, &'l Limit)>,
+    pub(super) applicable: Vec<(usize, &'l Limit)>,
     /// All of the scheme.
     all: Vec<&'l Limit>,
     /// The shard that is tried first.
@@ -61,15 +61,15 @@ pub(super) struct Counter<'l> {
 pub(super) fn counters<'l>(
     requester: &Requester,
     rules: &'l Rules,
-    holding: &[&'l Limit],
+    applicable: &[&'l Limit],
     random: u32,
 ) -> Vec<Counter<'l>> {
     let mut counters: Vec<Counter<'l>> = Vec::new();
-    for (place, limit) in holding.iter().copied().enumerate() {
+    for (index, limit) in applicable.iter().copied().enumerate() {
         let (owner, shards) = (requester.owner(limit.mode()), limit.shards());
         let same = |counter: &&mut Counter<'l>| shards == 1 && counter.shards == 1 && counter.owner == owner;
         if let Some(counter) = counters.iter_mut().find(same) {
-            counter.holding.push((place, limit));
+            counter.applicable.push((index, limit));
             continue;
         }
         let with_it = |one: &&Limit| one.mode() == limit.mode() && one.shards() == 1;
@@ -77,7 +77,7 @@ pub(super) fn counters<'l>(
             all: if shards == 1 { rules.limits().iter().filter(with_it).collect() } else { vec![limit] },
             owner,
             shards,
-            holding: vec![(place, limit)],
+            applicable: vec![(index, limit)],
             first: i64::from(random) % shards,
         });
     }
@@ -129,7 +129,7 @@ impl<'l> Counter<'l> {
 
     /// The item in which requests are counted that have drawn this shard.
     pub(super) fn key(&self, shard: i64) -> Key {
-        match self.holding.first() {
+        match self.applicable.first() {
             Some((_, limit)) if self.shards > 1 => self.shard_key(limit, shard),
             _ => self.item_key(),
         }
@@ -153,17 +153,17 @@ impl<'l> Counter<'l> {
 
     /// The rules that hold whose counts are not where this counter counts them at `now`.
     pub(super) fn misplaced(&self, state: &CounterState, now: DateTime<Utc>) -> Vec<&'l Limit> {
-        let holding = self.holding.iter().map(|(_, limit)| *limit);
+        let applicable = self.applicable.iter().map(|(_, limit)| *limit);
         let is_misplaced = |limit: &&Limit| match self.shards {
             1 => state.in_shards.contains_key(limit.id()),
             _ => state.laid_out.is_none_or(|(max, until)| max != limit.max() || until <= now.timestamp()),
         };
-        holding.filter(is_misplaced).collect()
+        applicable.filter(is_misplaced).collect()
     }
 
     /// When the latest request was counted by a rule that holds.
     pub(super) fn latest(&self, state: &CounterState) -> Option<DateTime<Utc>> {
-        self.holding.iter().filter_map(|(_, limit)| state.counts.get(limit.id())?.latest).max()
+        self.applicable.iter().filter_map(|(_, limit)| state.counts.get(limit.id())?.latest).max()
     }
 
     /// The first rule that has no room in this shard, and when all have again.
@@ -174,11 +174,11 @@ impl<'l> Counter<'l> {
         now: DateTime<Utc>,
     ) -> Option<(usize, DateTime<Utc>)> {
         let mut full = self
-            .holding
+            .applicable
             .iter()
-            .map(|(place, limit)| (*place, state.rule_state(limit, shard, now)))
+            .map(|(index, limit)| (*index, state.rule_state(limit, shard, now)))
             .filter(|(_, rule_state)| rule_state.remaining == 0);
-        full.next().map(|(place, rule_state)| (place, rule_state.more_at))
+        full.next().map(|(index, rule_state)| (index, rule_state.resets_at))
     }
 
     /// The condition that there is room, and the update that counts.
@@ -193,13 +193,13 @@ impl<'l> Counter<'l> {
         let mut sets = vec!["r=:r".to_owned(), "purge_at=:purge".to_owned()];
         let (mut adds, mut removes) = (Vec::new(), Vec::new());
         if self.shards > 1
-            && let Some((_, limit)) = self.holding.first()
+            && let Some((_, limit)) = self.applicable.first()
         {
             conditions.push("m=:m AND o>:o".to_owned());
             values.insert(":m".to_owned(), number(limit.max()));
             values.insert(":o".to_owned(), number(now.timestamp()));
         }
-        for (index, (_, limit)) in self.holding.iter().enumerate() {
+        for (index, (_, limit)) in self.applicable.iter().enumerate() {
             let (window, id) = (limit.window(), limit.id());
             let current = window.number(now);
             let (latest, at, max) = (names.alias(id.to_owned()), format!(":a{index}"), format!(":m{index}"));
@@ -216,8 +216,8 @@ impl<'l> Counter<'l> {
             }
             removes.extend((current - 1 - window.further()..current).map(|number| attribute(id, number)));
         }
-        // What is left out is for `Store::tidy`.
-        removes.truncate(MOST_OPERATORS.saturating_sub(2 * sets.len() + adds.len()));
+        // What is left out is for `Store::remove_stale`.
+        removes.truncate(MAX_OPERATORS.saturating_sub(2 * sets.len() + adds.len()));
         let removes: Vec<String> = removes.into_iter().map(|attribute| names.alias(attribute)).collect();
         let mut update = format!("SET {} ADD {}", sets.join(","), adds.join(","));
         if !removes.is_empty() {
@@ -236,10 +236,10 @@ impl<'l> Counter<'l> {
                     let current = latest(id).map(|latest| limit.window().number(latest));
                     window_number(window).zip(current).is_some_and(|(number, current)| number < current)
                 }
-                None => latest(id).is_some_and(|latest| latest + LONGEST_WINDOW < now),
+                None => latest(id).is_some_and(|latest| latest + MAX_WINDOW < now),
             }
         };
-        item.keys().filter(is_stale).take(MOST_OPERATORS).cloned().collect()
+        item.keys().filter(is_stale).take(MAX_OPERATORS).cloned().collect()
     }
 }
 
@@ -292,7 +292,7 @@ fn instant(value: &AttributeValue) -> Option<DateTime<Utc>> {
 
 /// When an item that is changed now is purged.
 pub(super) fn purge_at(now: DateTime<Utc>) -> AttributeValue {
-    number((now + KEPT).timestamp())
+    number((now + ITEM_TTL).timestamp())
 }
 
 /// The limit that the shards of this rule are laid out for, if its counts are in shards.

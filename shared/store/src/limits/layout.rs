@@ -13,17 +13,17 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use chrono::{DateTime, Utc};
-use keyward_core::rate_limit::{Counts, Limit, MOST_SHARDS};
+use keyward_core::rate_limit::{Counts, Limit, MAX_SHARDS};
 
 use super::counter::{
     Counter, Names, SHARD_LIFE, attribute, counts, in_shards, in_shards_value, laid_out, purge_at, windows,
 };
-use super::{Counted, cancelled};
+use super::{CountOutcome, cancelled};
 use crate::item::{Item, Key, number};
 use crate::{Error, Store};
 
 /// The outcome of laying out the counts of a rule.
-pub(super) enum LaidOut {
+pub(super) enum LayoutOutcome {
     /// The request can be counted.
     Yes,
     /// They stay where they are, since they leave no room for a request.
@@ -33,7 +33,7 @@ pub(super) enum LaidOut {
 }
 
 /// The counts in a rule's items.
-struct Found {
+struct StoredCounts {
     item: Item,
     shards: Vec<Item>,
     /// The limit that the shards are laid out for, if the counts are there.
@@ -60,30 +60,30 @@ impl Store {
         limit: &Limit,
         shard: i64,
         now: DateTime<Utc>,
-    ) -> Result<LaidOut, Error> {
+    ) -> Result<LayoutOutcome, Error> {
         let item_key = counter.item_key();
-        let shard_keys: Vec<Key> = (0..MOST_SHARDS).map(|shard| counter.shard_key(limit, shard)).collect();
+        let shard_keys: Vec<Key> = (0..MAX_SHARDS).map(|shard| counter.shard_key(limit, shard)).collect();
         let mut keys = shard_keys.clone();
         keys.push(item_key.clone());
         let mut found = self.table.get_all(&keys).await?;
         let item = found.remove(&item_key).unwrap_or_default();
         let shards = shard_keys.iter().map(|key| found.remove(key).unwrap_or_default()).collect();
-        let found = Found::new(limit, item, shards);
+        let found = StoredCounts::new(limit, item, shards);
         let wanted = (limit.shards() > 1).then(|| limit.max());
         let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let changes = match wanted {
             Some(max) if found.laid_out_for == wanted => {
                 found.with_shard_open(max, shard, limit, now, &nonce)
             }
-            None if found.laid_out_for.is_none() => return Ok(LaidOut::Yes),
+            None if found.laid_out_for.is_none() => return Ok(LayoutOutcome::Yes),
             None if found.counts.rule_state(limit.window(), limit.max(), now).remaining == 0 => {
-                return Ok(LaidOut::Full(found.counts));
+                return Ok(LayoutOutcome::Full(found.counts));
             }
-            _ => found.laid_out_anew(wanted, shard, limit, now, &nonce),
+            _ => found.redistribute(wanted, shard, limit, now, &nonce),
         };
         let mut writes = Vec::with_capacity(changes.len());
-        for (place, change) in changes {
-            let key = place.and_then(|shard| shard_keys.get(shard)).unwrap_or(&item_key);
+        for (index, change) in changes {
+            let key = index.and_then(|shard| shard_keys.get(shard)).unwrap_or(&item_key);
             writes.push(change.of(self.table.name(), key)?);
         }
         let sent = self
@@ -94,12 +94,12 @@ impl Store {
             .set_transact_items(Some(writes))
             .send()
             .await;
-        let counted = sent.map_or_else(cancelled, |_| Ok(Counted::Yes(None)))?;
-        Ok(if matches!(counted, Counted::Yes(_)) { LaidOut::Yes } else { LaidOut::Collided })
+        let counted = sent.map_or_else(cancelled, |_| Ok(CountOutcome::Yes(None)))?;
+        Ok(if matches!(counted, CountOutcome::Yes(_)) { LayoutOutcome::Yes } else { LayoutOutcome::Collided })
     }
 }
 
-impl Found {
+impl StoredCounts {
     fn new(limit: &Limit, item: Item, shards: Vec<Item>) -> Self {
         let laid_out_for = in_shards(&item, limit);
         let mut all = if laid_out_for.is_none() { counts(&item, limit) } else { Counts::default() };
@@ -123,16 +123,16 @@ impl Found {
         item.expect(&self.item, "s").expect(&self.item, limit.id());
         item.set("s", nonce.clone()).set("purge_at", purge_at(now));
         let mut changes = vec![(None, item)];
-        for (place, found) in self.numbered().filter(|(place, _)| usize::try_from(shard) == Ok(*place)) {
+        for (index, found) in self.numbered().filter(|(index, _)| usize::try_from(shard) == Ok(*index)) {
             let mut change = Change::default();
             change.expect(found, "r").open(max, now, nonce);
-            changes.push((Some(place), change));
+            changes.push((Some(index), change));
         }
         changes
     }
 
     /// The changes that lay all counts out for this limit, or in the rule's item if there is none.
-    fn laid_out_anew(
+    fn redistribute(
         &self,
         wanted: Option<i64>,
         shard: i64,
@@ -164,9 +164,9 @@ impl Found {
         let mut changes = vec![(None, item)];
 
         let (shards, one) = (limit.shards(), usize::try_from(shard).unwrap_or_default());
-        for (place, found) in self.numbered() {
-            let number = i64::try_from(place).unwrap_or(MOST_SHARDS);
-            let opens = wanted.filter(|_| number < shards && (place == one || !alive.is_empty()));
+        for (index, found) in self.numbered() {
+            let number = i64::try_from(index).unwrap_or(MAX_SHARDS);
+            let opens = wanted.filter(|_| number < shards && (index == one || !alive.is_empty()));
             if opens.is_none() && laid_out(found).is_none() {
                 continue;
             }
@@ -183,7 +183,7 @@ impl Found {
                     change.replace(found, limit, []);
                 }
             }
-            changes.push((Some(place), change));
+            changes.push((Some(index), change));
         }
         changes
     }

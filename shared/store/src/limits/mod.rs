@@ -30,22 +30,22 @@ use keyward_core::{ClientAddress, VerifiedKey};
 
 pub(crate) use self::counter::CounterState;
 use self::counter::{Counter, Names, counters};
-use self::layout::LaidOut;
-use crate::change::PASSING;
+use self::layout::LayoutOutcome;
+use crate::change::RETRYABLE;
 use crate::item::{ATTEMPTS, Item, Key};
 use crate::recent::Recent;
 use crate::{Deadline, Error, Store};
 
 /// The size in bytes at which a counter is freed of the counts that it no longer needs.
-const MOST_STALE: usize = 400;
+const MAX_STALE_BYTES: usize = 400;
 /// How many items are remembered. The state of 20 rules takes about 10 KB.
-const REMEMBERED: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
+const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
 
 /// The counts of items that were full.
 pub(crate) type FullCounters = Recent<Key, Arc<CounterState>>;
 
 pub(crate) fn full_counters() -> FullCounters {
-    Recent::of(REMEMBERED)
+    Recent::of(CACHE_SIZE)
 }
 
 /// The counters of a request.
@@ -58,7 +58,7 @@ struct Requester {
 }
 
 /// The outcome of an attempt to count a request.
-enum Counted {
+enum CountOutcome {
     /// It was counted; the new state of a single counter is in the answer.
     Yes(Option<Item>),
     /// It was not: what these counters said.
@@ -81,16 +81,16 @@ impl Store {
         verified: &VerifiedKey,
         client_ip: Option<ClientAddress>,
         rules: &Rules,
-        holding: &[&Limit],
+        applicable: &[&Limit],
         deadline: Deadline,
     ) -> Result<Admission, Error> {
-        if holding.is_empty() {
+        if applicable.is_empty() {
             return Ok(Admission::default());
         }
         let requester = Requester { app: verified.app().number, key: verified.key().id, client_ip };
-        let counters = counters(&requester, rules, holding, u32::from_be_bytes(self.entropy().bytes()?));
+        let counters = counters(&requester, rules, applicable, u32::from_be_bytes(self.entropy().bytes()?));
         let collisions = AtomicU32::new(0);
-        let admitted = deadline.limit(Box::pin(self.admit_in(&counters, holding, &collisions))).await;
+        let admitted = deadline.limit(Box::pin(self.admit_in(&counters, applicable, &collisions))).await;
         admitted.unwrap_or_else(|_| {
             let is_busy = collisions.load(Ordering::Relaxed) > 0;
             Err(if is_busy { Error::Busy } else { Error::unavailable("the counters took too long") })
@@ -100,7 +100,7 @@ impl Store {
     async fn admit_in(
         &self,
         counters: &[Counter<'_>],
-        holding: &[&Limit],
+        applicable: &[&Limit],
         collisions: &AtomicU32,
     ) -> Result<Admission, Error> {
         let mut now = self.clock().now();
@@ -114,14 +114,14 @@ impl Store {
                 .filter_map(|(counter, known)| Some((counter, free_shard(counter, known, now)?)))
                 .collect();
             if places.len() < counters.len() {
-                return self.refused(counters, known, holding, now).await;
+                return self.refused(counters, known, applicable, now).await;
             }
             let collided = match self.count(&places, now).await? {
-                Counted::Yes(new) => return self.admitted(&places, holding, new, now).await,
-                Counted::Collided => true,
-                Counted::No(found) => {
-                    let said = found.into_iter().filter_map(|(place, item)| {
-                        let (counter, shard) = places.get(place)?;
+                CountOutcome::Yes(new) => return self.admitted(&places, applicable, new, now).await,
+                CountOutcome::Collided => true,
+                CountOutcome::No(found) => {
+                    let said = found.into_iter().filter_map(|(index, item)| {
+                        let (counter, shard) = places.get(index)?;
                         Some((*counter, *shard, counter.state(&item)))
                     });
                     let (counted, misplaced): (Vec<_>, Vec<_>) =
@@ -129,7 +129,7 @@ impl Store {
                     let mut collided = false;
                     if counted.is_empty() {
                         for (counter, shard, state) in misplaced {
-                            collided |= !self.place(counter, shard, state, now).await?;
+                            collided |= !self.relocate(counter, shard, state, now).await?;
                         }
                     }
                     for (counter, shard, state) in counted {
@@ -165,7 +165,7 @@ impl Store {
 
     /// Lays out the rules whose counts are not where this counter counts them, as its item says; not if others were writing
     /// the same items.
-    async fn place(
+    async fn relocate(
         &self,
         counter: &Counter<'_>,
         shard: i64,
@@ -174,9 +174,9 @@ impl Store {
     ) -> Result<bool, Error> {
         for limit in counter.misplaced(&state, now) {
             match self.lay_out(counter, limit, shard, now).await? {
-                LaidOut::Yes => {}
-                LaidOut::Collided => return Ok(false),
-                LaidOut::Full(counts) => {
+                LayoutOutcome::Yes => {}
+                LayoutOutcome::Collided => return Ok(false),
+                LayoutOutcome::Full(counts) => {
                     state = state.with(limit, counts);
                     if counter.misplaced(&state, now).is_empty() {
                         self.full_counters.put(counter.key(shard), Arc::new(state));
@@ -197,10 +197,10 @@ impl Store {
         Ok(())
     }
 
-    async fn count(&self, places: &[(&Counter<'_>, i64)], now: DateTime<Utc>) -> Result<Counted, Error> {
+    async fn count(&self, places: &[(&Counter<'_>, i64)], now: DateTime<Utc>) -> Result<CountOutcome, Error> {
         match places {
             [(counter, shard)] => self.count_in_one(counter, *shard, now).await,
-            _ => self.count_in_all(places, now).await,
+            _ => self.count_in_several(places, now).await,
         }
     }
 
@@ -209,7 +209,7 @@ impl Store {
         counter: &Counter<'_>,
         shard: i64,
         now: DateTime<Utc>,
-    ) -> Result<Counted, Error> {
+    ) -> Result<CountOutcome, Error> {
         let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let counted = counter.counted(shard, now, &nonce);
         let sent = self
@@ -228,10 +228,10 @@ impl Store {
             .send()
             .await;
         let error = match sent {
-            Ok(answer) => {
-                let item = answer.attributes.unwrap_or_default();
-                self.tidy(counter, shard, &item, now).await;
-                return Ok(Counted::Yes(Some(item)));
+            Ok(response) => {
+                let item = response.attributes.unwrap_or_default();
+                self.remove_stale(counter, shard, &item, now).await;
+                return Ok(CountOutcome::Yes(Some(item)));
             }
             Err(error) => error,
         };
@@ -240,12 +240,14 @@ impl Store {
                 let item = refused.item.clone().unwrap_or_default();
                 let by_an_earlier_attempt = item.get("r") == Some(&nonce);
                 Ok(if by_an_earlier_attempt {
-                    Counted::Yes(Some(item))
+                    CountOutcome::Yes(Some(item))
                 } else {
-                    Counted::No(vec![(0, item)])
+                    CountOutcome::No(vec![(0, item)])
                 })
             }
-            Some(service) if service.code() == Some("TransactionConflictException") => Ok(Counted::Collided),
+            Some(service) if service.code() == Some("TransactionConflictException") => {
+                Ok(CountOutcome::Collided)
+            }
             Some(UpdateItemError::ProvisionedThroughputExceededException(throttled))
                 if is_by_key(throttled.throttling_reasons()) =>
             {
@@ -260,11 +262,11 @@ impl Store {
         }
     }
 
-    async fn count_in_all(
+    async fn count_in_several(
         &self,
         places: &[(&Counter<'_>, i64)],
         now: DateTime<Utc>,
-    ) -> Result<Counted, Error> {
+    ) -> Result<CountOutcome, Error> {
         let nonce = AttributeValue::B(Blob::new(self.entropy().bytes::<8>()?));
         let mut writes = Vec::with_capacity(places.len());
         for (counter, shard) in places {
@@ -290,7 +292,7 @@ impl Store {
             .send()
             .await;
         match sent {
-            Ok(_) => Ok(Counted::Yes(None)),
+            Ok(_) => Ok(CountOutcome::Yes(None)),
             Err(error) => cancelled(error),
         }
     }
@@ -298,7 +300,7 @@ impl Store {
     async fn admitted(
         &self,
         places: &[(&Counter<'_>, i64)],
-        holding: &[&Limit],
+        applicable: &[&Limit],
         new: Option<Item>,
         now: DateTime<Utc>,
     ) -> Result<Admission, Error> {
@@ -315,13 +317,13 @@ impl Store {
         };
         let mut rule_states = HashMap::new();
         for ((counter, shard), state) in places.iter().zip(&states) {
-            for (place, limit) in &counter.holding {
+            for (index, limit) in &counter.applicable {
                 let rule_state = state.rule_state(limit, *shard, now);
                 let remaining = rule_state.remaining.saturating_mul(counter.shards).min(limit.max());
-                rule_states.insert(*place, RuleState { remaining, ..rule_state });
+                rule_states.insert(*index, RuleState { remaining, ..rule_state });
             }
         }
-        Ok(Admission { limits: statuses(holding, &rule_states, now), blocked: None })
+        Ok(Admission { limits: statuses(applicable, &rule_states, now), blocked: None })
     }
 
     /// How the rules stand where some counter has no shard with room. Of a counter of which nothing is known, one item is
@@ -330,7 +332,7 @@ impl Store {
         &self,
         counters: &[Counter<'_>],
         mut known: Vec<Known>,
-        holding: &[&Limit],
+        applicable: &[&Limit],
         now: DateTime<Utc>,
     ) -> Result<Admission, Error> {
         let is_unknown = |known: &Known| known.iter().all(Option::is_none);
@@ -340,8 +342,8 @@ impl Store {
             let mut found = self.table.get_all(&keys).await?;
             for (counter, known) in counters.iter().zip(&mut known) {
                 let state = found.remove(&counter.key(counter.first)).map(|item| counter.state(&item));
-                let place = usize::try_from(counter.first).unwrap_or_default();
-                if let (Some(state), Some(known)) = (state, known.get_mut(place)) {
+                let index = usize::try_from(counter.first).unwrap_or_default();
+                if let (Some(state), Some(known)) = (state, known.get_mut(index)) {
                     let state = Arc::new(state);
                     self.full_counters.put(counter.key(counter.first), state.clone());
                     *known = Some(state);
@@ -351,8 +353,8 @@ impl Store {
         let mut rule_states: HashMap<usize, RuleState> = HashMap::new();
         let mut blocked: Option<(usize, DateTime<Utc>)> = None;
         for (counter, known) in counters.iter().zip(&known) {
-            for (place, limit) in &counter.holding {
-                rule_states.insert(*place, rule_state(limit, known, now));
+            for (index, limit) in &counter.applicable {
+                rule_states.insert(*index, rule_state(limit, known, now));
             }
             if free_shard(counter, known, now).is_some() {
                 continue;
@@ -360,12 +362,12 @@ impl Store {
             let full =
                 (0..).zip(known).filter_map(|(shard, state)| counter.full(state.as_ref()?, shard, now));
             let opens = full.min_by_key(|(_, at)| *at);
-            blocked = blocked.into_iter().chain(opens).min_by_key(|(place, _)| *place);
+            blocked = blocked.into_iter().chain(opens).min_by_key(|(index, _)| *index);
         }
-        let limits = statuses(holding, &rule_states, now);
-        let blocked = blocked.and_then(|(place, until)| {
-            let rule = holding.get(place)?.name();
-            Some(Blocked { rule, place, retry_after: seconds_until(until, now) })
+        let limits = statuses(applicable, &rule_states, now);
+        let blocked = blocked.and_then(|(index, until)| {
+            let rule = applicable.get(index)?.name();
+            Some(Blocked { rule, index, retry_after: seconds_until(until, now) })
         });
         match blocked {
             Some(blocked) => Ok(Admission { limits, blocked: Some(blocked) }),
@@ -376,9 +378,9 @@ impl Store {
     /// Removes what a counter does not need any more, once there is much of it: the windows from before a pause, which a
     /// later request does not know of, and rules that are gone. If it fails, or others were counted meanwhile, a later request
     /// does it.
-    async fn tidy(&self, counter: &Counter<'_>, shard: i64, item: &Item, now: DateTime<Utc>) {
+    async fn remove_stale(&self, counter: &Counter<'_>, shard: i64, item: &Item, now: DateTime<Utc>) {
         let stale = counter.stale(item, now);
-        if stale.iter().map(|name| name.len() + 4).sum::<usize>() < MOST_STALE {
+        if stale.iter().map(|name| name.len() + 4).sum::<usize>() < MAX_STALE_BYTES {
             return;
         }
         let Some(nonce) = item.get("r").cloned() else { return };
@@ -409,7 +411,7 @@ fn is_by_key(reasons: &[ThrottlingReason]) -> bool {
 /// A shard of this counter that is not known to be full.
 fn free_shard(counter: &Counter<'_>, known: &Known, now: DateTime<Utc>) -> Option<i64> {
     (0..counter.shards).map(|step| (counter.first + step) % counter.shards).find(|shard| {
-        let known = usize::try_from(*shard).ok().and_then(|place| known.get(place)?.as_ref());
+        let known = usize::try_from(*shard).ok().and_then(|index| known.get(index)?.as_ref());
         known.is_none_or(|state| counter.full(state, *shard, now).is_none())
     })
 }
@@ -420,20 +422,20 @@ fn rule_state(limit: &Limit, known: &Known, now: DateTime<Utc>) -> RuleState {
         state.as_ref().map(|state| state.rule_state(limit, shard, now))
     };
     let rule_states: Vec<RuleState> = (0..).zip(known).filter_map(of_shard).collect();
-    let Some(more_at) = rule_states.iter().map(|rule_state| rule_state.more_at).min() else {
+    let Some(resets_at) = rule_states.iter().map(|rule_state| rule_state.resets_at).min() else {
         return CounterState::default().rule_state(limit, 0, now);
     };
     let remaining: i64 = rule_states.iter().map(|rule_state| rule_state.remaining).sum();
     let (all, some) = (known.len(), rule_states.len());
     let all_to_some = i64::try_from(all).unwrap_or(1) / i64::try_from(some).unwrap_or(1).max(1);
-    RuleState { remaining: remaining.saturating_mul(all_to_some).min(limit.max()), more_at }
+    RuleState { remaining: remaining.saturating_mul(all_to_some).min(limit.max()), resets_at }
 }
 
-fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) -> Result<Counted, Error> {
+fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) -> Result<CountOutcome, Error> {
     let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error()
     else {
         return match error.code() {
-            Some("TransactionInProgressException") => Ok(Counted::Collided),
+            Some("TransactionInProgressException") => Ok(CountOutcome::Collided),
             _ => Err(error.into()),
         };
     };
@@ -442,27 +444,31 @@ fn cancelled<R: std::fmt::Debug>(error: SdkError<TransactWriteItemsError, R>) ->
         .iter()
         .enumerate()
         .filter(|(_, reason)| reason.code() == Some("ConditionalCheckFailed"))
-        .map(|(place, reason)| (place, reason.item.clone().unwrap_or_default()))
+        .map(|(index, reason)| (index, reason.item.clone().unwrap_or_default()))
         .collect();
     if !refused.is_empty() {
-        Ok(Counted::No(refused))
-    } else if reasons.iter().any(|reason| reason.code().is_some_and(|code| PASSING.contains(&code))) {
-        Ok(Counted::Collided)
+        Ok(CountOutcome::No(refused))
+    } else if reasons.iter().any(|reason| reason.code().is_some_and(|code| RETRYABLE.contains(&code))) {
+        Ok(CountOutcome::Collided)
     } else {
         Err(Error::unavailable(DisplayErrorContext(&error).to_string()))
     }
 }
 
-fn statuses(holding: &[&Limit], rule_states: &HashMap<usize, RuleState>, now: DateTime<Utc>) -> Vec<Status> {
-    let status = |(place, limit): (usize, &&Limit)| {
-        let rule_state = rule_states.get(&place)?;
+fn statuses(
+    applicable: &[&Limit],
+    rule_states: &HashMap<usize, RuleState>,
+    now: DateTime<Utc>,
+) -> Vec<Status> {
+    let status = |(index, limit): (usize, &&Limit)| {
+        let rule_state = rule_states.get(&index)?;
         Some(Status {
             rule: limit.name(),
             remaining: rule_state.remaining,
             limit: limit.max(),
             window_ms: limit.window().ms(),
-            more_in: seconds_until(rule_state.more_at, now),
+            resets_in: seconds_until(rule_state.resets_at, now),
         })
     };
-    holding.iter().enumerate().filter_map(status).collect()
+    applicable.iter().enumerate().filter_map(status).collect()
 }

@@ -18,14 +18,14 @@ use crate::{Conflict, Error, OperatorAccess, Resource, Table};
 
 pub(crate) use retag::Background;
 pub(crate) use snapshot::Peppers;
-pub use snapshot::{OpenError, PICKED_UP};
+pub use snapshot::{OpenError, PROPAGATION_TIME};
 pub use sweep::{Progress, Repeppered, Sweep};
 
 const PARTITION: &str = "PEPPERS";
 
 /// When no process makes tags with an earlier version any more, from the activation of one: each has read of it by
-/// [`PICKED_UP`], and the longest request that had begun is over.
-pub(crate) const SETTLED: TimeDelta = TimeDelta::seconds(90);
+/// [`PROPAGATION_TIME`], and the longest request that had begun is over.
+pub(crate) const SETTLE_TIME: TimeDelta = TimeDelta::seconds(90);
 
 fn key(version: PepperVersion) -> Key {
     Key::new(PARTITION.to_owned(), format!("{:010}", version.0))
@@ -35,7 +35,7 @@ fn key(version: PepperVersion) -> Key {
 fn settled_at(peppers: &[PepperRecord]) -> Option<DateTime<Utc>> {
     let current = pepper::current(peppers)?;
     let record = peppers.iter().find(|pepper| pepper.version == current)?;
-    Some(record.activated_at? + SETTLED)
+    Some(record.activated_at? + SETTLE_TIME)
 }
 
 impl Table {
@@ -77,26 +77,26 @@ impl Table {
             let last = peppers.first();
             let pending = last.filter(|last| last.activated_at.is_none()).and_then(PepperRecord::wrapped);
             let version = last.map_or(0, |last| last.version.0);
-            let made = match pending {
+            let wrapped = match pending {
                 Some(pending) => pending,
                 None => {
                     let next = version.checked_add(1).map(PepperVersion);
                     let next = next.ok_or_else(|| Error::internal("no version is left"))?;
-                    let made = provider.generate(next).await?;
-                    let pending = PepperRecord::new(made.clone(), self.clock().now());
+                    let wrapped = provider.generate(next).await?;
+                    let pending = PepperRecord::new(wrapped.clone(), self.clock().now());
                     let item = record::item(&key(next), &pending)?;
                     if !self.put_new(item).await? {
                         // Somebody else made it: that one counts.
                         continue;
                     }
-                    made
+                    wrapped
                 }
             };
-            provider.unwrap(&made).await?;
+            provider.unwrap(&wrapped).await?;
             let activate = Expression::condition("attribute_exists(pk)")
                 .set_once("activated_at", instant(self.clock().now())?);
-            self.update(&key(made.version), activate).await?;
-            return Ok(made.version);
+            self.update(&key(wrapped.version), activate).await?;
+            return Ok(wrapped.version);
         }
         Err(Error::unavailable("the pepper was rotated by others at the same time").into())
     }
@@ -114,7 +114,7 @@ impl Table {
         let counts = self.count_rows(sweep).await?;
         let mut peppers = self.wrapped_peppers().await?;
         for pepper in &mut peppers {
-            let none = RowCount { at, rows: 0, beneath: 0 };
+            let none = RowCount { at, rows: 0, layered: 0 };
             let count = counts.get(&pepper.version).copied().unwrap_or(none);
             let note = Expression::condition("attribute_exists(pk)")
                 .set("counted", serde_dynamo::to_attribute_value(RowCountRecord::from(count))?);
@@ -153,11 +153,11 @@ impl Table {
         let counted = self.count_pepper_rows(operator, sweep).await?;
         let counted = counted.iter().find(|pepper| pepper.version == version);
         let count = counted.and_then(|pepper| pepper.counted).ok_or(UNKNOWN)?;
-        if count.rows + count.beneath > 0 {
+        if count.rows + count.layered > 0 {
             return Err(Error::Conflict(Conflict::PepperNeeded {
                 version,
                 rows: count.rows,
-                beneath: count.beneath,
+                layered: count.layered,
             }));
         }
         let erase = Expression::condition("attribute_exists(#wrapped)")

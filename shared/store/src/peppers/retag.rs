@@ -12,7 +12,7 @@ use crate::record::{set_tag, tag_value};
 use crate::{Error, Store, Table};
 
 /// How many rows move at the same time. Another one has to be used again.
-const AT_ONCE: usize = 64;
+const CONCURRENCY: usize = 64;
 
 /// The work that a store does beside answering. Clones share it.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Store {
         }
         {
             let mut moving = self.background.moving.lock().unwrap_or_else(PoisonError::into_inner);
-            if moving.len() == AT_ONCE || !moving.insert(row.clone()) {
+            if moving.len() == CONCURRENCY || !moving.insert(row.clone()) {
                 return;
             }
         }

@@ -1,7 +1,7 @@
 //! The peppers as a process holds them.
 //!
 //! They are read and unwrapped when it starts. After that it reads the table's versions again when it is about to make a
-//! tag and has not read them for [`PICKED_UP`], when it recognised a credential and has not for half of that (off the
+//! tag and has not read them for [`PROPAGATION_TIME`], when it recognised a credential and has not for half of that (off the
 //! response path), and at once when a row names a version that it does not hold. Only a version that it has not seen is
 //! unwrapped, so a process goes on without its key provider for as long as there is none.
 
@@ -15,9 +15,9 @@ use tokio::sync::Mutex;
 use crate::{Error, Table};
 
 /// By when every process makes its tags with a version, from its activation on.
-pub const PICKED_UP: TimeDelta = TimeDelta::seconds(60);
+pub const PROPAGATION_TIME: TimeDelta = TimeDelta::seconds(60);
 /// When a process in use reads the versions again, unasked.
-const DUE: TimeDelta = TimeDelta::seconds(30);
+const REFRESH_INTERVAL: TimeDelta = TimeDelta::seconds(30);
 
 /// Why a table cannot be used with its peppers.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +77,12 @@ impl Peppers {
 
     /// Whether it is time to read the versions again, though nothing depends on it.
     pub(crate) fn is_due(&self) -> bool {
-        !self.is_within(&self.snapshot(), DUE)
+        !self.is_within(&self.snapshot(), REFRESH_INTERVAL)
     }
 
-    /// The ring to make tags with: read within [`PICKED_UP`].
+    /// The ring to make tags with: read within [`PROPAGATION_TIME`].
     pub(crate) async fn current(&self) -> Result<Arc<Keyring>, Error> {
-        self.read_unless(|snapshot| self.is_within(snapshot, PICKED_UP)).await
+        self.read_unless(|snapshot| self.is_within(snapshot, PROPAGATION_TIME)).await
     }
 
     /// The ring as the table has it now.
@@ -92,7 +92,7 @@ impl Peppers {
 
     /// Reads the versions again, if they are due.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
-        self.read_unless(|snapshot| self.is_within(snapshot, DUE)).await.map(|_| ())
+        self.read_unless(|snapshot| self.is_within(snapshot, REFRESH_INTERVAL)).await.map(|_| ())
     }
 
     /// The ring to compare these tags with: read again if it lacks a version of one. It still does if there is no such

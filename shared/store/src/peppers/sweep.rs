@@ -26,9 +26,9 @@ use crate::{Error, OperatorAccess, Store, Table};
 /// How many parts of the table are read at the same time.
 const SEGMENTS: i32 = 4;
 /// How many items are read in one request.
-const PAGE: i32 = 500;
+const PAGE_SIZE: i32 = 500;
 /// How many rows of a page are written at the same time.
-const WRITES: usize = 8;
+const WRITE_CONCURRENCY: usize = 8;
 
 /// How to go through the table.
 pub struct Sweep<'a> {
@@ -108,13 +108,13 @@ impl Table {
         };
         let mut failed = Error::unavailable("the table was not read");
         for attempt in 0..ATTEMPTS {
-            let answer = self
+            let response = self
                 .client()
                 .scan()
                 .table_name(self.name())
                 .segment(segment)
                 .total_segments(SEGMENTS)
-                .limit(PAGE)
+                .limit(PAGE_SIZE)
                 .consistent_read(true)
                 .filter_expression("attribute_exists(pepper)")
                 .projection_expression("pk, sk, tag, pepper, peppers_beneath, purge_at")
@@ -122,14 +122,14 @@ impl Table {
                 .set_exclusive_start_key(start.clone())
                 .send()
                 .await;
-            match answer.map_err(Error::from) {
-                Ok(answer) => {
-                    let used = answer.consumed_capacity.as_ref().and_then(|used| used.capacity_units);
+            match response.map_err(Error::from) {
+                Ok(response) => {
+                    let used = response.consumed_capacity.as_ref().and_then(|used| used.capacity_units);
                     pace.spend(used.unwrap_or_default()).await;
-                    let last = answer.last_evaluated_key.as_ref().and_then(key_of);
+                    let last = response.last_evaluated_key.as_ref().and_then(key_of);
                     return Ok(Page {
-                        looked_at: u64::try_from(answer.scanned_count).unwrap_or_default(),
-                        rows: answer.items.unwrap_or_default(),
+                        looked_at: u64::try_from(response.scanned_count).unwrap_or_default(),
+                        rows: response.items.unwrap_or_default(),
                         next: last.map_or(Segment::Done, |Key { pk, sk }| Segment::After { pk, sk }),
                     });
                 }
@@ -151,8 +151,8 @@ impl Table {
                 for row in page.rows.iter().filter(|row| !has_expired(row, now)) {
                     let tag = tag_of(row)?;
                     counts.entry(tag.version).or_insert_with(|| none(now)).rows += 1;
-                    for version in tag.beneath {
-                        counts.entry(version).or_insert_with(|| none(now)).beneath += 1;
+                    for version in tag.layers {
+                        counts.entry(version).or_insert_with(|| none(now)).layered += 1;
                     }
                 }
                 let before = looked_at.fetch_add(page.looked_at, Ordering::Relaxed);
@@ -167,14 +167,14 @@ impl Table {
         for (version, count) in try_join_all(segments).await?.into_iter().flatten() {
             let sum = all.entry(version).or_insert_with(|| none(now));
             sum.rows += count.rows;
-            sum.beneath += count.beneath;
+            sum.layered += count.layered;
         }
         Ok(all)
     }
 }
 
 fn none(at: DateTime<Utc>) -> keyward_core::pepper::RowCount {
-    keyward_core::pepper::RowCount { at, rows: 0, beneath: 0 }
+    keyward_core::pepper::RowCount { at, rows: 0, layered: 0 }
 }
 
 fn has_expired(row: &Item, now: DateTime<Utc>) -> bool {
@@ -219,7 +219,7 @@ impl Store {
             job.pass_began_at = self.clock().now().max(settled);
             job.segments = vec![Segment::Start; SEGMENTS as usize];
         }
-        self.table.forget(&job_key()).await?;
+        self.table.delete_job(&job_key()).await?;
         Ok(job.done)
     }
 
@@ -230,18 +230,19 @@ impl Store {
         let passes = (0..SEGMENTS).zip(segments).map(async |(segment, mut at)| {
             while !matches!(at, Segment::Done) {
                 let page = self.table.scan(segment, &at, &pace).await?;
-                let changes = stream::iter(&page.rows).map(|row| self.put_under(ring, row, &pace));
-                let changes: Vec<Repeppered> = changes.buffer_unordered(WRITES).try_collect().await?;
+                let changes = stream::iter(&page.rows).map(|row| self.retag_row(ring, row, &pace));
+                let changes: Vec<Repeppered> =
+                    changes.buffer_unordered(WRITE_CONCURRENCY).try_collect().await?;
                 let mut job = job.lock().await;
                 for change in changes {
                     job.done.rows += change.rows;
                     job.done.ended += change.ended;
                 }
                 at = page.next;
-                if let Some(place) = job.segments.get_mut(segment as usize) {
-                    *place = at.clone();
+                if let Some(segment_state) = job.segments.get_mut(segment as usize) {
+                    *segment_state = at.clone();
                 }
-                self.table.keep(record::item(&job_key(), &**job)?).await?;
+                self.table.save_job(record::item(&job_key(), &**job)?).await?;
                 let before = looked_at.fetch_add(page.looked_at, Ordering::Relaxed);
                 (sweep.progress)(Progress::Items(before + page.looked_at));
             }
@@ -251,7 +252,7 @@ impl Store {
     }
 
     /// Puts one row under the ring's current version, or ends it if it does not last.
-    async fn put_under(&self, ring: &Keyring, row: &Item, pace: &Pace) -> Result<Repeppered, Error> {
+    async fn retag_row(&self, ring: &Keyring, row: &Item, pace: &Pace) -> Result<Repeppered, Error> {
         let key = key_of(row).ok_or_else(|| Error::internal("a row has no key"))?;
         let tag = tag_of(row)?;
         if tag.version >= ring.current() {
@@ -292,12 +293,12 @@ impl Table {
         }
     }
 
-    async fn keep(&self, item: Item) -> Result<(), Error> {
+    async fn save_job(&self, item: Item) -> Result<(), Error> {
         self.client().put_item().table_name(self.name()).set_item(Some(item)).send().await?;
         Ok(())
     }
 
-    async fn forget(&self, key: &Key) -> Result<(), Error> {
+    async fn delete_job(&self, key: &Key) -> Result<(), Error> {
         self.client().delete_item().table_name(self.name()).set_key(Some(key.attributes())).send().await?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use keyward_core::app::{AppSettings, OnStoreError};
 use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
-use keyward_core::route::{RoutePermission, WrittenRoute};
+use keyward_core::route::{RawRoute, RoutePermission};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Slug};
 use keyward_core::{App, Bounds};
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ struct RouteRecord {
 
 impl From<&RoutePermission> for RouteRecord {
     fn from(route: &RoutePermission) -> Self {
-        let WrittenRoute { method, path, permissions } = route.clone().into();
+        let RawRoute { method, path, permissions } = route.clone().into();
         Self { method, path, permissions }
     }
 }
@@ -66,7 +66,7 @@ impl TryFrom<RouteRecord> for RoutePermission {
     type Error = String;
 
     fn try_from(RouteRecord { method, path, permissions }: RouteRecord) -> Result<Self, String> {
-        WrittenRoute { method, path, permissions }
+        RawRoute { method, path, permissions }
             .try_into()
             .map_err(|error: keyward_core::InvalidField| error.to_string())
     }

@@ -90,7 +90,7 @@ impl From<&Status> for StatusRecord {
 impl From<StatusRecord> for Status {
     fn from(record: StatusRecord) -> Self {
         let StatusRecord { rule, remaining, limit } = record;
-        Self { rule, remaining, limit, window_ms: 0, more_in: 0 }
+        Self { rule, remaining, limit, window_ms: 0, resets_in: 0 }
     }
 }
 

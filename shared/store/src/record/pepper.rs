@@ -31,18 +31,19 @@ pub(crate) struct Record {
 pub(crate) struct RowCountRecord {
     at: DateTime<Utc>,
     rows: u64,
-    beneath: u64,
+    #[serde(rename = "beneath")]
+    layered: u64,
 }
 
 impl From<RowCount> for RowCountRecord {
-    fn from(RowCount { at, rows, beneath }: RowCount) -> Self {
-        Self { at, rows, beneath }
+    fn from(RowCount { at, rows, layered }: RowCount) -> Self {
+        Self { at, rows, layered }
     }
 }
 
 impl From<RowCountRecord> for RowCount {
-    fn from(RowCountRecord { at, rows, beneath }: RowCountRecord) -> Self {
-        Self { at, rows, beneath }
+    fn from(RowCountRecord { at, rows, layered }: RowCountRecord) -> Self {
+        Self { at, rows, layered }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::item::{Expression, Item, number};
 pub(crate) fn with_tag(mut item: Item, tag: &Tag) -> Item {
     item.insert("tag".to_owned(), tag_value(tag));
     item.insert("pepper".to_owned(), number(tag.version));
-    item.extend(beneath_value(tag).map(|beneath| ("peppers_beneath".to_owned(), beneath)));
+    item.extend(layers_value(tag).map(|layers| ("peppers_beneath".to_owned(), layers)));
     item
 }
 
@@ -21,28 +21,28 @@ pub(crate) fn tag_value(tag: &Tag) -> AttributeValue {
 /// The update with which an item gets another tag.
 pub(crate) fn set_tag(update: Expression, tag: &Tag) -> Expression {
     let update = update.set("tag", tag_value(tag)).set("pepper", number(tag.version));
-    match beneath_value(tag) {
-        Some(beneath) => update.set("peppers_beneath", beneath),
+    match layers_value(tag) {
+        Some(layers) => update.set("peppers_beneath", layers),
         None => update.remove("peppers_beneath"),
     }
 }
 
 /// The attribute `peppers_beneath`, for the tag of a tag.
-fn beneath_value(tag: &Tag) -> Option<AttributeValue> {
-    let beneath = || AttributeValue::L(tag.beneath.iter().map(number).collect());
-    (!tag.beneath.is_empty()).then(beneath)
+fn layers_value(tag: &Tag) -> Option<AttributeValue> {
+    let layers = || AttributeValue::L(tag.layers.iter().map(number).collect());
+    (!tag.layers.is_empty()).then(layers)
 }
 
 pub(crate) fn tag_of(item: &Item) -> Result<Tag, Error> {
     let bytes = item.get("tag").and_then(|value| value.as_b().ok());
     let version = item.get("pepper").and_then(version_of);
-    let beneath = match item.get("peppers_beneath") {
+    let layers = match item.get("peppers_beneath") {
         None => Some(vec![]),
         Some(list) => list.as_l().ok().and_then(|list| list.iter().map(version_of).collect()),
     };
-    match (bytes, version, beneath) {
-        (Some(bytes), Some(version), Some(beneath)) => {
-            Ok(Tag { version, beneath, bytes: bytes.as_ref().to_vec() })
+    match (bytes, version, layers) {
+        (Some(bytes), Some(version), Some(layers)) => {
+            Ok(Tag { version, layers, bytes: bytes.as_ref().to_vec() })
         }
         _ => Err(Error::internal("a credential's item has no tag")),
     }

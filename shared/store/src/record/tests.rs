@@ -13,7 +13,7 @@ use keyward_core::pepper::{PepperRecord, RowCount, WrappedPepper};
 use keyward_core::permission::Permission;
 use keyward_core::rate_limit::{Rule, Rules, Scheme, Status};
 use keyward_core::root_key::{RootKey, Scope};
-use keyward_core::route::{RoutePermission, WrittenRoute};
+use keyward_core::route::{RawRoute, RoutePermission};
 use keyward_core::session::{Capability, Session, Ticket};
 use keyward_core::text::{Description, KeyPrefix, Name, OwnerId, Reason, Slug};
 use keyward_core::{ApiKey, App, Bounds, Deployment};
@@ -67,7 +67,7 @@ fn app() -> App {
 
 fn full_app() -> App {
     let routes = [("POST", "/users/*", "users:write OR admin"), ("*", "/users", "users:read")];
-    let routes = routes.map(|(method, path, permission)| WrittenRoute {
+    let routes = routes.map(|(method, path, permission)| RawRoute {
         method: method.into(),
         path: path.into(),
         permissions: vec![permission.into()],
@@ -238,7 +238,7 @@ fn event() -> Event {
 }
 
 fn full_event() -> Event {
-    let status = Status { rule: "100/60s".into(), remaining: 0, limit: 100, window_ms: 0, more_in: 0 };
+    let status = Status { rule: "100/60s".into(), remaining: 0, limit: 100, window_ms: 0, resets_in: 0 };
     Event {
         app: Some(AppNumber::mint(7)),
         app_slug: Some(slug("acme")),
@@ -265,7 +265,7 @@ fn full_pepper() -> PepperRecord {
     PepperRecord {
         activated_at: Some(later(1)),
         retired_at: Some(later(2)),
-        counted: Some(RowCount { at: later(3), rows: 4, beneath: 5 }),
+        counted: Some(RowCount { at: later(3), rows: 4, layered: 5 }),
         ..pepper()
     }
 }
@@ -303,7 +303,7 @@ fn comes_back<E: Entity + PartialEq + std::fmt::Debug>(entity: &E) -> Item {
 /// module's head.
 #[test]
 fn items_are_written_as_they_are() {
-    let tag = Tag { version: PepperVersion(2), beneath: vec![PepperVersion(1)], bytes: vec![9; 32] };
+    let tag = Tag { version: PepperVersion(2), layers: vec![PepperVersion(1)], bytes: vec![9; 32] };
     let used = Ticket { session: SessionId::new(22).ok(), actor: owner("u_1"), ..ticket() };
     let by_root_key = Event { actor: Some(Actor::RootKey { id: RootKeyId::new(3).unwrap() }), ..event() };
     let written = [
@@ -329,7 +329,7 @@ fn items_are_written_as_they_are() {
         ("pepper_full", comes_back(&full_pepper())),
         ("repepper", comes_back(&job())),
         ("tag", with_tag(Item::new(), &tag)),
-        ("tag_of_a_secret", with_tag(Item::new(), &Tag { beneath: vec![], ..tag })),
+        ("tag_of_a_secret", with_tag(Item::new(), &Tag { layers: vec![], ..tag })),
     ];
     for (name, item) in written {
         insta::assert_json_snapshot!(name, json(&item));
@@ -510,7 +510,7 @@ fn an_event_is_read_whatever_was_kept_as_its_address() {
 fn a_tag_is_read_as_it_was_written_or_not_at_all() {
     let tag = Tag {
         version: PepperVersion(3),
-        beneath: vec![PepperVersion(1), PepperVersion(2)],
+        layers: vec![PepperVersion(1), PepperVersion(2)],
         bytes: vec![9; 32],
     };
     let row = with_tag(Item::new(), &tag);
@@ -520,7 +520,7 @@ fn a_tag_is_read_as_it_was_written_or_not_at_all() {
         set.as_deref(),
         Some("SET #tag = :tag, #pepper = :pepper, #peppers_beneath = :peppers_beneath")
     );
-    let plain = Tag { beneath: vec![], ..tag };
+    let plain = Tag { layers: vec![], ..tag };
     assert_eq!(tag_of(&with_tag(Item::new(), &plain)).unwrap(), plain);
     let set = set_tag(Expression::default(), &plain).update();
     assert_eq!(set.as_deref(), Some("SET #tag = :tag, #pepper = :pepper REMOVE #peppers_beneath"));

@@ -21,7 +21,7 @@ const PRINCIPAL: &str = "api_key";
 /// The answer on a key that works.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Decision)]
-pub(crate) struct Answer {
+pub(crate) struct CheckResponse {
     request_id: EventId,
     allowed: bool,
     /// `permission_denied` or `rate_limited`; null where it is allowed.
@@ -70,15 +70,15 @@ pub(crate) struct BatchResult {
 #[serde(untagged)]
 #[schema(as = DecisionOrError)]
 enum Body {
-    Answer(Box<Answer>),
+    Decision(Box<CheckResponse>),
     Error(ErrorBody),
 }
 
 impl BatchResult {
     /// The result of a check, in a request with this context: an error is in the log under its id.
-    pub(crate) fn new(decided: Result<Answer, ApiError>, context: &ErrorContext) -> Self {
+    pub(crate) fn new(decided: Result<CheckResponse, ApiError>, context: &ErrorContext) -> Self {
         match decided {
-            Ok(answer) => Self { status: 200, body: Body::Answer(Box::new(answer)) },
+            Ok(response) => Self { status: 200, body: Body::Decision(Box::new(response)) },
             Err(error) => {
                 let error = no_decision(error);
                 Self { status: error.status.as_u16(), body: Body::Error(error.into_body(context)) }
@@ -101,7 +101,7 @@ struct Identity {
     workspace_membership_id: Option<OwnerId>,
 }
 
-impl Answer {
+impl CheckResponse {
     pub(crate) fn new(decision: Decision) -> Self {
         let (allowed, retry_after, headers) =
             (decision.allowed(), decision.retry_after(), decision.headers());
