@@ -23,25 +23,25 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 const CALLERS: [usize; 3] = [1, 8, 64];
-/// How many keys of each app are checked in turn.
+/// The number of keys of each app, which are checked in turn.
 const KEYS: usize = 100;
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measures the check beside a bare GetItem on the same store.
 #[derive(Parser)]
 struct Arguments {
-    /// How long each row is measured.
+    /// The time for which each row is measured.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Only rows whose name contains this, beside the GetItem.
     #[arg(long, default_value = "")]
     only: String,
-    /// What `cargo bench` adds.
+    /// The argument that `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What is called, of all keys in turn.
+/// The call to measure, with each of the keys in turn.
 #[derive(Clone)]
 enum Call {
     GetItem(Client),
@@ -50,7 +50,7 @@ enum Call {
 }
 
 impl Call {
-    /// Whether it was answered: on a machine that is busy with something else, the store's time limit may be too short.
+    /// Whether it completed: on a machine that is busy with something else, the store's time limit may be too short.
     async fn make(&self, secret: &str) -> bool {
         match self {
             Self::GetItem(client) => {
@@ -97,7 +97,7 @@ struct Measured {
     cpu: Duration,
 }
 
-/// So many callers, each making one call after the other. The calls are done when their events are written.
+/// Runs this number of callers, each making one call after another. The calls are done when their events are written.
 async fn measure(
     call: &Call,
     secrets: &Arc<[String]>,
@@ -134,7 +134,7 @@ async fn measure(
     Measured { latencies, timed_out, a_second, cpu: self::cpu() - cpu }
 }
 
-/// What this process has used of the processors.
+/// The processor time that this process has used.
 fn cpu() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a duration")
 }

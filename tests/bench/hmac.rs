@@ -1,4 +1,4 @@
-//! What it costs to make a tag and to compare one, beside a bare HMAC-SHA-256 of as many bytes. See README.md.
+//! The cost of making a tag and of comparing one, next to a bare HMAC-SHA-256 of as many bytes. See README.md.
 
 use std::hint::black_box;
 

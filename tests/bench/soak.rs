@@ -11,10 +11,10 @@ use keyward_verifier::Verifier;
 /// Checks keys while access is taken away, and fails at the first check that is allowed afterwards.
 #[derive(Parser)]
 struct Arguments {
-    /// How many verifications and revocations.
+    /// The number of verifications and revocations.
     #[arg(long, default_value_t = 1_000_000)]
     count: u64,
-    /// What `cargo bench` adds.
+    /// The argument that `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -41,7 +41,7 @@ async fn main() {
     dev.stop().await;
 }
 
-/// Tells how far it is: on a terminal each second in one line, else each half minute.
+/// Shows the progress: on a terminal every second in one line, otherwise every half minute.
 async fn progress(soak: &Soak, start: Instant, count: u64) {
     let terminal = std::io::stderr().is_terminal();
     let mut tick = tokio::time::interval(Duration::from_secs(if terminal { 1 } else { 30 }));

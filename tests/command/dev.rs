@@ -83,7 +83,7 @@ async fn a_stop_under_load_loses_no_answered_check() {
 }
 
 #[tokio::test]
-async fn what_was_answered_survives_a_kill() {
+async fn completed_requests_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(folder.path(), "info");
     let kept = dev.backend("POST", "/api-auth/apps/demo/keys", Some(json!({"name": "kept"}))).await;

@@ -7,7 +7,7 @@ use tokio::net::TcpSocket;
 
 use crate::process::{Dev, keyward};
 
-/// What it prints about the run in this folder, and whether it found it well.
+/// Examines the run in this folder: whether all is well, and the output.
 fn examine(folder: &Path) -> (bool, String) {
     let mut command = keyward(&["doctor", "--data-dir", folder.to_str().unwrap()]);
     // An installation that the environment names is not this one.

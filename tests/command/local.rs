@@ -1,4 +1,4 @@
-//! What others on the machine, and pages in its browsers, can do with a local run: nothing.
+//! Other users of the machine, and pages in its browsers, can do nothing with a local run.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -88,7 +88,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_a_run_keeps_is_its_owners_alone() {
+fn only_the_owner_can_read_the_files_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
     let ours = || {

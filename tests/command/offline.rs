@@ -1,5 +1,5 @@
-//! What somebody who has a copy of the table and all log lines of the main job can find out about a credential that they
-//! guessed, or even know: nothing that a hash or an HMAC with anything in that copy would tell.
+//! An attacker with a copy of the table and all log lines of the main job cannot confirm a credential that they guessed
+//! or know: no hash, and no HMAC with anything in that copy, matches a stored value.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ fn words(text: &str, all: &mut BTreeSet<Vec<u8>>) {
     }
 }
 
-/// What may have been hashed of a credential: in whole, in its parts, and as docs/security.md says.
+/// The texts of a credential that may have been hashed: the whole, its parts, and the message of docs/security.md.
 fn messages(text: &str, deployment: DeploymentId, id: i64, label: &str) -> Vec<Vec<u8>> {
     let end = text.len() - 6;
     let secret = &text[end - 43..end];

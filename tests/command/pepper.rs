@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::process::{Dev, keyward, refused};
 
-/// How many keys are there, and how many of them are used while the pepper changes.
+/// The number of keys, and of those that are used while the pepper changes.
 const KEYS: usize = 5_000;
 const USED: usize = 1_000;
 
@@ -35,7 +35,7 @@ fn done(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// State, rows and beneath, by version, as `status` prints them.
+/// State, rows and layered rows, by version, as `status` prints them.
 fn status(dev: &Dev) -> HashMap<u32, (String, u64, u64)> {
     let printed = done(&pepper(dev, &["status", "--units-per-second", "1000000"]));
     let lines = printed.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -80,7 +80,7 @@ fn it_says_what_it_did_and_what_it_cannot_do() {
     assert!(message.contains("start it again with 'keyward dev'"), "{message}");
 }
 
-/// What the load has seen.
+/// The results of the load so far.
 #[derive(Default)]
 struct Seen {
     checks: AtomicUsize,

@@ -102,7 +102,7 @@ impl Dev {
         panic!("it does not stop: {}", self.log());
     }
 
-    /// Tells it to stop, and requires that it does so without an error.
+    /// Tells it to stop, and requires that it exits without an error.
     pub fn stop(mut self, signal: &str) {
         self.signal(signal);
         let status = self.wait();

@@ -1,4 +1,4 @@
-//! Who asks: every call of the store takes that, and what the operator has is made by the command alone.
+//! Every call of the store takes the caller's access, and only the command creates that of the operator.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
@@ -8,8 +8,8 @@ use reqwest::Method;
 use crate::documentation::{root, sources};
 use keyward_tests::{ApiResponse, Keyward};
 
-/// What a call is made with: an access value, a credential, or what was made of one that matched.
-const WHO_ASKS: [&str; 10] = [
+/// The types that authorize a call: an access value, a credential, or the result of one that matched.
+const CALLERS: [&str; 10] = [
     "OperatorAccess",
     "PublicAccess",
     "RootAccess",
@@ -21,26 +21,26 @@ const WHO_ASKS: [&str; 10] = [
     "VerifiedKey",
     "AuthenticatedTicket",
 ];
-/// What is made of a verified key alone.
-const OF_A_VERIFIED_KEY: [&str; 2] = ["KeyToCheck", "Verification"];
-/// Waiting for what was begun, and what tells everybody which deployment is the first.
-const OF_NOBODY: [&str; 2] = ["settled", "public_access"];
+/// The types that are made only from a verified key.
+const FROM_A_VERIFIED_KEY: [&str; 2] = ["KeyToCheck", "Verification"];
+/// The calls without a caller: waiting for background work, and looking up the first deployment.
+const WITHOUT_CALLER: [&str; 2] = ["settled", "public_access"];
 
 #[test]
-fn every_call_of_the_store_takes_who_asks() {
+fn every_call_of_the_store_takes_the_caller() {
     let code = sources(&root().join("shared/store/src"));
     let call = Regex::new(r"(?s)\n    pub async fn (\w+)(?:<[^>]*>)?\(\s*(&self.*?)\)(?: -> | \{)").unwrap();
     let calls: Vec<(String, String)> =
         call.captures_iter(&code).map(|call| (call[1].to_owned(), call[2].to_owned())).collect();
     assert!(calls.len() > 40, "{}", calls.len());
     for (name, parameters) in calls {
-        let asks = WHO_ASKS.iter().chain(&OF_A_VERIFIED_KEY).any(|who| parameters.contains(who));
-        assert!(asks != OF_NOBODY.contains(&name.as_str()), "{name}({parameters})");
+        let asks = CALLERS.iter().chain(&FROM_A_VERIFIED_KEY).any(|who| parameters.contains(who));
+        assert!(asks != WITHOUT_CALLER.contains(&name.as_str()), "{name}({parameters})");
     }
 }
 
 #[test]
-fn nothing_that_answers_requests_makes_the_access_of_the_operator() {
+fn only_the_command_creates_the_access_of_the_operator() {
     let created = |folder: &str| sources(&root().join(folder)).contains("OperatorAccess::");
     assert!(created("infra/cli/src"));
     assert!(!created("functions"));

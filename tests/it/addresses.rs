@@ -62,7 +62,7 @@ async fn an_address_is_one_however_it_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_address_is_refused_in_a_check_and_alone_in_a_batch() {
+async fn an_invalid_address_is_rejected_in_a_check_and_alone_in_a_batch() {
     let keyward = Keyward::start().await;
     let secret = limited_by_address(&keyward).await;
     let wrong = [

@@ -1,4 +1,4 @@
-//! What does not decide blocks no answer, and what fails for one check fails for that one alone.
+//! A read that decides nothing blocks no response, and a failure of one check fails that check alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl Rows {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_one_key_is_told_to_who_has_its_secret_and_stops_no_other() {
+async fn a_fault_of_one_key_is_reported_to_the_holder_of_its_secret_and_stops_no_other() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     let rows = Rows(Client::new(keyward.sdk_config()));

@@ -331,7 +331,7 @@ async fn behind_a_cursor_that_has_left_the_range_there_is_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_is_bounded() {
+async fn reads_of_the_log_are_bounded() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let created = backend.create_key("acme", json!({})).await;

@@ -37,7 +37,7 @@ impl Recorded {
         self.0["version"] == "2.0"
     }
 
-    /// With a header, or what API Gateway would have taken from it.
+    /// Adds a header, or the token that API Gateway would have taken from it.
     fn with(mut self, name: &str, value: &str) -> Self {
         if self.is_token() {
             self.0["authorizationToken"] = value.into();
@@ -81,7 +81,7 @@ impl Recorded {
     }
 }
 
-/// Whether this answer, in whichever form, lets the request through.
+/// Whether this response, in whichever form, allows the request.
 fn is_allowed(response: &Value) -> bool {
     match &response["isAuthorized"] {
         Value::Bool(is_authorized) => *is_authorized,
@@ -328,7 +328,7 @@ async fn no_policy_stands_for_more_than_the_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_path_is_refused() {
+async fn invalid_paths_are_rejected() {
     let keyward = Keyward::start().await;
     let (_, secret) = key(&keyward).await;
     for event in EVENTS {

@@ -15,7 +15,7 @@ async fn acme(keyward: &Keyward) -> Backend {
     backend
 }
 
-/// Whether the secret of this key is right.
+/// Whether the key is recognised.
 pub async fn is_recognised(keyward: &Keyward, key: &str) -> bool {
     let (store, token) = (&keyward.services.store, ApiKeyToken::parse(key).unwrap());
     let found = store.find_keys(store.deadline(), vec![token], None).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_denied_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_required_may_be_an_expression() {
+async fn requirements_may_be_expressions() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let created = backend.create_key("acme", json!({"permissions": ["users:*", "audit:read"]})).await;
@@ -259,7 +259,7 @@ async fn an_unknown_key_and_a_wrong_secret_are_answered_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_must_make_sense() {
+async fn checks_must_be_well_formed() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
@@ -472,7 +472,7 @@ async fn a_check_names_the_apps_that_it_is_for() {
         blank(response.is_error(status, code));
         assert!(text(&response.body["message"]).contains(expected), "{}", response.body);
     }
-    // Who sent a key elsewhere is in no log, neither of its app nor of the other.
+    // A key that is sent to another app's API is in no log, neither of its app nor of the other.
     keyward.settle().await;
     let log = elsewhere.get("/api-auth/apps/acme/audit/logs?outcome=blocked").await.ok();
     assert_eq!(log["data"], json!([]));

@@ -1,4 +1,4 @@
-//! What the release before this one wrote into a table, as `tests/releases` recorded it, with this one on the same table.
+//! The rows that the previous release wrote, as `tests/releases` recorded them, with this release on the same table.
 
 use std::collections::HashMap;
 
@@ -173,7 +173,7 @@ async fn replayed(recording: &Recording) -> Keyward {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_release_before_is_lost_or_widened_by_an_upgrade_and_a_rollback() {
+async fn an_upgrade_and_a_rollback_lose_and_widen_nothing_of_the_previous_release() {
     let recording = recording();
     let keyward = replayed(&recording).await;
     keyward.freeze(recording.at);

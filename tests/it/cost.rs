@@ -1,4 +1,4 @@
-//! What a verification costs, and what costs nothing.
+//! The cost of a verification, and the requests that cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,7 @@ async fn an_app_with_as_many_routes_as_it_may_list_is_read_in_one_unit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_cost_more_is_refused() {
+async fn apps_and_keys_that_would_cost_more_are_rejected() {
     let keyward = Keyward::start().await;
     let (slug, _) = largest(&keyward).await;
     let backend = keyward.backend();
@@ -258,7 +258,7 @@ async fn a_transaction_that_collides_is_tried_again_and_at_last_refused() {
     assert_eq!(keyward.check(&text(&created["secret"])).await.ok()["allowed"], true, "nothing was changed");
 }
 
-/// What a check of this key sends before its answer: operations and their units.
+/// The operations that a check of this key performs before its response, and their units.
 async fn of_a_check(keyward: &Keyward, key: &str) -> Vec<(String, f64)> {
     keyward.settle().await;
     keyward.calls.take();
@@ -305,7 +305,7 @@ async fn four_rules_of_a_key_are_one_more_call_of_one_write_unit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_pause_leaves_in_a_counter_is_removed_before_it_costs_more() {
+async fn stale_counts_are_removed_before_they_cost_more() {
     let keyward = Keyward::start().await;
     let rules = json!([{"unit": "minute", "duration": 1, "max_requests": 1_000}]);
     let key = limited(&keyward, rules).await;
@@ -357,7 +357,7 @@ async fn the_first_check_of_a_limited_app_reads_twice() {
     assert_eq!(of_a_check(&keyward, &key).await[0], call("BatchGetItem", 3.0));
 }
 
-/// What a check of this key by this process reads and computes: the units of each of its calls, and the HMACs.
+/// The reads and computations of a check of this key by this process: the units of each call, and the HMACs.
 async fn read_and_computed(keyward: &Keyward, process: &Services, key: &str) -> (Vec<f64>, u64) {
     keyward.calls.take();
     keyward.calls.take_units();
@@ -383,7 +383,7 @@ async fn read_and_computed(keyward: &Keyward, process: &Services, key: &str) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_key_costs_the_same_whatever_of_it_is_wrong_and_whatever_a_process_has_seen() {
+async fn an_invalid_key_costs_the_same_whatever_is_wrong_with_it_and_whatever_a_process_has_seen() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     let rules = json!([{"unit": "day", "duration": 1, "max_requests": 100}]);
@@ -530,7 +530,7 @@ async fn the_largest_scheme_is_read_for_one_unit() {
     );
 }
 
-/// How many items a check reads and writes, beside the key, its app and the rules.
+/// The items that a check reads and writes, besides the key, its app and the rules.
 async fn items_of_a_check(keyward: &Keyward, key: &str) -> (serde_json::Value, usize) {
     keyward.settle().await;
     keyward.calls.take();

@@ -24,7 +24,7 @@ use keyward_tests::{ApiResponse, Backend, Keyward, check_body, text};
 
 const PAGE: &str = "https://app.example.com";
 
-/// What the requests of all tests here leave in the log.
+/// The log of the requests of all tests in this module.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -86,7 +86,7 @@ async fn every_answer_has_an_id_that_errors_and_the_log_have_too() {
             (Method::OPTIONS, path.clone()),
             (route.method.clone(), format!("{path}/x/y/z")),
         ] {
-            // What a client says is no id of ours.
+            // A client's own id is ignored.
             let request = backend.request(method.clone(), &path).header("x-request-id", "req_of_a_client");
             let response = request.send().await.unwrap();
             let status = response.status().as_u16();

@@ -1,4 +1,4 @@
-//! What is sent to DynamoDB, held against the limits of its expressions, which other engines do not enforce: "Constraints in
+//! Calls of DynamoDB, checked against the limits of its expressions, which other engines do not enforce: "Constraints in
 //! Amazon DynamoDB", expression parameters, in the developer guide.
 
 use chrono::Utc;

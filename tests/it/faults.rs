@@ -1,4 +1,4 @@
-//! What becomes of a check when DynamoDB fails, in each way and at each call that it makes.
+//! The outcome of a check when DynamoDB fails, in each way and at each call.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Process {
         self.post("/v1/authz/check", check_body(key)).await
     }
 
-    /// What a batch of checks of these keys is answered with: each result's status and whether it is allowed.
+    /// The results of a batch of checks of these keys: the status of each, and whether it is allowed.
     async fn check_all(&self, keys: &[String]) -> Vec<(u64, bool)> {
         let checks: Vec<Value> = keys.iter().map(|key| check_body(key)).collect();
         let (status, body, _) = self.post("/v1/authz/check/batch", json!({"checks": checks})).await;
@@ -86,7 +86,7 @@ impl Process {
         (status, serde_json::from_slice(&body).unwrap(), retry_after)
     }
 
-    /// How many requests each rule has counted, by the partition of its counter and its name there.
+    /// The number of requests that each rule has counted, by the partition of its counter and its name there.
     async fn counts(&self) -> BTreeMap<(String, String), i64> {
         let client = Client::new(self.keyward.sdk_config());
         let limits = client
@@ -160,8 +160,8 @@ async fn a_store_that_fails_is_a_503_in_time_and_counts_whole_requests_or_none()
     }
 }
 
-/// What a fault is told of by.
-const TOLD: [(Fault, &str); 4] = [
+/// The metrics that report a fault.
+const REPORTED: [(Fault, &str); 4] = [
     (Fault::KeyDisabled, "KmsFailures"),
     (Fault::Failed, "StoreFailures"),
     (Fault::Garbage, "StoreFailures"),
@@ -173,7 +173,7 @@ async fn an_operator_is_told_whether_the_key_the_table_or_the_role_fails_at_each
     let process = Process::start().await;
     let metrics = Metrics::watch();
     for (key, operation, after) in calls(&process) {
-        for (fault, metric) in TOLD {
+        for (fault, metric) in REPORTED {
             process.faults.plan(operation, after, fault, usize::MAX);
             let (status, body, _) = process.check(key).await;
             process.faults.clear();
@@ -231,7 +231,7 @@ async fn every_start_that_fails_is_counted() {
 
     let of_table = function(move || start(TABLE), verify::routes);
     for (operation, after) in [("Query", 0), ("GetItem", 0)] {
-        for (fault, metric) in TOLD {
+        for (fault, metric) in REPORTED {
             faults.plan(operation, after, fault, usize::MAX);
             let response = respond(&of_table, request()).await.unwrap();
             assert_eq!(response.status(), 503, "{operation} after {after}, {fault:?}");
@@ -273,7 +273,7 @@ async fn one_attempt_that_fails_is_made_up_for_and_counted_once() {
     }
 }
 
-/// Whoever mends it is told what it was that failed, and nobody else is.
+/// The log names the failure for whoever fixes it; nobody else learns of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_knows_its_call_the_kind_of_item_and_the_place_in_the_code() {
     let keyward = Keyward::start().await;
@@ -323,7 +323,7 @@ async fn an_app_may_rather_be_reached_than_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_for_one_check_of_a_batch_fails_alone_and_leaves_the_others_time() {
+async fn a_read_that_fails_for_one_check_of_a_batch_fails_alone_and_leaves_the_others_time() {
     let process = Process::start().await;
     let backend = process.keyward.backend();
     backend.create_app("free").await;

@@ -1,4 +1,4 @@
-//! What somebody who can write the table, and knows credentials of their own, gains from rows that they copy.
+//! Rows that are copied by an attacker who can write the table and knows credentials of their own.
 
 use std::collections::HashMap;
 

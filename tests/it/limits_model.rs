@@ -35,7 +35,7 @@ struct Step {
 const TARGETS: [(&str, &str); 3] = [("GET", "/a"), ("POST", "/a"), ("GET", "/b")];
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
-/// What was let through: when, in milliseconds of true time, and whose it was.
+/// A request that was admitted: when, in milliseconds of true time, and for whom.
 struct Admitted {
     at: i64,
     key: usize,
@@ -74,7 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Processes {
     stores: [Store; 2],
     now_ms: Arc<AtomicI64>,
-    /// How far the second one's clock is ahead.
+    /// The number of milliseconds by which the second one's clock is ahead.
     ahead_ms: Arc<AtomicI64>,
     keyward: Keyward,
 }
@@ -89,7 +89,7 @@ impl Processes {
         Self { stores, now_ms, ahead_ms, keyward }
     }
 
-    /// What a process decides of a request for the first target.
+    /// The decision of a process on a request for the first target.
     async fn admit(&self, process: usize, key: &VerifiedKey, rules: &Rules) -> Result<Admission, Error> {
         let store = &self.stores[process];
         store.admit(key, None, rules, &rules.applicable(&target(0)), store.deadline()).await
@@ -132,7 +132,7 @@ fn target(index: usize) -> Target {
     Target::parse(method, path).unwrap()
 }
 
-/// How many requests a rule had let through that count with this one, after `from` and up to `to`, both of true time.
+/// The number of admitted requests that count with this one, after `from` and up to `to`, both of true time.
 fn count(
     log: &[Admitted],
     rules: &Rules,
@@ -269,7 +269,7 @@ fn clocks_up_to_a_second_apart_move_the_bounds_by_no_more_than_that() {
     check_bounds(24, 1_i64..=1_000);
 }
 
-/// What happens in the life of a counter: an app whose two keys have schemes of their own, with one rule in common.
+/// An event in the life of a counter: an app whose two keys have schemes of their own, with one rule in common.
 #[derive(Debug, Clone)]
 enum Event {
     /// A request of one of the keys to a process, so many milliseconds later.

@@ -58,7 +58,7 @@ async fn an_app_moves_between_active_and_inactive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_null_in_a_patch_is_cleared() {
+async fn null_in_a_patch_clears_a_member() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     let rules = json!([{"unit": "day", "duration": 1, "max_requests": 1}]);

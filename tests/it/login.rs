@@ -1,4 +1,4 @@
-//! Who can have a browser log in, and what an open page does when somebody did: with the headers that browsers send.
+//! Logins with the headers that browsers send: who can trigger one, and how an open page reacts to another one.
 
 use chrono::TimeDelta;
 use keyward_core::deployment::Mode;

@@ -1,4 +1,4 @@
-//! What Keyward promises, tried over HTTP against an installation in this process, one for each test.
+//! Keyward's promises, tested over HTTP against an installation in this process, one for each test.
 
 mod access;
 mod addresses;

@@ -17,7 +17,7 @@ use keyward_store::{Error, PROPAGATION_TIME, Progress, Sweep, Table, dynamodb_cl
 use keyward_tests::{ApiResponse, Backend, Browser, Keyward, check_body, conforms, operator, text};
 use serde_json::json;
 
-/// As fast as it goes, telling nobody.
+/// A sweep at full speed, without progress reports.
 fn fast() -> Sweep<'static> {
     Sweep { units_per_second: NonZeroU32::MAX, progress: &|_| {} }
 }
@@ -52,7 +52,7 @@ impl Rotated for Keyward {
         self.services.store.table().rotate_pepper(&operator(), &*self.provider()).await.unwrap().0
     }
 
-    /// Version, rows, beneath.
+    /// Version, rows, layered rows.
     async fn counts(&self) -> Vec<(u32, u64, u64)> {
         let counted = self.services.store.table().count_pepper_rows(&operator(), &fast()).await.unwrap();
         let count = |record: &PepperRecord| {

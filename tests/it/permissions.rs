@@ -1,4 +1,4 @@
-//! What the functions' roles permit is what the functions need.
+//! The functions' roles permit what the functions need, and no more.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use keyward_tests::{Access, GRANTS, Grant, Keyward, check_body, operator, scenar
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_is_needed() {
+async fn every_grant_is_needed() {
     let keyward = Keyward::start_with(VerifyAuth::Required).await;
     scenario::every_access(&keyward.backend(), async |time| keyward.pass(time)).await;
     authorizer::allows_a_key(&keyward).await;
@@ -122,8 +122,8 @@ fn the_roles_permit_what_the_data_model_says() {
     assert_eq!(used, roles, "each function has a role of its own");
 }
 
-/// What stands against the replacing of an event, which no condition of IAM forbids a `PutItem`, is that its id cannot be
-/// guessed: so no right to put an item reads what it replaces.
+/// No condition of IAM keeps a `PutItem` from replacing an event. Only its id protects it, which cannot be guessed: so
+/// no right to put an item reads what it replaces.
 #[test]
 fn no_function_may_delete_or_read_back_an_audit_event() {
     let writes = ["BatchWriteItem", "DeleteItem", "UpdateItem"];
@@ -238,7 +238,7 @@ fn no_partition_is_presumed() {
 }
 
 #[test]
-fn what_comes_in_is_bounded() {
+fn incoming_requests_are_throttled_and_concurrency_is_bounded() {
     let template = template();
     let stage = &template["Resources"]["ApiStage"];
     let bounds =

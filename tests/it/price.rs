@@ -54,20 +54,20 @@ fn access_log_bytes(template: &Value) -> usize {
     line.len()
 }
 
-/// What DynamoDB keeps of each item beside its attributes, to index it.
+/// The bytes that DynamoDB adds to each item for its index.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>
 const INDEX_BYTES: usize = 100;
-/// How many requests DynamoDB makes to KMS in a month for a connection on which the table is in use: one in five minutes at
-/// most. <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html>
+/// The requests that DynamoDB makes to KMS in a month for a connection on which the table is in use: at most one every five
+/// minutes. <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html>
 const KMS_REQUESTS: f64 = 12.0 * 730.0;
-/// How many checks in one hundred start a function: a percent, as AWS says of most functions.
+/// The cold starts in one hundred checks: one percent, as AWS says of most functions.
 /// <https://aws.amazon.com/blogs/compute/aws-lambda-standardizes-billing-for-init-phase/>
 const STARTS: f64 = 0.01;
 /// The part of the requests that is traced beyond the first in each second, unless a sampling rule says otherwise.
 /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-console-sampling.html>
 const TRACED: f64 = 0.05;
 
-/// The longest answer to a check without limits, as HTTP/1.1 sends it.
+/// The longest response to a check without limits, as HTTP/1.1 sends it.
 const RESPONSE_BYTES: usize = 1_000;
 
 /// The length of an answer as HTTP/1.1 sends it.

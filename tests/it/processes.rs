@@ -59,7 +59,7 @@ impl Api {
         join_all((0..PROCESSES).map(|_| Self::start(folder))).await
     }
 
-    /// Tells it to stop, and requires that it does so without an error.
+    /// Tells it to stop, and requires that it exits without an error.
     async fn stop(mut self) {
         let id = self.process.id().unwrap().to_string();
         assert!(Command::new("kill").arg(id).status().await.unwrap().success());
@@ -82,7 +82,7 @@ async fn limited(backend: &Backend, rules: Value, keys: usize) -> Vec<String> {
     created
 }
 
-/// How many of so many requests with this key, one after the other, go through; the others must be told to wait.
+/// The number of requests with this key, made one after another, that are allowed; the others must be told to wait.
 async fn ask(users: &str, key: &str, times: usize) -> usize {
     let http = reqwest::Client::new();
     let mut allowed = 0;
@@ -100,7 +100,7 @@ async fn ask(users: &str, key: &str, times: usize) -> usize {
     allowed
 }
 
-/// As `ask`, of so many tasks on each process at once, with the keys in turn; by key.
+/// As `ask`, in concurrent tasks on each process, with the keys in turn; by key.
 async fn race(apis: &[Api], keys: &[String], tasks: usize, times: usize) -> Vec<usize> {
     let mut running = vec![];
     for api in apis {

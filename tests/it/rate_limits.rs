@@ -208,7 +208,7 @@ async fn a_key_s_own_scheme_wins_and_changes_hold_for_the_next_check() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_permission_denies_is_not_counted() {
+async fn requests_that_a_permission_denies_are_not_counted() {
     let keyward = Keyward::start().await;
     let key = limited(&keyward, json!([{"unit": "day", "duration": 1, "max_requests": 1}])).await;
     let denied = request(&keyward, &key, json!({"required_permissions": ["users:read"]})).await.ok();
@@ -348,7 +348,7 @@ async fn a_fixed_window_is_asked_for_and_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_rule_is_refused_by_name() {
+async fn invalid_rules_are_rejected_by_name() {
     let keyward = Keyward::start().await;
     let refused = async |rules: Value| {
         let scheme = json!({"slug": "s", "name": "S", "rules": rules});

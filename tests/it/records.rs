@@ -54,7 +54,7 @@ struct Customer {
 }
 
 impl Customer {
-    /// With a row of each type that is changed.
+    /// A customer with a row of each type that is changed.
     async fn of(keyward: &Keyward) -> Self {
         let backend = keyward.backend();
         let rule = json!({"unit": "day", "duration": 1, "max_requests": 1000});
@@ -71,7 +71,7 @@ impl Customer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_later_release_added_survives_every_change() {
+async fn attributes_of_a_later_release_survive_every_change() {
     let keyward = Keyward::start().await;
     let client = Client::new(keyward.sdk_config());
     let mut customer = Customer::of(&keyward).await;

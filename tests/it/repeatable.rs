@@ -56,7 +56,7 @@ impl Run {
         let response = self.routes.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
-        // What is left to do after the answer draws and asks the time as well.
+        // Work after the response draws random bytes and asks the time as well.
         self.services.recorder.flush().await;
         self.responses
             .lock()

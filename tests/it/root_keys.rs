@@ -61,7 +61,7 @@ async fn a_table_has_one_first_deployment() {
     assert!(matches!(nowhere, Err(Error::NotFound(_))));
 }
 
-/// As behind a function URL with `AWS_IAM`, on every route that takes a root key.
+/// The case of a function URL with `AWS_IAM`, on every route that takes a root key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_key_comes_in_a_header_of_its_own_beside_a_signature() {
     let keyward = Keyward::start_with(VerifyAuth::Required).await;

@@ -152,13 +152,13 @@ impl Callers {
     }
 }
 
-/// How an error calls the member of this name: within a check of a batch as in that check alone.
+/// The name that an error gives this member: within a check of a batch, the same as in that check alone.
 fn called(name: &str) -> &str {
     let name = name.strip_prefix("checks[0]").map_or(name, |within| within.trim_start_matches('.'));
     if name.is_empty() { "The body" } else { name }
 }
 
-/// Whether a sentence is free of the words of the language that this is written in, and of its libraries.
+/// Whether a sentence is free of terms of Rust and of its libraries.
 fn is_plain(message: &str) -> bool {
     let words = r"(?ix) \b (
         struct | enum | variant | visitor | sequence | map | tuple | [iu](8|16|32|64|128) | usize | f64 | bool | boolean
@@ -176,7 +176,7 @@ fn places(value: &Value, pointer: &str, name: &str, all: &mut Vec<(String, Strin
                 let dot = if name.is_empty() { "" } else { "." };
                 let (pointer, name) = (format!("{pointer}/{member}"), format!("{name}{dot}{member}"));
                 all.push((pointer.clone(), name.clone()));
-                // What metadata holds is the caller's own.
+                // The contents of metadata are the caller's own.
                 if member != "metadata" {
                     places(value, &pointer, &name, all);
                 }

@@ -1,4 +1,4 @@
-//! What was taken away stays so: the short form of the soak in `tests/bench`.
+//! Revoked access stays revoked: the short form of the soak in `tests/bench`.
 
 use std::sync::atomic::Ordering;
 

@@ -34,7 +34,7 @@ pub fn routes() -> Vec<Route> {
     routes
 }
 
-/// What a deployment has, with texts that only its own answers may hold.
+/// The contents of a deployment, with texts that only its own responses may hold.
 struct Tenant {
     backend: Backend,
     browser: Browser,
@@ -79,7 +79,7 @@ async fn every_route_with_the_others_ids() {
     let theirs = tenant(other, "theirs", "mark-of-theirs").await;
     let before = everything(&theirs).await;
     for route in routes() {
-        // What a check answers depends on the key alone, and is for whoever holds it.
+        // The response of a check depends on the key alone, and is for its holder.
         if route.path == "/v1/authz/check" {
             continue;
         }

@@ -1,4 +1,4 @@
-//! What callers choose comes back as it is, in a form that every client reads, or is refused.
+//! Values that callers choose come back unchanged, in a form that every client reads, or are rejected.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -313,7 +313,7 @@ async fn names_reasons_and_descriptions_can_be_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_granted_can_be_required_and_wildcards_take_each_separator() {
+async fn granted_permissions_can_be_required_and_wildcards_take_each_separator() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     for word in ["AND", "OR"] {

@@ -35,7 +35,7 @@ async fn config() -> SdkConfig {
     keyward_runtime::sdk_config().load().await
 }
 
-/// What the tests have logged so far. The lines of others that run at the same time are among them.
+/// The log of the tests so far, including lines of tests that run at the same time.
 fn log() -> String {
     static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
         let log = Arc::<Mutex<Vec<u8>>>::default();
@@ -88,7 +88,7 @@ struct Installed {
     name: String,
     table: Table,
     root_key: String,
-    /// How many seconds its clock is ahead.
+    /// The number of seconds by which its clock is ahead.
     shift: Arc<AtomicI64>,
 }
 

@@ -15,7 +15,7 @@ use keyward_tests::{ApiResponse, Backend, REQUEST_LOG_BYTES, outside, scenario, 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// How long the emulator may take to build a function that is asked for the first time.
+/// The time limit for the emulator to build a function on its first request.
 const BUILD: Duration = Duration::from_secs(600);
 
 /// A process with all the processes that it starts.

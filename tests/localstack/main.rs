@@ -20,7 +20,7 @@ use testcontainers::{GenericImage, ImageExt};
 const IMAGE: &str = "localstack/localstack:4.14.0";
 const PORT: u16 = 4566;
 const TOKEN: &str = "LOCALSTACK_AUTH_TOKEN";
-/// How long it may take to start, and over each of its first calls.
+/// The time limit for its start, and for each of its first calls.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn wait_for(url: &str) {
     panic!("{url} does not answer");
 }
 
-/// Has it do once what each test begins with: over its first calls it takes longer than Keyward waits for an answer.
+/// Makes the calls that each test begins with: its first calls take longer than Keyward waits for a response.
 async fn warm_up(url: &str) {
     let patient =
         TimeoutConfig::builder().operation_timeout(TIMEOUT).operation_attempt_timeout(TIMEOUT).build();

@@ -15,7 +15,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-/// What is wrong with a request.
+/// A fault in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     NoCredential,
@@ -71,7 +71,7 @@ impl Fault {
         }
     }
 
-    /// The status and the code that a route answers with, where this can be wrong with a request to it.
+    /// The status and the code that a route responds with, where its requests can have this fault.
     fn refusal(self, operation: &Operation) -> Option<(u16, &'static str)> {
         let takes_body = !operation.bodies.is_empty();
         let is_for_browsers = operation.credential == Some(Credential::Session);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{STACK, alone, output, physical, run, shell};
 
-/// What `keyward doctor` says is wrong, as it is called for the emulator.
+/// The faults that `keyward doctor` reports, called for the emulator.
 #[track_caller]
 fn faults(environment: &str, arguments: &str) -> Vec<String> {
     let examined = shell(&format!("{environment} keyward doctor {arguments}"));

@@ -1,4 +1,4 @@
-//! What becomes of a machine on which other versions are installed than `infra/local/requirements.txt` names.
+//! A machine on which other versions are installed than `infra/local/requirements.txt` names.
 
 use std::fs;
 

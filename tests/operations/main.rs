@@ -1,5 +1,5 @@
-//! What operators do to a deployed stack, on an emulator: `keyward doctor` finds what is broken there and says how to mend
-//! it, and the commands of the runbooks do what those say.
+//! Operators and a deployed stack, on an emulator: `keyward doctor` finds faults and says how to fix them, and the
+//! commands of the runbooks do what the runbooks say.
 //!
 //! Needs the environment that `infra/local/deploy` writes, and the AWS and SAM command lines on the PATH.
 
@@ -16,7 +16,7 @@ use std::process::{Output, Stdio};
 use keyward_tests::outside;
 use tokio::sync::{Mutex, MutexGuard};
 
-/// What `infra/local/deploy` calls its stack.
+/// The name of the stack that `infra/local/deploy` deploys.
 const STACK: &str = "keyward";
 
 /// There is one stack: one test at a time changes it.
@@ -60,13 +60,13 @@ fn shell_in(folder: &Path, script: &str) -> Output {
     running.wait_with_output().expect("an end")
 }
 
-/// What a line of shell prints, which must succeed.
+/// The output of a line of shell, which must succeed.
 #[track_caller]
 fn run(line: &str) -> String {
     run_in(&workspace(), line)
 }
 
-/// What a script prints in this folder, which must succeed.
+/// The output of a script in this folder, which must succeed.
 #[track_caller]
 fn run_in(folder: &Path, script: &str) -> String {
     let Output { status, stdout, stderr } = shell_in(folder, script);
@@ -75,13 +75,13 @@ fn run_in(folder: &Path, script: &str) -> String {
     printed.trim().to_owned()
 }
 
-/// A value that the stack gives.
+/// An output of the stack.
 #[track_caller]
 fn output(key: &str) -> String {
     output_of(STACK, key)
 }
 
-/// A value that this stack gives.
+/// An output of this stack.
 #[track_caller]
 fn output_of(stack: &str, key: &str) -> String {
     run(&format!(
@@ -89,7 +89,7 @@ fn output_of(stack: &str, key: &str) -> String {
     ))
 }
 
-/// The name in the account of what the template calls this.
+/// The physical name of this logical resource.
 #[track_caller]
 fn physical(logical: &str) -> String {
     run(&format!(

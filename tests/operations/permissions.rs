@@ -60,7 +60,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Who may do what is listed for this, to the deployed stack.
+    /// A user with the permissions that are listed under this heading, for the deployed stack.
     pub(crate) fn of(heading: &str) -> Self {
         Self::with(&policy(heading, STACK))
     }
@@ -87,7 +87,7 @@ impl User {
         ));
     }
 
-    /// What a script prints that this user runs, which must succeed.
+    /// The output of a script that this user runs, which must succeed.
     #[track_caller]
     pub(crate) fn run(&self, script: &str) -> String {
         run(&format!("{}{script}", self.credentials))
@@ -106,7 +106,7 @@ impl User {
         self.permit(listed);
     }
 
-    /// What was permitted to this user until now.
+    /// The actions that this user was permitted so far.
     fn used(&self) -> BTreeSet<String> {
         let log = fs::read_to_string(workspace().join(".aws-sam/local/emulator.log")).expect("its log");
         let permitted = format!("permitted {} ", self.access_key);
@@ -191,7 +191,7 @@ async fn root_keys() {
     needs_what_is_listed("`keyward root-key`", STACK, &typed(script, &[]), "true", &every);
 }
 
-/// What the rest of it does to the table is done in the runbook's test.
+/// The runbook's test covers the rest, which changes the table.
 #[tokio::test]
 async fn peppers() {
     let _alone = alone().await;

@@ -203,7 +203,7 @@ fn parameter(name: &str) -> String {
     ))
 }
 
-/// As whoever deploys for the first time types it, who takes each default but the processor.
+/// The input of a first deployment, with each default except for the processor.
 #[tokio::test]
 async fn a_first_deployment() {
     let _alone = alone().await;

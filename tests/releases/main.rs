@@ -1,8 +1,8 @@
-//! The release before this one and this one on one table, through an upgrade and a rollback with traffic: neither loses or
-//! widens anything of the other's. The earlier one is built from its commit, which `tests/releases/earlier` names, and runs
+//! The previous release and this one on one table, through an upgrade and a rollback with traffic: neither loses or widens
+//! anything that the other wrote. The earlier one is built from its commit, which `tests/releases/earlier` names, and runs
 //! as Lambda functions.
 //!
-//! What it wrote is kept in `tests/releases/recording.json`, which `tests/it/coexistence.rs` replays on every machine.
+//! Its writes are recorded in `tests/releases/recording.json`, which `tests/it/coexistence.rs` replays on every machine.
 //!
 //! Needs `cargo lambda` on the PATH (`pip install -r infra/local/requirements.txt`) and that commit in the repository.
 
@@ -29,7 +29,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// How long the emulator may take to build a function that is asked for the first time.
+/// The time limit for the emulator to build a function on its first request.
 const BUILD: Duration = Duration::from_secs(900);
 
 /// A process with all the processes that it starts.
@@ -97,7 +97,7 @@ impl Earlier {
     }
 }
 
-/// What the earlier release sends to DynamoDB goes through this.
+/// A proxy for the requests of the earlier release to DynamoDB.
 #[derive(Clone)]
 struct Recorder {
     dynamodb: String,
@@ -146,7 +146,7 @@ struct Live {
     this: Backend,
     keyward: Keyward,
     recorder: Recorder,
-    /// What is in all writes for the traffic: they are not part of the recording.
+    /// Texts that identify the writes of the traffic, which are not part of the recording.
     traffic: Vec<String>,
     steps: Vec<Step>,
 }

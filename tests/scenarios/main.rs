@@ -1,5 +1,5 @@
-//! What people do, against any installation: one of the test's own or, where `KEYWARD_URL` and `KEYWARD_ROOT_KEY` name
-//! one, that: a deployment on an emulator or on AWS, in staging mode.
+//! Scenarios against any installation: one of the test's own or the one that `KEYWARD_URL` and `KEYWARD_ROOT_KEY` name, a
+//! deployment on an emulator or on AWS, in staging mode.
 
 use std::env;
 

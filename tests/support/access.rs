@@ -1,4 +1,4 @@
-//! What functions do to the table, and what they are granted in `docs/data-model.md`, in the terms of IAM.
+//! The actions of functions on the table, and their grants in `docs/data-model.md`, in the terms of IAM.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -32,7 +32,7 @@ pub struct Grant {
     pub partitions: String,
 }
 
-/// What `docs/data-model.md` grants.
+/// The grants of `docs/data-model.md`.
 pub static GRANTS: LazyLock<BTreeSet<Grant>> = LazyLock::new(|| {
     let row = Regex::new(r"(?m)^\| `?([a-z -]+?)`? \| `dynamodb:(\w+)` \| (`[^|]+`) \|").expect("a pattern");
     let quoted = Regex::new("`([^`]+)`").expect("a pattern");
@@ -72,7 +72,7 @@ fn like(pattern: &str, text: &str) -> bool {
 }
 
 impl Access {
-    /// What IAM sees in a call: each item of a transaction is an action of its own.
+    /// The actions that IAM sees in a call: one for each item of a transaction.
     pub fn of(call: &Call) -> Vec<Self> {
         let access = |action: &str, partition: &Value| Self {
             function: call.function,

@@ -8,7 +8,7 @@ use crate::{ApiResponse, Backend};
 pub struct Browser {
     pub url: String,
     pub http: reqwest::Client,
-    /// What the last answer said to hold.
+    /// The session that the last response set.
     pub session: String,
     in_cookie: bool,
 }

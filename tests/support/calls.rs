@@ -1,4 +1,4 @@
-//! What is sent to DynamoDB: counted, forbidden or made to fail.
+//! Calls of DynamoDB: counted, forbidden or made to fail.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ pub struct Call {
     pub function: &'static str,
     /// The operation, such as `GetItem`.
     pub operation: String,
-    /// What was sent.
+    /// The request.
     pub sent: Value,
 }
 

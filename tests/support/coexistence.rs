@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::Backend;
 
-/// Which of the two.
+/// One of the two releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Release {
     /// The one before this.
@@ -34,7 +34,7 @@ pub struct Step {
     pub body: Value,
     pub status: u16,
     pub response: Value,
-    /// What was written into the table for it, of the earlier release alone.
+    /// The writes to the table for it, by the earlier release only.
     pub writes: Vec<Write>,
 }
 
@@ -56,13 +56,13 @@ pub struct Recording {
     /// The key that wraps its pepper, in hexadecimal digits.
     pub key: String,
     pub root_key: String,
-    /// The table as it made it.
+    /// The table as that release created it.
     pub items: Vec<Value>,
     pub steps: Vec<Step>,
 }
 
 impl Recording {
-    /// As JSON, a line for each item and each step.
+    /// The recording as JSON, a line for each item and each step.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string(self).expect("JSON");
         for (one, lines) in [("\"items\":[", "\"items\":[\n"), ("\"steps\":[", "\n\"steps\":[\n")] {
@@ -151,7 +151,7 @@ fn forms(name: &str, recorded: &str, now: &str) -> Vec<(String, String)> {
     }
 }
 
-/// What an API key may do, and what a caller is told of it: all that a check decides.
+/// The result of a check: what an API key may do, and what a caller learns about it.
 const REQUESTS: [(&str, &str, &[&str]); 5] = [
     ("GET", "/v1/users/7", &[]),
     ("POST", "/v1/users/7", &[]),
@@ -247,7 +247,7 @@ struct NewKey {
 
 struct Acts<'s, S> {
     stage: &'s mut S,
-    /// Those of the keys that are not about to reach a limit, also when they work no more.
+    /// The secrets of the keys that do not come near a limit, including those that no longer work.
     secrets: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use keyward_store::dynamodb_client;
 use serde_json::{Value, json};
 
-/// What becomes of an attempt.
+/// The fate of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The connection is refused: nothing is sent.
@@ -33,7 +33,7 @@ pub enum Fault {
     Contended(Duration),
     /// The service fails.
     Failed,
-    /// What answers is not the service.
+    /// The response is not from the service.
     Garbage,
     /// The caller's role does not permit it.
     Denied,
@@ -59,13 +59,13 @@ impl Fault {
 #[derive(Debug, Clone)]
 struct Plan {
     operation: &'static str,
-    /// How many attempts are let through first.
+    /// The number of attempts that succeed first.
     after: usize,
     fault: Fault,
     left: usize,
 }
 
-/// Which attempts fail, and how. Clones share it.
+/// The plan of which attempts fail, and how. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Faults {
     inner: SharedHttpClient,

@@ -1,4 +1,4 @@
-//! What the tests share: an installation of a test's own, the people who use one, and what they do with it.
+//! The tests' common parts: an installation for each test, the people who use one, and what they do with it.
 
 mod access;
 mod api;
@@ -76,7 +76,7 @@ pub struct Keyward {
     pub services: Services,
     /// The authorizer's.
     pub authorizer: Services,
-    /// What is sent to DynamoDB.
+    /// The calls of DynamoDB.
     pub calls: Calls,
     config: SdkConfig,
     provider: Arc<LocalKeyProvider>,
@@ -290,12 +290,12 @@ impl Keyward {
         &self.config
     }
 
-    /// What wraps its peppers.
+    /// The provider that wraps its peppers.
     pub fn provider(&self) -> Arc<LocalKeyProvider> {
         self.provider.clone()
     }
 
-    /// What another process of the same installation has, with a clock and a DynamoDB client of its own.
+    /// The services of another process of the same installation, with a clock and a DynamoDB client of its own.
     pub async fn process(&self, clock: Clock, client: aws_sdk_dynamodb::Client) -> Services {
         let settings = Settings::clone(&self.services.settings);
         let table = Table::new(client, TABLE, clock, system_entropy());
@@ -344,7 +344,7 @@ fn patient(config: &SdkConfig) -> SdkConfig {
     config.to_builder().timeout_config(timeouts.build()).build()
 }
 
-/// What the command has, and nothing that answers requests.
+/// The operator's access, which only the command has.
 pub fn operator() -> OperatorAccess {
     OperatorAccess::assume()
 }
@@ -403,8 +403,8 @@ pub async fn create_table(config: &SdkConfig, name: &str) {
     table.create(&operator(), &shape).await.expect("a table");
 }
 
-/// Whether the engine counts units as DynamoDB and the embedded one do: what a transaction writes twice, and what is asked for
-/// and not there as if it were. DynamoDB Local, which LocalStack runs, does neither.
+/// Whether the engine counts units as DynamoDB and the embedded one do: twice for the writes of a transaction, and also for
+/// reads of items that do not exist. DynamoDB Local, which LocalStack runs, does neither.
 pub fn counts_as_dynamodb() -> bool {
     env::var_os("AWS_ENDPOINT_URL_DYNAMODB").is_none()
 }

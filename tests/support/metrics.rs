@@ -1,4 +1,4 @@
-//! What operators are told of: the metrics that log events name.
+//! The metrics that log events name, for operators.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ impl Metrics {
         Self { counted, _watching: tracing::subscriber::set_default(watching) }
     }
 
-    /// Those that were counted since the last time this was asked.
+    /// The metrics that were counted since the last call of this.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.counted.lock().expect("a lock"))
     }

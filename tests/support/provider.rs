@@ -1,4 +1,4 @@
-//! What every key provider must do.
+//! The contract of every key provider.
 
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{PepperRecord, WrappedPepper};

@@ -1,4 +1,4 @@
-//! What people do with an installation, wherever it runs.
+//! Scenarios of people who use an installation, wherever it runs.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{ApiResponse, Backend, Browser, check_body, text};
 
-/// How long what was decided may take to show in the log.
+/// The time limit for a decision to show in the log.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An app, a ticket, a session, a key; the key is used, revoked and refused, and all of it is in the log.
@@ -80,8 +80,8 @@ pub fn unique(name: &str) -> String {
     format!("{name}-{}", Utc::now().timestamp_micros())
 }
 
-/// What the routes do to apps, keys and schemes, each followed by what must then be seen of it. `pause` waits for longer
-/// than a minute, after which the use of a session is noted.
+/// Changes of apps, keys and schemes through the routes, each followed by a check of its effect. `pause` waits for more
+/// than a minute, after which the use of a session is recorded.
 ///
 /// Every function makes every kind of access that it ever makes: a permission that its role lacks fails this.
 pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta)) {

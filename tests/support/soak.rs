@@ -17,17 +17,17 @@ use crate::{Backend, text};
 const KEYS: &str = "soak-keys";
 /// The app that is disabled.
 const SWITCHED: &str = "soak-switched";
-/// How many tasks check keys.
+/// The number of tasks that check keys.
 const CHECKERS: usize = 8;
-/// How many tasks revoke keys.
+/// The number of tasks that revoke keys.
 const REVOKERS: usize = 8;
-/// How many secrets each task that takes them away has.
+/// The number of secrets of each task that revokes them.
 const SECRETS: usize = 4;
-/// How long an app stays as it was made.
+/// The time for which an app stays enabled.
 const STAY: Duration = Duration::from_millis(20);
 
-/// Whether something may be used: how often that was changed, twice for each change, before the request and after its
-/// answer.
+/// Whether something may be used: a count of the changes, which goes up twice for each, before the request and after its
+/// response.
 #[derive(Debug, Default)]
 struct Switch(AtomicU32);
 
@@ -51,7 +51,7 @@ impl Switch {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// What it was all the time from when `before` was read until now.
+    /// Its value for the whole time since `before` was read, if that did not change.
     fn since(&self, before: u32) -> State {
         match before % 4 {
             _ if before != self.changes() => State::Changing,
@@ -84,7 +84,7 @@ pub struct Soak {
     verifier: Verifier,
     target: Target,
     total: u64,
-    /// What is checked: [`SECRETS`] for each task that takes some away.
+    /// The credentials to check: [`SECRETS`] for each task that revokes some.
     secrets: Vec<Mutex<Credential>>,
     pub verifications: AtomicU64,
     pub revocations: AtomicU64,
@@ -136,13 +136,13 @@ impl Soak {
         })
     }
 
-    /// How much was done.
+    /// The number of checks and revocations.
     pub fn done(&self) -> u64 {
         let all = [&self.verifications, &self.revocations, &self.rotations, &self.disablings];
         all.into_iter().map(|count| count.load(Ordering::SeqCst)).sum()
     }
 
-    /// Ends when all is done; panics at the first answer that is wrong.
+    /// Ends when all is done; panics at the first wrong response.
     pub async fn run(self: &Arc<Self>) {
         let mut tasks = JoinSet::new();
         for checker in 0..CHECKERS {

@@ -42,7 +42,7 @@ pub(crate) struct AnalyticsQuery {
     /// Whether `rate_limit_stats` is answered.
     #[serde(default)]
     include_rate_limits: bool,
-    /// How many rows each of these has at most: 1 to 50, to which another number is brought.
+    /// The maximum number of rows of each of these: 1 to 50; other numbers are clamped.
     #[param(default = 10)]
     top_limit: Option<u32>,
 }

@@ -24,10 +24,10 @@ const DEFAULT_RANGE: TimeDelta = TimeDelta::days(7);
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
-    /// How many events a page holds: 1 to 1,000, to which another number is brought.
+    /// The number of events on a page: 1 to 1,000; other numbers are clamped.
     #[param(default = 100)]
     limit: Option<u32>,
-    /// How many events are left out before the page, where no cursor is given.
+    /// The number of events to skip before the page, if there is no cursor.
     #[serde(default)]
     offset: u32,
     /// `allowed` or `blocked`: events that ended so. Others filter nothing.

@@ -57,7 +57,7 @@ pub(crate) fn fit(mut context: Context, room: usize) -> Context {
     context
 }
 
-/// How long the JSON of something is, in bytes.
+/// The length of the JSON of a value, in bytes.
 pub(crate) fn size(of: &impl serde::Serialize) -> usize {
     serde_json::to_vec(of).map_or(usize::MAX, |json| json.len())
 }

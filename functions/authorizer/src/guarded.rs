@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         let refused = |apps, deployment| Guarded::parse(apps, deployment).unwrap_err().to_string();
         for wrong in ["Acme", "acme,", "acme;other", "*", "acme,ANY"] {
             let message = refused(wrong, "");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         let message = Settings::parse("x key").unwrap_err().to_string();
         assert!(message.starts_with("the environment variable KEYWARD_KEY_HEADER must be the name"));
         assert!(Settings::parse(" X-Acme-Key ").unwrap().key_header.is_some());

@@ -29,9 +29,9 @@ pub(crate) struct ListQuery {
     /// Whether disabled apps are listed too.
     #[serde(default)]
     include_inactive: bool,
-    /// How many apps a page holds: all where it is not given.
+    /// The number of apps on a page: all by default.
     limit: Option<PageLimit>,
-    /// How many apps are left out before the page.
+    /// The number of apps to skip before the page.
     #[serde(default)]
     offset: u32,
     /// A slug: the app that has it is listed alone.

@@ -29,7 +29,7 @@ pub(crate) struct ListQuery {
     /// Whether revoked keys are listed too.
     #[serde(default)]
     include_inactive: bool,
-    /// How many keys a page holds: all where it is not given.
+    /// The number of keys on a page: all by default.
     limit: Option<PageLimit>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 use crate::response::{BatchResult, CheckResponse, Results, no_decision};
 
-/// How many requests one call decides on.
+/// The maximum number of checks in a batch.
 const MAX_BATCH: usize = 100;
 
 /// Requests to decide on, in the order of which they are answered.

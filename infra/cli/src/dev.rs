@@ -46,7 +46,7 @@ pub const TABLE: &str = "keyward";
 /// Where data is kept unless another folder is named.
 pub const DEFAULT_DATA_DIR: &str = ".keyward";
 const DEMO_APP: &str = "demo";
-/// How long running requests have to finish when the process is told to stop.
+/// The time that running requests have to finish when the process is told to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// How to run.

@@ -29,11 +29,11 @@ use tower::ServiceExt;
 
 /// Connections at once; more wait until one of them ends.
 const MAX_CONNECTIONS: usize = 512;
-/// How long a connection may wait for a request, or for the rest of its header.
+/// The time that a connection may wait for a request, or for the rest of its header.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a request may take, with its body.
+/// The time limit of a request, including its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the listener rests after an error that is its own.
+/// The pause of the listener after an error of its own.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The time limits of a server.

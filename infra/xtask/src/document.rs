@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn every_route_says_who_may_ask() {
+    fn every_route_declares_its_caller() {
         for endpoint in Endpoint::all() {
             let scheme = endpoint.security().map(|(scheme, _)| scheme);
             let fits = match endpoint.route.audience {

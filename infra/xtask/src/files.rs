@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_between_the_marks_is_replaced_and_nothing_else() {
+    fn only_the_lines_between_the_marks_are_replaced() {
         let text = "a\n# x below\nold\n\n  # x above\nb\n";
         assert_eq!(
             between(text, "x below", "x above", "new\n").unwrap(),

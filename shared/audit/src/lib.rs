@@ -20,11 +20,11 @@ use keyward_store::Store;
 use tokio::sync::{mpsc, oneshot};
 use tracing::field;
 
-/// How many events may wait for the writer.
+/// The number of events that may wait for the writer.
 const QUEUE_CAPACITY: usize = 10_000;
-/// How many events are taken from the queue together.
+/// The number of events that are taken from the queue together.
 const BATCH_SIZE: usize = 500;
-/// How many of them are written at the same time.
+/// The number of concurrent writes.
 const CONCURRENCY: usize = 32;
 /// A key's last use is written when the last one written is so long ago.
 const LAST_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);

@@ -4,7 +4,7 @@ use crate::App;
 use crate::id::DeploymentId;
 use crate::text::{InvalidField, Slug};
 
-/// How many apps can be named.
+/// The maximum number of named apps.
 const MAX_APPS: usize = 100;
 
 /// The apps whose keys a guarded API accepts. A working key of another one is refused as one that does not exist.
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         let refused = |slugs: &[&str]| AcceptedApps::named("apps", slugs).unwrap_err().to_string();
         assert_eq!(refused(&[]), "apps must name 1 to 100 apps by their slugs");
         assert_eq!(refused(&["a"; 101]), "apps must name 1 to 100 apps by their slugs");

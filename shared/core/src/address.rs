@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address() {
+    fn invalid_addresses() {
         for text in [
             "",
             " ",
@@ -207,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_has_one_form(text in "[0-9a-f.:%\\[\\] x]{0,24}") {
+        fn valid_addresses_have_one_form(text in "[0-9a-f.:%\\[\\] x]{0,24}") {
             if let Ok(address) = text.parse::<ClientAddress>() {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
                 prop_assert!(text.contains(':') || text.trim().parse::<Ipv4Addr>().is_ok());

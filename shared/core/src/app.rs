@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_requests_that_cannot_be_counted_is_said_in_two_words() {
+    fn on_store_error_is_deny_or_allow() {
         let parse = |text: &str| OnStoreError::parse("on_store_error", text);
         assert_eq!((parse("deny"), parse("allow")), (Ok(OnStoreError::Deny), Ok(OnStoreError::Allow)));
         assert_eq!(parse("Allow").unwrap_err().to_string(), "on_store_error must be 'deny' or 'allow'");

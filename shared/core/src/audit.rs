@@ -216,11 +216,11 @@ impl Serialize for BlockedBy {
     }
 }
 
-/// Who did it.
+/// The actor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Actor {
-    /// Whoever runs the installation, with the rights of its AWS account.
+    /// The operator of the installation, with the rights of its AWS account.
     Operator,
     /// A backend with this root key.
     RootKey {
@@ -300,7 +300,7 @@ pub struct Event {
     pub key_id: Option<KeyId>,
     /// The key's name at that time.
     pub key_name: Option<Name>,
-    /// Who did it. A verification has no other actor than the key.
+    /// The actor. A verification has none besides the key.
     pub actor: Option<Actor>,
     /// Why, if that was given.
     pub reason: Option<Reason>,
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_blocked_a_request_reads_back() {
+    fn blocked_by_reads_back() {
         for (blocked_by, name) in [
             (BlockedBy::RateLimit("100/60s".into()), "100/60s"),
             (BlockedBy::Code(ErrorCode::KeyRevoked), "key_revoked"),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id() {
+    fn invalid_ids() {
         let id = EventId::mint(DateTime::UNIX_EPOCH, 0xABCDEF).to_string();
         for bad in
             ["", "req_", "x", &id.to_lowercase(), &id.replace("req_", ""), "req_ZZZZZZZZZZZZZZZZZZZZZZZZZZ"]

@@ -106,7 +106,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_sent_is_read_or_refused(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3)) {
+        fn any_field_is_parsed_or_rejected(values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3)) {
             let sent = values.iter().map(Vec::as_slice);
             if let Ok(Some(Authorization::Bearer(token))) = Authorization::parse(sent) {
                 prop_assert_eq!(values.len(), 1);

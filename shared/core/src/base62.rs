@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(value: u64) {
+        fn encoded_numbers_read_back(value: u64) {
             prop_assert_eq!(decode(&encode(value, 11)), Some(value));
         }
 

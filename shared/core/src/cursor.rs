@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::digest::{Context, SHA256};
 
-/// How much of the SHA-256 a cursor carries, in bytes.
+/// The length of the SHA-256 prefix that a cursor carries, in bytes.
 const BINDING: usize = 16;
 
 /// A text is not a cursor of this list.

@@ -168,7 +168,7 @@ impl Keyring {
         self.matches(Domain::ApiKey, nobody, 0, secret, &tag).is_ok_and(|_| false)
     }
 
-    /// How many HMACs were computed to compare credentials: what an unknown id and a wrong secret must not differ in.
+    /// The number of HMACs computed to compare credentials, in which an unknown id and a wrong secret must not differ.
     pub fn compared(&self) -> u64 {
         self.compared.load(Ordering::Relaxed)
     }

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rows_hold_is_written_as_the_nearest_instant_that_there_is() {
+    fn out_of_range_instants_of_rows_are_clamped() {
         let read = |text: &str| Instant::from(text.parse::<DateTime<Utc>>().unwrap()).to_string();
         assert_eq!(read("+10000-01-01T00:00:00Z"), "9999-12-31T23:59:59.999Z");
         assert_eq!(read("-0001-01-01T00:00:00Z"), "0001-01-01T00:00:00Z");
@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_emitted_is_what_javascript_reads(seconds in any::<i64>(), nanoseconds in 0..2_000_000_000_u32) {
+        fn javascript_reads_every_emitted_instant(seconds in any::<i64>(), nanoseconds in 0..2_000_000_000_u32) {
             let within = seconds % DateTime::<Utc>::MAX_UTC.timestamp();
             let Some(at) = DateTime::from_timestamp(within, nanoseconds) else { return Ok(()) };
             let text = Instant::from(at).to_string();
@@ -278,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_is_the_instant_that_was_written(
+        fn parsed_instants_are_exact(
             ms in FIRST_MS + 86_400_000..LAST_MS - 86_400_000, offset in -1_439..=1_439_i32,
         ) {
             let at = DateTime::from_timestamp_millis(ms).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_instant_is_refused_and_the_rest_is_readable(text in "[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9][Tt ][01][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,4})?(Z|[+-][0-2][0-9]:[0-5][0-9])") {
+        fn invalid_instants_are_rejected_and_the_rest_is_readable(text in "[0-9]{4}-(0[1-9]|1[0-2])-[0-3][0-9][Tt ][01][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,4})?(Z|[+-][0-2][0-9]:[0-5][0-9])") {
             if let Some(emitted) = written(&text) {
                 prop_assert!(javascript_reads(&emitted), "{} as {}", text, emitted);
             }

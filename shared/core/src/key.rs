@@ -39,7 +39,7 @@ pub struct ApiKey {
     pub rate_limit_scheme_slug: Option<Slug>,
     /// The metadata that the SaaS attached to it.
     pub metadata: Metadata,
-    /// Whom it belongs to, in the SaaS's own ids.
+    /// Its owner, in the SaaS's own ids.
     pub owner: Owner,
     /// When it stops working.
     pub expires_at: Option<DateTime<Utc>>,

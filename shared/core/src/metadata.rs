@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::text::InvalidField;
 
-/// How many objects and lists may stand in each other.
+/// The maximum depth of nested objects and lists.
 const MAX_DEPTH: usize = 32;
 /// The digits, and the powers of ten of the first of them, of the numbers that DynamoDB holds
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html#HowItWorks.DataTypes.Number>):
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_come_back_is_refused_by_name() {
+    fn lossy_values_are_rejected_by_name() {
         for number in [
             "1E-131",
             "1E+126",
@@ -310,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_comes_back_as_it_was_written(members in prop::collection::btree_map("\\PC{0,4}", json(), 0..5)) {
+        fn valid_metadata_comes_back_as_it_was_written(members in prop::collection::btree_map("\\PC{0,4}", json(), 0..5)) {
             let json = object(members);
             prop_assert_eq!(read(&json), Ok(json.clone()));
         }

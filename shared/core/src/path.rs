@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_take_for_the_same_has_one_form() {
+    fn equivalent_paths_have_one_form() {
         for (text, form) in [
             ("/v1/users", "/v1/users"),
             (" v1/users?x=/..#y ", "/v1/users"),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_two_servers_agree_on_is_refused() {
+    fn ambiguous_paths_are_rejected() {
         for (problem, targets) in [
             (
                 "or an http or https URL",

@@ -30,7 +30,7 @@ pub struct PepperRecord {
     pub activated_at: Option<DateTime<Utc>>,
     /// When its wrapped bytes were erased.
     pub retired_at: Option<DateTime<Utc>>,
-    /// How many rows needed it when they were last counted.
+    /// The rows that needed it when they were last counted.
     pub counted: Option<RowCount>,
 }
 
@@ -41,7 +41,7 @@ pub struct RowCount {
     pub at: DateTime<Utc>,
     /// Those whose tag was made with it.
     pub rows: u64,
-    /// Those in which it is beneath the tag of a later version.
+    /// Those whose tag it made is under the tag of a later version.
     pub layered: u64,
 }
 

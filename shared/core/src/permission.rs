@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_can_be_granted_can_be_required(
+        fn granted_permissions_can_be_required(
             text in prop_oneof!["[A-Za-z0-9_.:/-]{1,12}", "AND", "OR", "(AND|OR)[:./*]{0,2}", "[a-c:./*]{1,6}"]
         ) {
             let Ok(granted) = Permission::parse("permissions", &text) else { return Ok(()) };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_permission() {
+    fn invalid_permissions() {
         for bad in [
             "",
             " ",

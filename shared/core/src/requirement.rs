@@ -17,9 +17,9 @@ use crate::text::InvalidField;
 
 /// The longest expression, in bytes.
 const MAX_LENGTH: usize = 2_048;
-/// How many permissions an expression may name.
+/// The maximum number of permissions in an expression.
 const MAX_PERMISSIONS: usize = 64;
-/// How many parentheses may stand in each other.
+/// The maximum depth of nested parentheses.
 const MAX_DEPTH: usize = 16;
 
 /// A parsed expression, with the text that it was parsed from.
@@ -351,7 +351,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_sent_is_parsed_or_refused_at_a_character_of_it(text in "[ab:*(),ANDOR é]{0,40}") {
+        fn any_expression_is_parsed_or_rejected_at_a_character(text in "[ab:*(),ANDOR é]{0,40}") {
             if let Err(error) = Requirement::parse("required", &text) {
                 let error = error.to_string();
                 let at = error.split("character ").nth(1).and_then(|rest| rest.split(':').next());

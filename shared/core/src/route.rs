@@ -12,7 +12,7 @@ use crate::requirement::Requirement;
 use crate::target::Target;
 use crate::text::InvalidField;
 
-/// How many routes an app may list.
+/// The maximum number of routes of an app.
 const MAX_ROUTES: usize = 32;
 /// The text that stands for every method.
 const ANY: &str = "*";
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_field() {
         let refused = |routes: &[RawRoute]| {
             RoutePermission::parse_all("route_permissions", routes).unwrap_err().to_string()
         };

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 use crate::id::{AppNumber, DeploymentId, SessionId, TicketId};
 use crate::text::{InvalidField, OwnerId};
 
-/// How long a ticket may be exchanged, unless its issuer says otherwise.
+/// The default lifetime of a ticket.
 pub const TICKET_LIFETIME: TimeDelta = TimeDelta::seconds(120);
-/// How long a session lasts without a request.
+/// The lifetime of a session without a request.
 pub const SESSION_IDLE_TIMEOUT: TimeDelta = TimeDelta::minutes(30);
-/// How long a session lasts at most.
+/// The maximum lifetime of a session.
 pub const SESSION_MAX_AGE: TimeDelta = TimeDelta::hours(12);
 
 /// Something that a session may do.

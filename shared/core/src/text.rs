@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn invalid_texts() {
         for slug in ["", "-a", "_a", "A", "a b", "a/b", "ä", &"a".repeat(65)] {
             assert!(Slug::parse("slug", slug).is_err(), "{slug:?}");
         }
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_sees_is_refused() {
+    fn invisible_texts_are_rejected() {
         for blank in [
             "\u{200B}",
             "\u{200D}",
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_before_is_read_with_a_sign_in_its_place() {
+    fn stored_texts_are_read_with_replacement_characters() {
         let name = |text: &str| Name::try_from(text.to_owned()).unwrap().to_string();
         assert_eq!(name("evil\u{202E}gpj"), "evil\u{FFFD}gpj");
         assert_eq!(name("\u{200B}"), "\u{FFFD}");

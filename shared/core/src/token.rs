@@ -23,7 +23,7 @@ const APP: usize = 6;
 const ID: usize = 11;
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
-/// How much of the checksum lists show, so that people can tell keys apart.
+/// The number of characters of the checksum that lists show, so that people can tell keys apart.
 const SUFFIX: usize = 4;
 
 /// Finds API keys in text; the checksum then tells a real one from a lookalike.
@@ -294,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_revealed_parses_back(
+        fn revealed_tokens_parse_back(
             prefix in "[a-z][a-z0-9_]{0,30}[a-z0-9]",
             app: u64,
             id in 1..=i64::MAX,

@@ -12,7 +12,7 @@ use crate::ApiError;
 
 /// The longest body that is read, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
-/// How much of a body that is too long is still received, in bytes.
+/// The number of bytes of an oversized body that are still received.
 const MAX_DRAINED: usize = 16 * 1024 * 1024;
 
 /// The body of a request.

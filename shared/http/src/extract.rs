@@ -168,7 +168,7 @@ impl Visitor<'_> for LooseIdVisitor {
     }
 }
 
-/// How many items a page of a list holds, where its `limit` says so.
+/// The `limit` of a list: the number of items on a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
 #[schema(minimum = 1, maximum = 1_000)]
 pub struct PageLimit(usize);

@@ -14,7 +14,7 @@ const PURPOSES: [HeaderName; 3] = [
     HeaderName::from_static("x-moz"),
 ];
 
-/// Who had a request sent.
+/// The initiator of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Initiator<'h> {
     /// A script of a page of this origin, by `fetch` or `XMLHttpRequest`.
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_script_asked_for_is_something_else() {
+    fn requests_without_a_script_are_other() {
         for (mode, site, destination) in [
             ("navigate", "cross-site", "document"),
             ("navigate", "same-origin", "document"),

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_read() {
+    fn valid_input_is_read() {
         let given = json!({
             "flag": true, "count": -5, "page": null, "text": "é", "kind": "other", "unknown": [{}],
             "inner": {"number": u64::MAX}, "list": [{"number": 1}, {"number": 0, "more": 1}], "names": ["a"],
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named_in_plain_words() {
+    fn errors_name_the_member_in_plain_words() {
         let number = "must be a whole number from -2147483648 to 2147483647";
         for (given, expected) in [
             (json!([true]), "The body must be an object".to_owned()),
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_placed() {
+    fn syntax_errors_have_a_position() {
         for body in ["", "{", "{\"flag\":tru}", "{}{}", "\u{0}"] {
             assert!(
                 matches!(json::<Outer>(body.as_bytes()), Err(BodyError::Malformed { line: 0..=1, .. })),

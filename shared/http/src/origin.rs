@@ -20,7 +20,7 @@ pub fn origin(parts: &Parts, proxies: &TrustedProxies) -> Origin {
     Origin::new(client, &path, user_agent)
 }
 
-/// Whoever is connected, to this process or to API Gateway.
+/// The peer that is connected to this process or to API Gateway.
 fn peer(parts: &Parts) -> Option<ClientAddress> {
     if let Some(ConnectInfo(address)) = parts.extensions.get::<ConnectInfo<SocketAddr>>() {
         return Some(address.ip().into());

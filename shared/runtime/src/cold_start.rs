@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::SettingsError;
 
-/// How long a request waits for a function that could not start at first.
+/// The time that a request waits for a function that could not start at first.
 const TIMEOUT: Duration = Duration::from_millis(1_800);
 
 /// The state that a function needs before it can answer: made when it starts or, where that failed, as soon as it can be

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_ends_the_search() {
+    fn an_invalid_address_ends_the_search() {
         for garbage in ["", "unknown", "203.0.113.09", "203.0.113.9 x", "<script>", "\u{e9}"] {
             assert_eq!(client(PROXIES, "192.0.2.1", garbage), "192.0.2.1", "{garbage}");
             assert_eq!(
@@ -115,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn nobody_chooses_an_address_beyond_the_first_that_is_not_trusted(
+        fn clients_cannot_choose_an_address_beyond_the_first_untrusted_one(
             sent in prop::collection::vec(hop(), 0..6),
             real in (1..=254_u8).prop_map(|last| format!("203.0.113.{last}")),
             proxies in prop::collection::vec((0..=255_u8).prop_map(|last| format!("192.0.2.{last}")), 0..4),

@@ -9,7 +9,7 @@ use keyward_core::session::{Capability, Session};
 
 use crate::{Error, Forbidden, Store};
 
-/// Whoever operates the installation, with the rights of its AWS account or, of a local run, to its folder.
+/// The operator of the installation, with the rights of its AWS account or, for a local run, to its folder.
 #[derive(Debug)]
 pub struct OperatorAccess(());
 
@@ -30,7 +30,7 @@ impl OperatorAccess {
     }
 }
 
-/// Whoever asks without a credential, which concerns the first deployment of the installation.
+/// A caller without a credential, whose requests concern the first deployment of the installation.
 #[derive(Debug, Clone, Copy)]
 pub struct PublicAccess {
     pub(crate) deployment_id: DeploymentId,

@@ -33,7 +33,7 @@ pub struct ListApps {
 pub struct AppPage {
     /// The apps, each with the rules of its scheme.
     pub apps: Vec<(App, Option<Rules>)>,
-    /// How many there are on all pages.
+    /// The total number on all pages.
     pub total: usize,
     /// Whether there are more after these.
     pub has_more: bool,

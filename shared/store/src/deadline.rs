@@ -1,4 +1,4 @@
-//! How long a request may take that needs several calls of the store.
+//! The time limit of a request that needs several calls of the store.
 
 use std::future::Future;
 use std::time::Duration;

@@ -136,9 +136,9 @@ pub enum Conflict {
     PepperNeeded {
         /// The version.
         version: PepperVersion,
-        /// How many rows were tagged with it alone.
+        /// The number of rows that were tagged with it alone.
         rows: u64,
-        /// How many rows have it beneath another version.
+        /// The number of rows in which it is under a later version.
         layered: u64,
     },
 }

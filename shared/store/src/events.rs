@@ -24,11 +24,11 @@ use crate::{AppAccess, Error, Store, Table};
 const SHARDS: u32 = 4;
 /// The shard of lifecycle events.
 const LIFECYCLE: &str = "L";
-/// How long events are kept.
+/// The time for which events are kept.
 const RETENTION: TimeDelta = TimeDelta::days(400);
-/// How many events one page of the log looks at: a rare filter ends the page early, with a cursor to go on from.
+/// The maximum number of events that one page of the log scans: a rare filter ends the page early, with a cursor.
 const MAX_SCANNED: usize = 5_000;
-/// How many events an analysis counts at most; it refuses a range that holds more.
+/// The maximum number of events that an analysis counts; it rejects a range with more.
 pub const MAX_ANALYZED: usize = 20_000;
 
 /// Which events of an app a page of its log is to hold.

@@ -96,7 +96,7 @@ impl Store {
         &self.table
     }
 
-    /// How many HMACs were computed to compare credentials.
+    /// The number of HMACs computed to compare credentials.
     pub fn hmacs_compared(&self) -> u64 {
         self.peppers.ring().compared()
     }

@@ -28,7 +28,7 @@ pub struct NewTicket {
     pub actor: Option<OwnerId>,
     /// The capabilities of the session.
     pub capabilities: Vec<Capability>,
-    /// How long it can be exchanged.
+    /// The time for which it can be exchanged.
     pub lifetime: TimeDelta,
 }
 

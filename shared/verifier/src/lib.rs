@@ -115,7 +115,7 @@ pub use keyward_core::target::Target;
 pub use keyward_core::{ClientAddress, InvalidField};
 pub use layer::{ApiKeyLayer, ApiKeyService};
 
-/// How many keys of a batch are decided on at the same time.
+/// The number of keys of a batch that are decided on at the same time.
 const CONCURRENCY: usize = 16;
 
 /// A request that came with an API key.

@@ -38,7 +38,7 @@ impl<'a> Examination<'a> {
         Self { report, faults: 0 }
     }
 
-    /// How much is wrong.
+    /// The number of faults.
     pub fn faults(&self) -> usize {
         self.faults
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::window::Window;
 
-/// How many requests of one counter each window has let through, as far as that is known.
+/// The number of requests that each window of a counter has admitted, as far as it is known.
 ///
 /// Counts only grow: a window that is known to be full stays full.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Counts {
 /// The state of a rule as a request finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuleState {
-    /// How many more requests may pass; none where it is 0.
+    /// The number of further requests that it admits; none if it is 0.
     pub remaining: i64,
     /// When there will be more.
     pub resets_at: DateTime<Utc>,
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_full_says_when_it_will_not_be() {
+    fn a_full_window_says_when_it_has_room() {
         let mut counts = Counts::default();
         assert_eq!(
             counts.rule_state(WINDOW, 2, at(10_050)),

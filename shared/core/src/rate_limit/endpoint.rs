@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint() {
+    fn invalid_endpoints() {
         for text in ["", " ", "FETCH /v1", "GET", "GET /a b", "/a?b", "GET\t"] {
             assert!(Endpoint::parse("endpoints", text).is_err(), "{text:?}");
         }

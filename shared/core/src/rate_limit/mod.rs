@@ -18,15 +18,15 @@ pub use window::{MAX_WINDOW, Window, seconds_until};
 use crate::target::Target;
 use crate::text::InvalidField;
 
-/// How many requests a second one counter is to take at most: an item of DynamoDB takes about 1,000 writes a second, and
+/// The requests per second that one counter takes at most: an item of DynamoDB takes about 1,000 writes a second, and
 /// requests do not spread evenly.
 const COUNTER_RATE: i64 = 500;
 /// Over how many counters a rule is spread at most, whatever it lets through: together they take about 16,000 requests a
 /// second.
 pub const MAX_SHARDS: i64 = 16;
-/// How many rules a scheme has at most.
+/// The maximum number of rules in a scheme.
 const MAX_RULES: usize = 20;
-/// How many endpoints a rule has at most.
+/// The maximum number of endpoints of a rule.
 const MAX_ENDPOINTS: usize = 20;
 
 /// The unit of a rule's window. Calendar units follow UTC days and months.
@@ -108,7 +108,7 @@ pub struct Rule {
     /// The window in units: 30 days at most, and one of `calendar_day`, `month` and `calendar_month`.
     #[schema(minimum = 1, maximum = 60_000)]
     pub duration: i32,
-    /// How many requests the window admits.
+    /// The number of requests that a window admits.
     #[schema(minimum = 1)]
     pub max_requests: i32,
     /// How its windows follow each other. It makes no difference to calendar units, whose windows are fixed.
@@ -183,7 +183,7 @@ impl Limit {
         Window::new(self.rule.window, self.rule.unit, self.rule.duration)
     }
 
-    /// How many requests a window lets through.
+    /// The number of requests that a window admits.
     pub fn max(&self) -> i64 {
         i64::from(self.rule.max_requests)
     }
@@ -195,7 +195,7 @@ impl Limit {
         (a_second / COUNTER_RATE + 1).min(self.max()).min(MAX_SHARDS)
     }
 
-    /// How many requests the counter of this shard lets through: those of all shards come to [`Self::max`].
+    /// The number of requests that the counter of this shard admits: those of all shards add up to [`Self::max`].
     pub fn share(&self, shard: i64) -> i64 {
         let shards = self.shards();
         self.max() / shards + i64::from(shard < self.max() % shards)
@@ -222,14 +222,14 @@ pub fn window_name(ms: i64) -> String {
 pub struct Status {
     /// The rule's name, such as `100/60s`.
     pub rule: String,
-    /// How many more requests may pass.
+    /// The number of further requests that it admits.
     pub remaining: i64,
-    /// How many a window lets through.
+    /// The number of requests that a window admits.
     pub limit: i64,
     /// The window's length in milliseconds.
     #[serde(skip)]
     pub window_ms: i64,
-    /// In how many seconds more may pass.
+    /// The number of seconds until it admits more.
     #[serde(skip)]
     pub resets_in: u32,
 }
@@ -241,7 +241,7 @@ pub struct Blocked {
     pub rule: String,
     /// The index of that rule among those that hold for the request.
     pub index: usize,
-    /// In how many seconds it will let a request through again.
+    /// The number of seconds until it admits a request again.
     pub retry_after: u32,
 }
 
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_named() {
+    fn errors_name_the_field() {
         assert!(Rules::try_from(vec![]).unwrap_err().to_string().contains("at least one rule"));
         let error = rule(r#"{"unit":"minute","duration":1,"max_requests":0}"#).unwrap_err();
         assert_eq!(error, "rules[0].max_requests must be positive");

@@ -14,7 +14,7 @@ use super::{Unit, WindowKind};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// How long counts can matter: no request is in a window for longer. The last sub-window of a sliding month ends after 33
+/// The time for which counts can matter: no request is in a window for longer. The last sub-window of a sliding month ends after 33
 /// days.
 pub const MAX_WINDOW: TimeDelta = TimeDelta::days(33);
 
@@ -81,7 +81,7 @@ impl Window {
         }
     }
 
-    /// How many further windows a request falls into, beside that which ends with its own sub-window.
+    /// The number of windows that a request falls into, besides the one that ends with its own sub-window.
     pub fn further(self) -> i64 {
         match self {
             Self::Sliding { ms } => {

@@ -21,12 +21,12 @@ use keyward_core::{ClientAddress, base62};
 use super::Requester;
 use crate::item::{Item, Key, number};
 
-/// How long a shard takes requests before it has to be laid out again, which keeps the item that says so alive.
+/// The time for which a shard takes requests before it has to be laid out again, which keeps the item that says so alive.
 pub(super) const SHARD_LIFE: TimeDelta = TimeDelta::days(1);
 /// For how long an item is kept after its last change: the same for all, so that no change shortens the life of another's
 /// counts. A shard's counts matter for the longest window after its life has ended; a day more is for clocks apart.
 const ITEM_TTL: TimeDelta = TimeDelta::days(MAX_WINDOW.num_days() + SHARD_LIFE.num_days() + 1);
-/// How many operators and functions an expression of DynamoDB may have ("Constraints in Amazon DynamoDB"). AWS does not say what
+/// The maximum number of operators and functions in an expression of DynamoDB ("Constraints in Amazon DynamoDB"). AWS does not say what
 /// counts for one: here each `=`, and each item of a clause besides.
 const MAX_OPERATORS: usize = 300;
 /// The offset of the limit that a rule's shards are laid out for, where they are named: later than any instant.

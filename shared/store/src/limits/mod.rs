@@ -38,7 +38,7 @@ use crate::{Deadline, Error, Store};
 
 /// The size in bytes at which a counter is freed of the counts that it no longer needs.
 const MAX_STALE_BYTES: usize = 400;
-/// How many items are remembered. The state of 20 rules takes about 10 KB.
+/// The number of cached items. The state of 20 rules takes about 10 KB.
 const CACHE_SIZE: NonZeroUsize = NonZeroUsize::new(2_000).unwrap();
 
 /// The counts of items that were full.

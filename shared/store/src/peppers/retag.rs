@@ -11,7 +11,7 @@ use crate::item::{Expression, Key};
 use crate::record::{set_tag, tag_value};
 use crate::{Error, Store, Table};
 
-/// How many rows move at the same time. Another one has to be used again.
+/// The number of rows that move at the same time. Any further row moves when it is next used.
 const CONCURRENCY: usize = 64;
 
 /// The work that a store does beside answering. Clones share it.

@@ -23,22 +23,22 @@ use crate::item::{ATTEMPTS, Item, Key, key_of};
 use crate::record::{self, RepepperJob, Segment, tag_of, tag_value};
 use crate::{Error, OperatorAccess, Store, Table};
 
-/// How many parts of the table are read at the same time.
+/// The number of parts of the table that are read at the same time.
 const SEGMENTS: i32 = 4;
-/// How many items are read in one request.
+/// The number of items that are read in one request.
 const PAGE_SIZE: i32 = 500;
-/// How many rows of a page are written at the same time.
+/// The number of rows of a page that are written at the same time.
 const WRITE_CONCURRENCY: usize = 8;
 
 /// How to go through the table.
 pub struct Sweep<'a> {
-    /// How many capacity units may be used in a second, of reads and of writes together.
+    /// The capacity units that reads and writes may use per second, together.
     pub units_per_second: NonZeroU32,
     /// The callback that is called after each page.
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// How far a sweep is.
+/// The progress of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// So many items were looked at in this pass.
@@ -141,7 +141,7 @@ impl Table {
         Err(failed)
     }
 
-    /// How many rows need each version. What has expired and is not purged yet needs none.
+    /// The number of rows that need each version. Rows that have expired and are not purged yet need none.
     pub(super) async fn count_rows(&self, sweep: &Sweep<'_>) -> Result<Counts, Error> {
         let (now, pace, looked_at) = (self.clock().now(), Pace::new(sweep), AtomicU64::new(0));
         let segments = (0..SEGMENTS).map(async |segment| {

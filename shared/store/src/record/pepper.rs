@@ -25,7 +25,7 @@ pub(crate) struct Record {
     counted: Option<RowCountRecord>,
 }
 
-/// How many rows needed a version.
+/// The number of rows that needed a version.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RowCountRecord {

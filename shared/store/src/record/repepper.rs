@@ -1,4 +1,4 @@
-//! How far a re-peppering got.
+//! The progress of a re-peppering.
 
 use chrono::{DateTime, Utc};
 use keyward_core::hashing::PepperVersion;
