@@ -193,13 +193,13 @@ iam._build_simulate_results_real = simulate_with_keys
 iam_evaluator.evaluate = evaluate_with_keys
 
 # No function runs longer, in seconds.
-LONGEST_REQUEST = 30
+REQUEST_TIMEOUT = 30
 
 kill_workers = lambda_runtime.kill_workers
 
 
 def kill_after_its_request(worker):
-    end = time.monotonic() + LONGEST_REQUEST
+    end = time.monotonic() + REQUEST_TIMEOUT
     while worker.in_use and time.monotonic() < end:
         time.sleep(0.05)
     kill_workers([worker])

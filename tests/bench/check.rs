@@ -91,7 +91,7 @@ impl Call {
 
 struct Measured {
     latencies: Histogram<u64>,
-    /// Calls that the store gave no answer to in its 1.8 s.
+    /// Calls that timed out after 1.8 s.
     timed_out: u64,
     a_second: f64,
     cpu: Duration,

@@ -77,7 +77,7 @@ async fn a_stop_under_load_loses_no_answered_check() {
     let again = Dev::start(folder.path(), "info");
     let figures = again.backend("GET", "/api-auth/apps/demo/audit/analytics", None).await;
     let recorded = figures["total_requests"].as_i64().unwrap();
-    // A caller whose connection was closed under it may have been decided on without having read the answer.
+    // A caller whose connection was closed under it may have been decided on without having read the response.
     assert!((completed..=completed + 8).contains(&recorded), "{completed} answered, {recorded} recorded");
     again.stop("TERM");
 }

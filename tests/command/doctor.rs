@@ -31,7 +31,8 @@ async fn a_run_is_examined() {
 
     let mut dev = Dev::start(folder.path(), "info");
     let (well, printed) = examine(folder.path());
-    let answering = printed.lines().filter(|line| line.starts_with("ok     ") && line.ends_with(": answers"));
+    let answering =
+        printed.lines().filter(|line| line.starts_with("ok     ") && line.ends_with(": responds"));
     assert!(well && answering.count() == 6 && !printed.contains("WRONG"), "{printed}");
     assert!(!printed.contains(&dev.json.root_key), "{printed}");
 
@@ -44,7 +45,7 @@ async fn a_run_is_examined() {
     let (well, printed) = examine(folder.path());
     assert!(!well && printed.matches("WRONG").count() == 1, "{printed}");
     assert!(
-        printed.contains("WRONG  root key: this root key is not one of the installation's: "),
+        printed.contains("WRONG  root key: this root key does not belong to the installation: "),
         "{printed}"
     );
     fs::write(&dev_json, &whole).unwrap();
@@ -57,7 +58,7 @@ async fn a_run_is_examined() {
     held.bind(dev.json.url.trim_start_matches("http://").parse().unwrap()).unwrap();
     let (well, printed) = examine(folder.path());
     let no_response = format!(
-        "WRONG  url: {} does not answer (Connection refused (os error 111)): start it again with 'keyward dev'",
+        "WRONG  url: {} does not respond (Connection refused (os error 111)): restart it with 'keyward dev'",
         dev.json.url
     );
     assert!(!well && printed.contains(&no_response), "{printed}");

@@ -77,7 +77,7 @@ fn it_says_what_it_did_and_what_it_cannot_do() {
     dev.signal("TERM");
     dev.wait();
     let message = refused(&["pepper", "rotate", "--data-dir", folder.path().to_str().unwrap()]);
-    assert!(message.contains("start it again with 'keyward dev'"), "{message}");
+    assert!(message.contains("restart it with 'keyward dev'"), "{message}");
 }
 
 /// The results of the load so far.
@@ -242,7 +242,7 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
         command.args(again).arg("5000").output().unwrap()
     });
     let message = done(&again.await.unwrap());
-    assert!(message.contains("were put under the current version"), "{message}");
+    assert!(message.contains("rows moved under the current version: "), "{message}");
     let after = status(&dev);
     assert_eq!(after[&1].1, 0, "no row is left under version 1: {after:?}");
     let seen_then = seen.checks.load(Ordering::Relaxed);

@@ -45,7 +45,7 @@ async fn the_main_job_leaves_no_secret_in_the_log_in_errors_or_in_the_table() {
     assert_eq!(dev.check(&http, &first).await.unwrap(), 401);
     secrets.extend([ticket.clone(), session.clone(), first, second.clone()]);
 
-    // Secrets in the wrong places: the answers must not repeat them.
+    // Secrets in the wrong places: the responses must not repeat them.
     let mut errors = vec![http.get(&exchange).send().await.unwrap().text().await.unwrap()];
     for secret in &secrets {
         for body in [

@@ -217,7 +217,7 @@ async fn without_a_valid_key_nothing_goes_through() {
             if is_simple {
                 is_refused(&response, code);
             } else {
-                // What API Gateway answers with 401.
+                // The error to which API Gateway responds with 401.
                 assert_eq!(response.unwrap_err(), "Unauthorized", "{presented:?}");
             }
         }
@@ -398,7 +398,7 @@ async fn no_answer_is_longer_than_8_kib() {
     let keyward = Keyward::start().await;
     let backend = keyward.backend();
     backend.create_app("largest").await;
-    // Each quotation mark costs two bytes in the table, and four in the answer.
+    // Each quotation mark costs two bytes in the table, and four in the response.
     let mut quotes = 1_280;
     let secret = loop {
         let key = json!({"name": "k", "permissions": ["*"], "metadata": {"text": "\"".repeat(quotes)}});

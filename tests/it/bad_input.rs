@@ -123,7 +123,7 @@ async fn values_that_are_not_acceptable() {
         (new_key(json!({"owner_user_id": "a\nb"})), 400, "owner_user_id"),
         (revoke(json!({"reason": "r".repeat(513)})), 400, "reason"),
         (revoke(json!({"reason": 1})), 422, "reason must be text"),
-        (revoke(json!("reason")), 422, "The body must be an object"),
+        (revoke(json!("reason")), 422, "it must be an object"),
         (scheme(json!({"slug": ""})), 400, "slug"),
         (scheme(json!({"name": ""})), 400, "name"),
         (scheme(json!({"rules": []})), 400, "at least one rule"),

@@ -1,4 +1,4 @@
-//! `POST /v1/authz/check`: the answer member by member, the states, and who may ask.
+//! `POST /v1/authz/check`: the response member by member, the states, and who may ask.
 
 use chrono::{TimeDelta, Utc};
 use keyward_core::deployment::Mode;

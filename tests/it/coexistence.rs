@@ -84,7 +84,7 @@ impl Replayed {
         self.renamed.note(&recorded.into(), &now.expose_secret().into());
     }
 
-    /// Sends a write of a step that has this answer.
+    /// Sends a write of a step that has this response.
     async fn write(&self, write: &Write, response: &Value) {
         let mut sent = self.renamed.apply(&write.sent);
         let puts = (0..10).map(|n| format!("/TransactItems/{n}/Put/Item"));

@@ -63,7 +63,7 @@ fn every_error_code_has_a_page() {
     }
 }
 
-/// A code that nothing answers with any more is one that people prepare for in vain.
+/// An unused code is one that people would handle in vain.
 #[test]
 fn every_error_code_is_used() {
     let code = ["shared/http/src", "shared/verifier/src", "functions", "infra/cli/src"];

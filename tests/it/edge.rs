@@ -134,7 +134,7 @@ async fn a_check_has_one_id_in_header_body_and_audit_log() {
     assert_eq!(ids[2], whole, "nothing was decided");
 }
 
-/// Whatever an answer says that is the same each time.
+/// The parts of a response that are always the same.
 fn summary(response: &ApiResponse) -> (u16, Value) {
     (response.status, response.body["code"].clone())
 }

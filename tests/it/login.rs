@@ -96,7 +96,7 @@ async fn exchange(keyward: &Keyward, ticket: &str, cookie: &str, headers: Header
     send(with(keyward.http.get(url).header("cookie", cookie), headers)).await
 }
 
-/// The cookie that an answer sets, as it is sent back.
+/// The cookie that a response sets, as it is sent back.
 fn cookie_of(response: &ApiResponse) -> String {
     response.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Versions of the pepper: how rows move, how a leak is answered, what a version that no row needs becomes.
+//! Versions of the pepper: how rows move, what to do after a leak, what a version that no row needs becomes.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -109,7 +109,7 @@ async fn a_rotation_moves_each_row_when_it_is_used() {
     let check = async |secret: &str| backend.post("/v1/authz/check", check_body(secret)).await;
     assert_eq!(check(&secrets[0]).await.ok()["allowed"], true);
     keyward.settle().await;
-    // The process of `verify` has read of version 2 after that answer: the next use moves the rows.
+    // The process of `verify` has read of version 2 after that response: the next use moves the rows.
     assert_eq!(check(&secrets[0]).await.ok()["allowed"], true);
     keyward.settle().await;
     let now = rows(&keyward).await;
@@ -318,7 +318,7 @@ async fn a_version_is_retired_when_no_row_needs_it() {
     keyward.pass(PROPAGATION_TIME * 2);
     refused(retire(1).await, "needed by 4 rows");
     keyward.services.store.repepper(&operator(), &fast()).await.unwrap();
-    refused(retire(1).await, "needed by 0 rows, and beneath another version by 3");
+    refused(retire(1).await, "needed by rows: 0 directly, 3 under another version");
     all_allowed(&keyward, &secrets).await;
     backend.get("/api-auth/apps").await.ok();
     keyward.settle().await;

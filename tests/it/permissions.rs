@@ -36,7 +36,7 @@ async fn after_a_rotation(keyward: &Keyward) {
     let key = text(&managing.create_key("rotated", json!({})).await["secret"]);
     keyward.services.store.table().rotate_pepper(&operator(), &*keyward.provider()).await.unwrap();
     keyward.pass(PROPAGATION_TIME);
-    // The first answer of each process lets it read of the version, the second moves the root key's row.
+    // The first response of each process lets it read of the version, the second moves the root key's row.
     for _ in 0..2 {
         issuing.ticket("rotated").await;
         managing.get("/api-auth/apps").await.ok();

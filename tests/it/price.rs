@@ -70,7 +70,7 @@ const TRACED: f64 = 0.05;
 /// The longest response to a check without limits, as HTTP/1.1 sends it.
 const RESPONSE_BYTES: usize = 1_000;
 
-/// The length of an answer as HTTP/1.1 sends it.
+/// The length of a response as HTTP/1.1 sends it.
 fn response_bytes(response: &ApiResponse) -> usize {
     let headers =
         response.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());

@@ -56,7 +56,7 @@ async fn a_revoked_key_is_refused_by_the_next_check() {
     for _ in 0..50 {
         let created = backend.create_key("acme", json!({})).await;
         let secret = text(&created["secret"]);
-        // Checks go on throughout; those that start after the answer to the revocation must be refused.
+        // Checks go on throughout; those that start after the response to the revocation must be refused.
         let before = join_all((0..8).map(|_| keyward.check(&secret)));
         let id = text(&created["id"]);
         let revoke = async {

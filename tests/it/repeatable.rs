@@ -78,7 +78,7 @@ fn written(value: &AttributeValue) -> String {
     }
 }
 
-/// The answers of a run, and the rows that it leaves.
+/// The responses of a run, and the rows that it leaves.
 async fn run(seed: u64) -> (Vec<String>, BTreeMap<String, String>) {
     let database = EmbeddedDynamoDb::open(None).unwrap();
     let dynamodb = EmbeddedDynamoDb::serve(database, 0, "AKIAKEYWARDTEST".to_owned().into()).await.unwrap();

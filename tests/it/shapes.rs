@@ -1,4 +1,4 @@
-//! Requests of another shape: whatever is wrong with a member or a parameter, the answer names it in plain words.
+//! Requests of another shape: whatever is wrong with a member or a parameter, the response names it in plain words.
 
 use std::collections::BTreeSet;
 
@@ -137,7 +137,7 @@ impl Callers {
         self.backend.request(method, path)
     }
 
-    /// The answer, or that to the only check of a batch.
+    /// The response, or that to the only check of a batch.
     async fn send(&self, method: &Method, path: &str, body: &Value) -> ApiResponse {
         let response =
             ApiResponse::of(self.request(method.clone(), path).json(body).send().await.unwrap()).await;
@@ -155,7 +155,7 @@ impl Callers {
 /// The name that an error gives this member: within a check of a batch, the same as in that check alone.
 fn called(name: &str) -> &str {
     let name = name.strip_prefix("checks[0]").map_or(name, |within| within.trim_start_matches('.'));
-    if name.is_empty() { "The body" } else { name }
+    if name.is_empty() { "it" } else { name }
 }
 
 /// Whether a sentence is free of terms of Rust and of its libraries.
@@ -218,7 +218,7 @@ async fn an_array_is_no_object_on_any_route_at_any_depth() {
                 response.is_error(422, "invalid_body");
                 assert_eq!(
                     response.body["message"],
-                    format!("{subject} must be an object"),
+                    format!("invalid body: {subject} must be an object"),
                     "{method} {path}"
                 );
                 tried += 1;
@@ -253,11 +253,12 @@ async fn a_member_of_another_type_is_named_in_plain_words() {
                 assert!(is_plain(&message), "{method} {path} {sent}: {message}");
                 let name = called(&name);
                 let outer = name.split(['[', '.']).next().unwrap();
+                let message = message.trim_start_matches("invalid body: ");
                 let named = message.starts_with(name) || code != "invalid_body" && message.contains(outer);
                 let required = message == "app_slug is required";
                 // Something else in place of a check.
-                let expected = ["The body must be an object", "principal is required"];
-                let item = ["checks", "The body"].contains(&name) && expected.contains(&message.as_str());
+                let expected = ["it must be an object", "principal is required"];
+                let item = ["checks", "it"].contains(&name) && expected.contains(&message);
                 assert!(
                     named || required || item || code == "invalid_key_id",
                     "{method} {path} {sent}: {message}"

@@ -144,7 +144,7 @@ impl Installed {
         (status, serde_json::from_slice(&body).unwrap(), retry)
     }
 
-    /// Makes an app and a key; returns its secret.
+    /// Creates an app and a key; returns its secret.
     async fn key_of(&self, function: &ColdStart<Router>, slug: &str) -> String {
         let app = json!({"app_slug": slug, "name": "App", "key_prefix": "sk"});
         assert_eq!(self.ask(function, "/api-auth/apps", app).await.0, 200);

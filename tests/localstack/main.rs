@@ -62,7 +62,7 @@ async fn wait_for(url: &str) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    panic!("{url} does not answer");
+    panic!("{url} does not respond");
 }
 
 /// Makes the calls that each test begins with: its first calls take longer than Keyward waits for a response.

@@ -93,7 +93,7 @@ async fn the_key() {
     let of_key = |command: &str| format!("aws kms {command} --key-id {key}");
     breaks(&of_key("disable-key"), "key", "is Disabled");
     breaks(&of_key("disable-key-rotation"), "key", "is not rotated");
-    breaks(&of_key("schedule-key-deletion --pending-window-in-days 7"), "key", "is going to be deleted");
+    breaks(&of_key("schedule-key-deletion --pending-window-in-days 7"), "key", "is scheduled for deletion");
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_permission_less_or_more() {
     less["Statement"].as_array_mut().expect("statements").remove(statement("dynamodb:PutItem"));
     put(&less);
     let lacking = format!(
-        "permissions: the role {role} lacks dynamodb:PutItem of AUDIT#??????#??????#V?: give it back what VerifyRole has in template.yaml"
+        "permissions: the role {role} lacks dynamodb:PutItem of AUDIT#??????#??????#V?: restore the permissions that VerifyRole has in template.yaml"
     );
     assert_eq!(of_stack(), [lacking]);
 
@@ -177,19 +177,19 @@ async fn a_parameter_changed_by_hand() {
     assert_eq!(
         faults[0],
         format!(
-            "template: Environment.Variables.KEYWARD_TABLE of Verify was changed by hand to another: set it to {table} again"
+            "template: Environment.Variables.KEYWARD_TABLE of Verify was changed by hand to another: set it back to {table}"
         )
     );
     let [_, starts] = faults.as_slice() else { panic!("{faults:#?}") };
-    assert!(starts.starts_with("verify: verify answers 50"), "{starts}");
-    assert!(starts.ends_with("its reason is in 'aws logs tail /aws/lambda/keyward-verify'"), "{starts}");
+    assert!(starts.starts_with("verify: verify responds with 50"), "{starts}");
+    assert!(starts.ends_with("find the reason in 'aws logs tail /aws/lambda/keyward-verify'"), "{starts}");
 
     changed.as_object_mut().expect("variables").remove("KEYWARD_TABLE");
     set(&changed);
     assert_eq!(
         of_stack()[0],
         format!(
-            "template: Environment.Variables.KEYWARD_TABLE of Verify was taken away by hand: set it to {table} again"
+            "template: Environment.Variables.KEYWARD_TABLE of Verify was removed by hand: set it back to {table}"
         )
     );
     set(&whole);
@@ -233,7 +233,7 @@ async fn code_that_cannot_start() {
     assert_eq!(
         findings(),
         [
-            "code: the code of audit-query holds no program 'bootstrap': run 'sam build' before 'sam deploy', or deploy the template of a release"
+            "code: the code of audit-query contains no program 'bootstrap': run 'sam build' before 'sam deploy', or deploy the template of a release"
         ]
     );
     update(&built, &architecture);
@@ -241,7 +241,7 @@ async fn code_that_cannot_start() {
 }
 
 #[tokio::test]
-async fn what_the_stack_was_given() {
+async fn wrong_parameters_of_the_stack() {
     let _alone = alone().await;
     is_well();
     let update = |parameter: &str| {
@@ -260,7 +260,7 @@ async fn what_the_stack_was_given() {
         "table: there is no table another: correct the parameter RestoredTable, or restore the table as docs/operations/restore.md says"
     );
     assert!(
-        find("url").starts_with("url: http://127.0.0.1:9 does not answer (Connection refused"),
+        find("url").starts_with("url: http://127.0.0.1:9 does not respond (Connection refused"),
         "{findings:#?}"
     );
     assert!(find("url").contains("correct the parameter PublicUrl"), "{findings:#?}");
@@ -287,7 +287,7 @@ async fn a_stack_that_was_never_initialised() {
         "deployment: the table holds no pepper, so no function can start: run 'keyward init --stack fresh'"
     );
     assert!(
-        findings.len() > 5 && findings[1..].iter().all(|fault| fault.contains(" answers 50")),
+        findings.len() > 5 && findings[1..].iter().all(|fault| fault.contains(" responds with 50")),
         "{findings:#?}"
     );
 
@@ -303,11 +303,11 @@ async fn a_stack_that_was_never_initialised() {
     let root_key = first.lines().find_map(|line| line.strip_prefix("root key")).expect("a root key").trim();
     assert_eq!(faults(&format!("KEYWARD_ROOT_KEY={root_key}"), &arguments), Vec::<String>::new());
     let again = run("keyward init --stack fresh");
-    assert!(again.contains("(made before;") && !again.contains(root_key), "{again}");
+    assert!(again.contains("(created before;") && !again.contains(root_key), "{again}");
     let foreign = faults("", &arguments);
     let [foreign] = foreign.as_slice() else { panic!("{foreign:#?}") };
     assert!(
-        foreign.starts_with("root key: this root key is not one of the installation's: make another"),
+        foreign.starts_with("root key: this root key does not belong to the installation: create another"),
         "{foreign}"
     );
     run(
@@ -316,7 +316,7 @@ async fn a_stack_that_was_never_initialised() {
 }
 
 #[tokio::test]
-async fn no_stack_and_no_answer() {
+async fn no_stack_and_no_response() {
     let _alone = alone().await;
     assert_eq!(
         faults("", "--stack nowhere"),
@@ -327,13 +327,10 @@ async fn no_stack_and_no_answer() {
     let [silent] = faults("AWS_ENDPOINT_URL=http://127.0.0.1:9", &format!("--stack {STACK}"))
         .try_into()
         .expect("one fault");
-    assert!(
-        silent.starts_with("stack: CloudFormation does not answer for the stack 'keyward' ("),
-        "{silent}"
-    );
+    assert!(silent.starts_with("stack: CloudFormation cannot describe the stack 'keyward' ("), "{silent}");
     assert!(silent.ends_with("): set the credentials and the region of its account"), "{silent}");
     let [foreign] = faults("", &format!("--stack {STACK} --url $AWS_ENDPOINT_URL/_ministack"))
         .try_into()
         .expect("one fault");
-    assert!(foreign.starts_with("url: what answers at http://127.0.0.1:"), "{foreign}");
+    assert!(foreign.starts_with("url: the server at http://127.0.0.1:"), "{foreign}");
 }

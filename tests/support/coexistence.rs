@@ -90,12 +90,12 @@ pub async fn send(backend: &Backend, method: Method, path: &str, body: Value) ->
     (response.status, response.body)
 }
 
-/// The texts of a recorded answer that are others now: ids, secrets and times.
+/// The texts of a recorded response that are others now: ids, secrets and times.
 #[derive(Debug, Default)]
 pub struct Renamed(BTreeMap<(Reverse<usize>, String), String>);
 
 impl Renamed {
-    /// Takes note of what is other in an answer than in the recorded one and may be: ids, secrets and the time, in all forms in
+    /// Takes note of what is other in a response than in the recorded one and may be: ids, secrets and the time, in all forms in
     /// which the table has them.
     pub fn note(&mut self, recorded: &Value, now: &Value) {
         self.note_member("", recorded, now);

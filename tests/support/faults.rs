@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 pub enum Fault {
     /// The connection is refused: nothing is sent.
     Refused,
-    /// The connection breaks after the request was carried out, before the answer is read.
+    /// The connection breaks after the request was carried out, before the response is read.
     ResponseLost,
-    /// The answer takes so long.
+    /// The response takes so long.
     Slow(Duration),
     /// The service has no capacity left.
     Throttled,
@@ -137,7 +137,7 @@ struct Connector {
     faults: Faults,
 }
 
-/// The answer to a batch of reads, but for the last key of the request.
+/// The response to a batch of reads, but for the last key of the request.
 async fn without_the_last(asked: &Value, mut response: HttpResponse) -> Result<HttpResponse, ConnectorError> {
     let body = std::mem::replace(response.body_mut(), SdkBody::taken());
     let body = ByteStream::new(body).collect().await.expect("a body").to_vec();

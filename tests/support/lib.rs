@@ -107,7 +107,7 @@ impl ApiResponse {
         Self { status, body, headers }
     }
 
-    /// The body, of an answer that must be a success.
+    /// The body, of a response that must be a success.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);

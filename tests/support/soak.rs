@@ -1,5 +1,5 @@
 //! Checks of keys, over HTTP and in this process, while those keys are revoked and rotated and their app is disabled: what
-//! was taken away stays so for every check that starts after the answer, and what was not goes on working.
+//! was taken away stays so for every check that starts after the response, and what was not goes on working.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -30,16 +30,16 @@ pub(crate) struct AnalyticsQuery {
     end_date: Option<Bound>,
     /// The verifications of this key alone.
     key_id: Option<KeyId>,
-    /// Whether `top_keys` is answered.
+    /// Whether the response has `top_keys`.
     #[serde(default)]
     include_top_keys: bool,
-    /// Whether `top_paths` is answered.
+    /// Whether the response has `top_paths`.
     #[serde(default)]
     include_top_paths: bool,
-    /// Whether `blocked_reasons` is answered.
+    /// Whether the response has `blocked_reasons`.
     #[serde(default)]
     include_blocked_reasons: bool,
-    /// Whether `rate_limit_stats` is answered.
+    /// Whether the response has `rate_limit_stats`.
     #[serde(default)]
     include_rate_limits: bool,
     /// The maximum number of rows of each of these: 1 to 50; other numbers are clamped.
@@ -136,7 +136,7 @@ impl Counts {
     }
 }
 
-/// Counts an app's verifications. A range of more than 20,000 verifications is refused.
+/// Counts an app's verifications. A range of more than 20,000 verifications is an error.
 #[utoipa::path(
     get, path = "/api-auth/apps/{slug}/audit/analytics", operation_id = "getAnalytics", tag = "Audit log",
     security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), AnalyticsQuery),
@@ -152,7 +152,7 @@ pub(crate) async fn of_app(
     count(&services, &access, query).await
 }
 
-/// Counts the verifications of the session's app. A range of more than 20,000 verifications is refused.
+/// Counts the verifications of the session's app. A range of more than 20,000 verifications is an error.
 #[utoipa::path(
     get, path = "/api-auth/audit/analytics", operation_id = "getSessionAnalytics", tag = "Session",
     security(("session" = ["audit:read"])), params(AnalyticsQuery),

@@ -128,7 +128,7 @@ struct Row {
     timestamp: Instant,
 }
 
-/// How the rate limits stood.
+/// The state of the rate limits.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum RateLimits {
@@ -179,7 +179,7 @@ impl Row {
     }
 }
 
-/// Lists the events of an app, newest first. A page may end early when a filter is rare: go on with `next_cursor` while `has_more`.
+/// Lists the events of an app, newest first. A page may end early when a filter is rare: continue with `next_cursor` while `has_more`.
 #[utoipa::path(
     get, path = "/api-auth/apps/{slug}/audit/logs", operation_id = "listEvents", tag = "Audit log",
     security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), LogsQuery),
@@ -195,7 +195,7 @@ pub(crate) async fn of_app(
     read(&services, &access, query).await
 }
 
-/// Lists the events of the session's app, newest first. A page may end early when a filter is rare: go on with `next_cursor` while `has_more`.
+/// Lists the events of the session's app, newest first. A page may end early when a filter is rare: continue with `next_cursor` while `has_more`.
 #[utoipa::path(
     get, path = "/api-auth/audit/logs", operation_id = "listSessionEvents", tag = "Session",
     security(("session" = ["audit:read"])), params(LogsQuery),

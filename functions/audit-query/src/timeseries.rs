@@ -88,7 +88,7 @@ struct Point {
     success_rate: f64,
 }
 
-/// Counts an app's verifications by time. Only buckets that have any are listed. A range of more than 20,000 verifications is refused.
+/// Counts an app's verifications by time. Only buckets that have any are listed. A range of more than 20,000 verifications is an error.
 #[utoipa::path(
     get, path = "/api-auth/apps/{slug}/audit/timeseries", operation_id = "getTimeseries", tag = "Audit log",
     security(("rootKey" = ["audit"])), params(("slug" = Slug, Path, description = "The app's slug."), TimeseriesQuery),
@@ -104,7 +104,7 @@ pub(crate) async fn of_app(
     count(&services, &access, query).await
 }
 
-/// Counts the verifications of the session's app by time. Only buckets that have any are listed. A range of more than 20,000 verifications is refused.
+/// Counts the verifications of the session's app by time. Only buckets that have any are listed. A range of more than 20,000 verifications is an error.
 #[utoipa::path(
     get, path = "/api-auth/audit/timeseries", operation_id = "getSessionTimeseries", tag = "Session",
     security(("session" = ["audit:read"])), params(TimeseriesQuery),

@@ -1,4 +1,4 @@
-//! The context that tells the backend behind an API Gateway of a decision: texts by their names.
+//! The context of a decision for the backend behind an API Gateway: strings by name.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const OPTIONAL_MEMBERS: [&str; 3] = ["metadata", "permissions", "rate_limits"];
 /// Where it says what was left out.
 const TRUNCATED: &str = "truncated";
 
-/// All there is to tell, in every form of answer: what is added here is told in each.
+/// The complete context, for every form of response.
 pub(crate) fn of(decision: &Decision) -> Context {
     let Decision { request_id, key, permissions, limits, denied } = decision;
     let blocked = denied.as_ref().map(|denial| denial.blocked_by().to_string());

@@ -43,7 +43,7 @@ pub struct Event {
     user_agent: Option<String>,
 }
 
-/// How an event is to be answered.
+/// The form of the response to an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Yes or no.
@@ -156,7 +156,7 @@ impl Event {
         if self.form != Form::Simple
             && of_arn.is_some_and(|path| path.contains(['*', '?']) || path.contains("${"))
         {
-            return Err(InvalidField::new("path", "must not have '*', '?' or '${'"));
+            return Err(InvalidField::new("path", "must not contain '*', '?' or '${'"));
         }
         // API Gateway has taken the query away: these were encoded.
         let path = self.path(of_arn).replace('?', "%3f").replace('#', "%23");

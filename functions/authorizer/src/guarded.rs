@@ -1,4 +1,4 @@
-//! For which apps an API is guarded.
+//! The apps whose keys open a guarded API.
 
 use keyward_core::accepted::{Accepted, AcceptedApps, AcceptedDeployment};
 use keyward_runtime::SettingsError;
@@ -23,7 +23,7 @@ pub struct Guarded {
 pub enum GuardedError {
     /// Nobody has said it.
     #[error(
-        "the authorizer is not told whose keys open this API: set the parameter AuthorizerApps, or the stage variable keyward_apps of the API, to the slugs of the apps, separated by commas, or to ANY"
+        "no apps are configured for this API: set the parameter AuthorizerApps, or the stage variable keyward_apps of the API, to the slugs of the apps, separated by commas, or to ANY"
     )]
     Unsaid,
     /// A stage variable of the API is wrong.

@@ -1,9 +1,8 @@
 //! The Lambda authorizer of an API Gateway: whether a request that came with an API key may go through.
 //!
 //! Takes the events of HTTP APIs, payload format 2.0 (a simple response) and 1.0, and of REST APIs, types `REQUEST` and
-//! `TOKEN` (an IAM policy). A request that is refused is answered with 403 by API Gateway; with 401, where a policy is asked
-//! for and there is no valid key; with 500, when the authorizer fails because the store does, or because nobody has said for
-//! which apps the API is.
+//! `TOKEN` (an IAM policy). API Gateway responds to a denied request with 403; with 401, if the event needs a policy and there
+//! is no valid key; with 500, if the authorizer fails because the store does, or because the apps of the API are not configured.
 
 mod context;
 mod event;
@@ -28,13 +27,13 @@ pub use crate::guarded::{Guarded, GuardedError};
 pub use crate::response::{PolicyResponse, Response};
 pub use crate::settings::Settings;
 
-/// The error that API Gateway answers with 401.
+/// The error to which API Gateway responds with 401.
 const UNAUTHORIZED: &str = "Unauthorized";
 
 /// Decides on a request by its key, and records the decision.
 ///
 /// # Errors
-/// `Unauthorized`: there is no valid key, and the answer would be a policy. Another: it is not said whose keys are accepted
+/// `Unauthorized`: there is no valid key, and the response would be a policy. Another: it is not said whose keys are accepted
 /// ([`GuardedError`]), or the store could not tell.
 pub async fn authorize(
     services: &Services,
@@ -44,7 +43,7 @@ pub async fn authorize(
     let RequestId(id) = RequestId::mint(services.store.clock(), services.store.entropy());
     Span::current().record("request_id", field::display(id));
     let decided = decide(services, settings, &event, id).await;
-    // The process may be frozen as soon as it has answered.
+    // The process may be frozen as soon as it has responded.
     services.recorder.flush().await;
     let decided = decided?;
     let (allowed, code) = match &decided {
@@ -77,7 +76,7 @@ async fn decide(
     id: EventId,
 ) -> Result<Result<Decision, Rejection>, lambda_http::Error> {
     let accepted = settings.guarded.accepted(event);
-    let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request was not decided on"))?;
+    let accepted = accepted.inspect_err(|error| tracing::error!(%error, "a request could not be decided"))?;
     let presented = match event.presented(settings) {
         Ok(Some(presented)) => presented,
         Ok(None) => {
@@ -110,13 +109,13 @@ async fn decide(
             ..Rejection::forbidden(refusal.code(), format!("Refused: {refusal}"))
         })),
         Err(CheckError::Store(error)) => {
-            tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
+            tracing::error!(metric = error.metric().map(Metric::name), %error, "a request could not be decided");
             Err(error.into())
         }
     }
 }
 
-/// Why a request is refused before anything is decided about what it asks for.
+/// The reason that a request is rejected before its permissions are decided.
 struct Rejection {
     is_without_key: bool,
     code: ErrorCode,
@@ -134,7 +133,7 @@ impl Rejection {
         Self { is_without_key: false, ..Self::unauthorized(code, message) }
     }
 
-    /// The context for whoever is refused.
+    /// The context for the caller.
     fn context(&self) -> Context {
         let members = [
             ("code", Some(self.code.to_string())),

@@ -10,14 +10,14 @@ use serde::Serialize;
 use crate::context::{self, Context};
 use crate::event::{Event, Form};
 
-/// The longest answer, in bytes of JSON. The one limit that AWS states, and for WebSocket APIs alone; of HTTP and REST APIs
+/// The longest response, in bytes of JSON. The one limit that AWS states, and for WebSocket APIs alone; of HTTP and REST APIs
 /// it says nothing, but backends take what they are told in headers of about as much:
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
 const MAX_BYTES: usize = 8 * 1024;
 /// The principal of a policy about a request whose key is not known.
 const UNKNOWN: &str = "unknown";
 
-/// The answer to an event, in the form that the event asks for.
+/// The response to an event, in the form that the event asks for.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Response {
@@ -40,7 +40,7 @@ pub struct PolicyResponse {
 }
 
 impl Response {
-    /// Whether the request of this event may go through, and what the backend, or whoever is refused, is told.
+    /// Whether the request of this event may go through, and the context for the backend or the caller.
     pub(crate) fn new(event: &Event, is_authorized: bool, key: Option<KeyId>, context: Context) -> Self {
         let mut response = match event.form {
             Form::Simple => {

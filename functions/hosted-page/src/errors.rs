@@ -11,7 +11,7 @@ use crate::page::{REVALIDATE, response};
 
 static PAGES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../docs/errors");
 
-/// Tells what an error means and what to do. `doc_url` of each error leads there.
+/// Explains what an error means and what to do. `doc_url` of each error leads there.
 #[utoipa::path(
     get, path = "/errors/{code}", operation_id = "explainError", tag = "Installation",
     params(("code" = String, Path, description = "The code of an error.", example = "conflict")),

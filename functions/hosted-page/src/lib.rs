@@ -1,7 +1,7 @@
-//! The page on which a customer manages the keys of one app, reached by a one-time ticket; and what the
-//! API says of itself.
+//! The page on which a customer manages the keys of one app, reached by a one-time ticket; and the
+//! documentation of the API.
 //!
-//! It is static: all that it shows, its script asks of the browsers' routes. It has neither inline script nor inline
+//! It is static: its script gets the data from the frontend API. It has neither inline script nor inline
 //! style, so that its content security policy can forbid both.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]

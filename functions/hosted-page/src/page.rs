@@ -23,12 +23,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 const LOOPBACK: [&str; 4] =
     ["http://localhost:*", "https://localhost:*", "http://127.0.0.1:*", "https://127.0.0.1:*"];
 
-/// The page is asked for anew each time, because it names the current version of each asset.
+/// The page is requested each time, because it names the current version of each asset.
 pub(crate) const REVALIDATE: &str = "no-cache";
 /// An asset never changes under the version that its URL names.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
-/// Shows the page on which customers manage an app's keys. `ticket` leads there once.
+/// Shows the page on which customers manage an app's keys. `ticket` works once.
 #[utoipa::path(
     get, path = "/vanity/api-auth", operation_id = "showPage", tag = "Hosted page",
     params(("ticket" = Option<String>, Query, description = "A ticket, which the page exchanges.")),

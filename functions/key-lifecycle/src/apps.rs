@@ -83,7 +83,7 @@ pub(crate) struct AppList {
     offset: usize,
 }
 
-/// The members of a request that makes or changes an app. In a change, what is absent is left and what is null is cleared.
+/// The members of a request that creates or changes an app. In a change, absent members stay and null ones are cleared.
 // `None` is a member that is absent, `Some(None)` one that is null.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = AppSettings)]
@@ -127,7 +127,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<Slug>)]
     rate_limit_scheme_slug: Option<Option<String>>,
-    /// The answer to a request whose rate limits cannot be counted.
+    /// The response to a request whose rate limits cannot be counted.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<OnStoreError>, default = "deny")]
     on_store_error: Option<Option<String>>,
@@ -224,7 +224,7 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
-/// Makes an app.
+/// Creates an app.
 #[utoipa::path(
     post, path = "/api-auth/apps", operation_id = "createApp", tag = "Apps", security(("rootKey" = ["manage"])),
     request_body = NewAppSchema, responses((status = 200, body = AppBody)),
@@ -251,7 +251,7 @@ pub(crate) async fn get(
     Ok(Data(AppBody::new(services.store.app(&access, &app_slug(&app)?).await?)))
 }
 
-/// Changes an app: what is absent is left, what is null is cleared. `is_active: false` makes all its keys fail.
+/// Changes an app: absent members stay, null ones are cleared. `is_active: false` disables all its keys.
 #[utoipa::path(
     patch, path = "/api-auth/apps/{slug}", operation_id = "updateApp", tag = "Apps",
     security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),
@@ -268,7 +268,7 @@ pub(crate) async fn update(
     Ok(Data(AppBody::new(services.store.update_app(&access, &app_slug(&app)?, change).await?)))
 }
 
-/// Deletes an app: its keys fail, and its slug stays taken.
+/// Deletes an app: its keys stop working, and its slug stays taken.
 #[utoipa::path(
     delete, path = "/api-auth/apps/{slug}", operation_id = "deleteApp", tag = "Apps",
     security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),

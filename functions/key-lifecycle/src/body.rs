@@ -1,4 +1,4 @@
-//! Apps, keys and schemes as they stand on the wire.
+//! Apps, keys and schemes in the form of the wire.
 
 use keyward_core::app::OnStoreError;
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
@@ -147,7 +147,7 @@ pub(crate) struct KeyWithSecret {
     #[serde(flatten)]
     flat: KeyBody,
     key: KeyBody,
-    /// The whole key. It is shown in this answer, and never again.
+    /// The whole key. It is shown in this response, and never again.
     #[schema(example = "acme_live_…")]
     secret: String,
 }
@@ -188,7 +188,7 @@ impl SchemeBody {
     }
 }
 
-/// That something was done of which there is no more to say: an empty object.
+/// An empty object, for a change without a result.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Done {}
 

@@ -115,7 +115,7 @@ pub(crate) struct CreateRequest {
     workspace_membership_id: Option<LooseId>,
 }
 
-/// Makes a key of an app. The answer has the key's members, the key again as `key`, and `secret`, this once.
+/// Creates a key of an app. The response has the key's members, the key again as `key`, and, only this once, `secret`.
 #[utoipa::path(
     post, path = "/api-auth/apps/{slug}/keys", operation_id = "createKey", tag = "Keys",
     security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The app's slug.")),
@@ -171,7 +171,7 @@ fn metadata(body: &[u8]) -> Result<Metadata, InvalidField> {
 #[schema(as = Rotation)]
 pub(crate) struct RotateRequest {}
 
-/// Gives a key a new secret; the old one fails at once. Answers as creation does.
+/// Gives a key a new secret; the old one stops working immediately. The response is that of creation.
 #[utoipa::path(
     post, path = "/api-auth/apps/{slug}/keys/{id}/rotate", operation_id = "rotateKey", tag = "Keys",
     security(("rootKey" = ["manage"])),
@@ -273,7 +273,7 @@ pub(crate) async fn revoke_by_id(
     revoked(&services, &access, id, request.reason).await
 }
 
-/// Makes a key and answers with its secret.
+/// Creates a key and responds with its secret.
 pub(crate) async fn created(
     services: &Services,
     access: &AppAccess,
@@ -283,7 +283,7 @@ pub(crate) async fn created(
     Ok(Data(KeyWithSecret::new(KeyBody::new(key, rules, access), &token)))
 }
 
-/// Rotates a key and answers with its new secret.
+/// Rotates a key and responds with its new secret.
 pub(crate) async fn rotated(
     services: &Services,
     access: &AppAccess,

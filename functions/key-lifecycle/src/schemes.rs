@@ -54,7 +54,7 @@ pub(crate) struct CreateRequest {
     rules: Vec<Rule>,
 }
 
-/// Makes a rate-limit scheme.
+/// Creates a rate-limit scheme.
 #[utoipa::path(
     post, path = "/api-auth/rate-limit-schemes", operation_id = "createRateLimitScheme", tag = "Rate limits",
     security(("rootKey" = ["manage"])), request_body = CreateRequest, responses((status = 200, body = SchemeBody)),
@@ -89,7 +89,7 @@ pub(crate) async fn get(
     Ok(Data(SchemeBody::new(services.store.scheme(&access, &slug(&scheme)?).await?)))
 }
 
-/// Changes of a rate-limit scheme. What is absent or null is left: clients send all members.
+/// Changes of a rate-limit scheme. Absent and null members stay: clients send all members.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = RateLimitSchemeChanges)]
 pub(crate) struct UpdateRequest {
@@ -101,7 +101,7 @@ pub(crate) struct UpdateRequest {
     rules: Option<Vec<Rule>>,
 }
 
-/// Changes a rate-limit scheme; absent and `null` leave. The next check is held to it.
+/// Changes a rate-limit scheme; absent and `null` members stay. It applies from the next check.
 #[utoipa::path(
     patch, path = "/api-auth/rate-limit-schemes/{slug}", operation_id = "updateRateLimitScheme", tag = "Rate limits",
     security(("rootKey" = ["manage"])), params(("slug" = Slug, Path, description = "The scheme's slug.")),

@@ -63,7 +63,7 @@ pub(crate) async fn list(
     Ok(Data(keys.map(|(key, rules)| KeyBody::new(key, rules, &access)).collect()))
 }
 
-/// A new key that a customer makes. Permissions, limits and metadata are for the backend to set.
+/// A new key that a customer creates. Permissions, limits and metadata are for the backend to set.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = NewSessionKey)]
 pub(crate) struct CreateRequest {
@@ -75,7 +75,7 @@ pub(crate) struct CreateRequest {
     expires_at: Option<String>,
 }
 
-/// Makes a key. `data.secret` is the whole key, this once.
+/// Creates a key. `data.secret` is the whole key, shown only this once.
 #[utoipa::path(
     post, path = "/api-auth/keys", operation_id = "createSessionKey", tag = "Session",
     security(("session" = ["keys:create"])),
@@ -106,7 +106,7 @@ pub(crate) async fn create(
     created(&services, &access, new).await
 }
 
-/// Gives a key a new secret, which is `data.secret`, this once.
+/// Gives a key a new secret, which is `data.secret`, shown only this once.
 #[utoipa::path(
     post, path = "/api-auth/keys/{id}/rotate", operation_id = "rotateSessionKey", tag = "Session",
     security(("session" = ["keys:rotate"])), params(("id" = KeyId, Path, description = "The key's id.")),
@@ -130,7 +130,7 @@ pub(crate) struct Revoked {
     success: bool,
 }
 
-/// Revokes a key, for good. Again is a success that changes nothing.
+/// Revokes a key, for good. Revoking it again succeeds and changes nothing.
 #[utoipa::path(
     post, path = "/api-auth/keys/{id}/revoke", operation_id = "revokeSessionKey", tag = "Session",
     security(("session" = ["keys:revoke"])), params(("id" = KeyId, Path, description = "The key's id.")),

@@ -38,7 +38,7 @@ pub(crate) struct DeploymentBody {
 #[derive(Debug, Serialize, ToSchema)]
 struct UiSettings {}
 
-/// Tells a page what it needs first: `mode`, `publishable_key`, `backend_host`, …
+/// Describes the deployment to a page: `mode`, `publishable_key`, `backend_host`, …
 #[utoipa::path(
     get, path = "/deployment", operation_id = "getDeployment", tag = "Installation",
     responses((status = 200, body = DeploymentBody)),
@@ -85,7 +85,7 @@ struct JsonWebKey {
     y: String,
 }
 
-/// Gives the deployment's public key in a set (RFC 7517, 5).
+/// Gets the deployment's public key in a set (RFC 7517, 5).
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", operation_id = "getJsonWebKeySet", tag = "Installation",
     responses((status = 200, body = KeySet)),
@@ -108,7 +108,7 @@ pub(crate) struct PemKey {
     public_key: String,
 }
 
-/// Gives the deployment's public key in PEM.
+/// Gets the deployment's public key in PEM.
 #[utoipa::path(
     get, path = "/.well-known/jwk", operation_id = "getPemKey", tag = "Installation",
     responses((status = 200, body = PemKey)),

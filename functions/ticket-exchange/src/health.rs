@@ -7,7 +7,7 @@ use keyward_runtime::Services;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// That requests are answered.
+/// The health of the API.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Health {
     /// Always `healthy`.
@@ -15,7 +15,7 @@ pub(crate) struct Health {
     timestamp: Instant,
 }
 
-/// Tells that requests are answered.
+/// Reports that the API responds.
 #[utoipa::path(get, path = "/health", operation_id = "health", tag = "Installation", responses((status = 200, body = Health)))]
 pub(crate) async fn health(State(services): State<Services>) -> Data<Health> {
     Data(Health { status: "healthy", timestamp: services.store.clock().now().into() })

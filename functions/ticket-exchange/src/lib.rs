@@ -1,4 +1,4 @@
-//! The first requests of a browser: exchange a ticket, who am I, which deployment is this; and the public keys.
+//! The first requests of a browser: the exchange of a ticket, the session, the deployment; and the public keys.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 

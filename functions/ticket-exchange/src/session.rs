@@ -24,7 +24,7 @@ pub(crate) struct ExchangeQuery {
     ticket: Option<String>,
 }
 
-/// A session that was made.
+/// A new session.
 #[derive(Serialize, ToSchema)]
 struct Exchanged {
     success: bool,
@@ -73,7 +73,7 @@ impl Access {
     }
 }
 
-/// Exchanges a ticket for a session, once. The browser that won may ask again.
+/// Exchanges a ticket for a session, once. The browser that won may repeat it.
 #[utoipa::path(
     get, path = "/session/ticket/exchange", operation_id = "exchangeTicket", tag = "Session", params(ExchangeQuery),
     responses((status = 200, body = Exchanged)),

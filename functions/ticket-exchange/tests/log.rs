@@ -1,4 +1,4 @@
-//! The function as a process in the Lambda runtime's own loop: what it logs of the events that it receives.
+//! The function as a process in the Lambda runtime's own loop, and its log of the events that it receives.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 

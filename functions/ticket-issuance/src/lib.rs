@@ -1,4 +1,4 @@
-//! Tickets: a backend that has authorized its user hands the user's browser one.
+//! Tickets, which a backend gives to the browser of a user that it has authorized.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 /// The longest lifetime of a ticket, in seconds.
 const MAX_LIFETIME: u64 = 3_600;
 
-/// A ticket to be issued.
+/// A ticket to issue.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = NewTicket, example = json!({
     "ticket_type": "api_auth_access", "api_auth_app_slug": "acme", "user_id": "user_42"
@@ -48,7 +48,7 @@ pub(crate) struct Issued {
     url: String,
 }
 
-/// Issues a ticket, with which a browser gets a session for one app: once your backend has decided that its user may have it.
+/// Issues a ticket, which a browser exchanges for a session for one app, once your backend has authorized its user.
 #[utoipa::path(
     post, path = "/session/tickets", operation_id = "issueTicket", tag = "Tickets", security(("rootKey" = ["tickets"])),
     request_body = Request, responses((status = 200, body = Issued)),

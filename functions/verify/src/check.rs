@@ -21,7 +21,7 @@ use crate::response::{BatchResult, CheckResponse, Results, no_decision};
 /// The maximum number of checks in a batch.
 const MAX_BATCH: usize = 100;
 
-/// Requests to decide on, in the order of which they are answered.
+/// Requests to decide on, which are decided in this order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = CheckBatch)]
 pub(crate) struct Batch {
@@ -40,9 +40,9 @@ pub(crate) struct Request {
     resource: String,
     method: String,
     /// The address of your customer's client, for limits by address and the audit log: the header `x-original-client-ip`,
-    /// or else whoever asks, where it is not given.
+    /// or else the caller, where it is not given.
     client_ip: Option<String>,
-    /// The client's `User-Agent`: the header `x-original-user-agent`, or else that of whoever asks, where it is not given.
+    /// The client's `User-Agent`: the header `x-original-user-agent`, or else that of the caller, where it is not given.
     user_agent: Option<String>,
     /// Permissions, or expressions of them with `AND`, `OR`, commas and parentheses, all of which must hold.
     required_permissions: Option<Vec<String>>,
@@ -140,7 +140,7 @@ pub(crate) async fn check_batch(
     Ok(Data(Results { results: results.map(|decided| BatchResult::new(decided, &context)).collect() }))
 }
 
-/// The root key of whoever asks, where the installation wants one.
+/// The root key of the caller, where the installation requires one.
 fn caller(services: &Services, parts: &Parts) -> Result<Option<Token<RootKey>>, ApiError> {
     match services.settings.verify_auth {
         VerifyAuth::Required => root_key(parts).map(Some),
@@ -204,7 +204,7 @@ fn accepted(apps: Option<&[String]>, deployment: Option<DeploymentId>) -> Result
     Ok(Accepted { deployment, apps })
 }
 
-/// The client as whoever asks passes it on in headers, or else whoever asks.
+/// The client as the caller passes it on in headers, or else the caller.
 struct Peer {
     client_ip: Option<ClientAddress>,
     user_agent: Option<String>,

@@ -1,4 +1,4 @@
-//! Checks: whether a request that came with an API key may go through; and the same of several at once.
+//! Checks: whether a request that came with an API key is allowed, for one request or a batch.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 

@@ -1,4 +1,4 @@
-//! The answer to a check, and the headers that it suggests to pass on.
+//! The response to a check, and the headers that it suggests to pass on.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(crate) struct CheckResponse {
     /// `permission_denied` or `rate_limited`; null where it is allowed.
     #[schema(value_type = Option<String>)]
     reason: Option<ErrorCode>,
-    /// The name of the rule that has none left, such as `100/60s`, or `reason`.
+    /// The name of the rule that is exhausted, such as `100/60s`, or `reason`.
     #[schema(value_type = Option<String>)]
     blocked_rule: Option<BlockedBy>,
     /// For a request that may not go through, what errors have too.
@@ -48,7 +48,7 @@ pub(crate) struct CheckResponse {
     headers: BTreeMap<String, String>,
 }
 
-/// The answers to a batch, in the order of its checks.
+/// The responses to a batch, in the order of its checks.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Decisions)]
 pub(crate) struct Results {
@@ -139,7 +139,7 @@ impl CheckResponse {
     }
 }
 
-/// An error that has all the members of an answer too, for clients that read those first.
+/// An error that has all the members of a response too, for clients that read those first.
 pub(crate) fn no_decision(mut error: ApiError) -> ApiError {
     error.is_undecided = true;
     error

@@ -1,8 +1,8 @@
 //! `keyward dev`: a whole installation in one process.
 //!
-//! All functions' routes on one port, over an embedded DynamoDB whose table is made from `template.yaml`, with a key
-//! file instead of KMS. What was answered is kept: a clean stop finishes running requests and writes the audit events
-//! that are still queued.
+//! All functions' routes on one port, over an embedded DynamoDB whose table is created from `template.yaml`, with a
+//! key file instead of KMS. No completed request is lost: a clean stop finishes running requests and writes the audit
+//! events that are still queued.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -52,11 +52,11 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The port to answer on; 0 picks a free one.
+    /// The port to listen on; 0 picks a free one.
     pub port: u16,
     /// Where `dev.json` and kept data go.
     pub data_dir: Option<PathBuf>,
-    /// Keep nothing: data lives in memory.
+    /// Keep the data in memory only.
     pub ephemeral: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Opens the installation that the options name, or makes it. `port` is the embedded DynamoDB's own.
+    /// Opens the installation that the options name, or creates it. `port` is the embedded DynamoDB's own.
     ///
     /// # Errors
     /// [`DevError`].
@@ -112,7 +112,7 @@ impl Installation {
         Self::set_up(storage, system_clock(), system_entropy()).await
     }
 
-    /// Makes an installation in the DynamoDB that this configuration reaches, with a key that is kept nowhere: for tests
+    /// Creates an installation in the DynamoDB that this configuration reaches, with a key that is kept nowhere: for tests
     /// on an emulator.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl Installation {
         Ok(Services::start(self.table.clone(), self.provider.clone(), settings).await?)
     }
 
-    /// Makes the demo app unless there is one, and tells what a program needs to use the installation.
+    /// Creates the demo app unless there is one, and tells what a program needs to use the installation.
     ///
     /// # Errors
     /// [`DevError::Start`].
@@ -387,7 +387,7 @@ impl Dev {
         // Fails only if the server has ended already.
         let _told = self.stop.send(());
         if tokio::time::timeout(SHUTDOWN_GRACE, self.server).await.is_err() {
-            tracing::warn!("requests were still running and were given up");
+            tracing::warn!("requests were still running and were aborted");
         }
         self.services.recorder.close().await;
         drop(self.services);

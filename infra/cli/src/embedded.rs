@@ -1,8 +1,8 @@
-//! DynamoDB in this process: an emulator on SQLite behind its HTTP interface, so that the AWS SDK speaks to it as it
-//! speaks to AWS.
+//! DynamoDB in this process: an emulator on SQLite behind its HTTP interface, so that the AWS SDK uses it as it uses
+//! AWS.
 //!
-//! It answers whoever has its access key, which is random: no other user of this machine has it, and no page. No
-//! signature is checked, and no browser is answered.
+//! It serves clients that have its random access key, which no other user of this machine and no page has. It checks no
+//! signature, and serves no browser.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -169,7 +169,7 @@ impl Api {
                 match operation {
                     $($name => call(body, |request| self.database.$method(request)),)+
                     _ => {
-                        let message = format!("The operation {operation:?} is not known here");
+                        let message = format!("Unknown operation {operation:?}");
                         let kind = "com.amazon.coral.service#UnknownOperationException";
                         return Ok((400, json_error(kind, &message)));
                     }

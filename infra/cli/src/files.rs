@@ -1,5 +1,5 @@
-//! The data folder: the database, the key file, a lock, and what a local run tells other programs. Each file in it is its
-//! owner's alone, and so is the folder.
+//! The data folder: the database, the key file, a lock, and the files of a local run for other programs. Only their
+//! owner can read the folder and the files in it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::dev_error::DevError;
 /// `dev.json`: what a program needs to use a local run.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct DevJson {
-    /// Where requests are answered.
+    /// The URL of the run.
     pub url: String,
     /// A root key with all scopes.
     pub root_key: String,

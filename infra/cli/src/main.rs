@@ -44,29 +44,29 @@ struct Cli {
 enum Command {
     /// Run a whole installation on this machine
     ///
-    /// All functions answer on one port, over an embedded DynamoDB. When requests are accepted, what a program needs
+    /// All functions share one port, over an embedded DynamoDB. When requests are accepted, what a program needs
     /// to use the installation is printed and written to dev.json in the data folder. SIGINT (Ctrl-C) and SIGTERM stop
     /// it without losing anything. Set KEYWARD_LOG (such as "warn") to log less.
     Dev(DevArgs),
-    /// Make a deployed stack ready: its first pepper, deployment and root key
+    /// Set up a deployed stack: its first pepper, deployment and root key
     ///
     /// Needs AWS credentials that may describe the stack, write to its table and use its KMS key. Prints the first root
-    /// key once. Doing it again changes nothing.
+    /// key once. Running it again changes nothing.
     Init(InitArgs),
-    /// Say what is missing or wrong with an installation, and how to mend it
+    /// Find what is missing or wrong in an installation, and say how to fix it
     ///
     /// Examines the installation that runs on this machine or, with --stack, a deployed one: what was changed by hand,
-    /// the roles' permissions, the functions' code, the table, the KMS key, the peppers, and whether each function answers.
-    /// Changes nothing. Ends with 1 if something is wrong.
+    /// the roles' permissions, the functions' code, the table, the KMS key, the peppers, and whether each function responds.
+    /// Changes nothing. Exits with 1 if a check fails.
     Doctor(DoctorArgs),
-    /// Make, list and revoke root keys of a deployed stack
+    /// Create, list and revoke root keys of a deployed stack
     #[command(subcommand)]
     RootKey(RootKeyCommand),
-    /// Look after the versions of the pepper, under which all credentials are hashed
+    /// Manage the versions of the pepper, under which all credentials are hashed
     ///
-    /// In routine, 'rotate' makes another version, and each row moves to it when its credential is next used. After a leak,
-    /// 'rotate' and then 'repepper', which leaves no row that the leaked version alone opens. 'status' counts the rows that
-    /// need each version; one that none needs can be retired.
+    /// Routinely, 'rotate' creates another version, and each row moves to it when its credential is next used. After a leak,
+    /// run 'rotate' and then 'repepper', which leaves no row that the leaked version alone protects. 'status' counts the rows that
+    /// need each version; one that no row needs can be retired.
     #[command(subcommand)]
     Pepper(PepperCommand),
 }
@@ -91,10 +91,10 @@ struct DoctorArgs {
     /// The CloudFormation stack to examine
     ///
     /// Needs AWS credentials that may read the stack's resources. With a root key in KEYWARD_ROOT_KEY, the functions are
-    /// tried with that. Finding what was changed by hand takes up to a minute.
+    /// called with it. Finding changes made by hand takes up to a minute.
     #[arg(long, value_name = "NAME")]
     stack: Option<String>,
-    /// With --stack: where its API is reached from here [default: the stack's output Url]
+    /// With --stack: the URL of its API from here [default: the stack's output Url]
     #[arg(long, env = "KEYWARD_URL", value_name = "URL")]
     url: Option<String>,
     #[arg(skip = std::env::var("KEYWARD_ROOT_KEY").ok().map(SecretString::from))]
@@ -118,7 +118,7 @@ enum ModeArg {
 
 #[derive(Debug, Subcommand)]
 enum RootKeyCommand {
-    /// Make a root key, and print it once
+    /// Create a root key, and print it once
     Create {
         #[command(flatten)]
         stack: StackArg,
@@ -129,51 +129,51 @@ enum RootKeyCommand {
         #[arg(long, value_enum, value_delimiter = ',')]
         scopes: Vec<ScopeArg>,
     },
-    /// List the root keys: id, when made, scopes, name
+    /// List the root keys: id, time of creation, scopes, name
     List {
         #[command(flatten)]
         stack: StackArg,
     },
-    /// Revoke a root key, for good and at once
+    /// Revoke a root key, immediately and for good
     Revoke {
         #[command(flatten)]
         stack: StackArg,
-        /// Its id, as `keyward root-key list` tells it
+        /// Its id, as `keyward root-key list` prints it
         id: RootKeyId,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum PepperCommand {
-    /// Make the first version, unless there is one ('keyward init' does this too)
+    /// Create the first version, unless there is one ('keyward init' does this too)
     Init {
         #[command(flatten)]
         installation: InstallationArgs,
     },
     /// List the versions with the rows that need them
     ///
-    /// ROWS have a tag that was made with the version; BENEATH counts rows that were re-peppered, and need it until their
-    /// credential is next used. What is counted is kept, with its time.
+    /// ROWS have a tag that was made with the version; LAYERED counts rows that were re-peppered, and need it until their
+    /// credential is next used. The counts are kept, with their time.
     Status {
         #[command(flatten)]
         installation: InstallationArgs,
-        /// Show what was counted last, and count nothing
+        /// Show the last counts, without counting again
         #[arg(long)]
         last: bool,
         #[command(flatten)]
         pace: PaceArgs,
     },
-    /// Make another version, which makes all tags from now on
+    /// Create another version, which makes all tags from now on
     ///
-    /// Every process uses it within a minute. Nobody's credentials change.
+    /// Every process uses it within a minute. No credentials change.
     Rotate {
         #[command(flatten)]
         installation: InstallationArgs,
     },
-    /// After a leak of an earlier version: put every row under the current one, without its secret
+    /// After a leak of an earlier version: move every row under the current one, without its secret
     ///
-    /// Checks go on meanwhile. Tickets and sessions of earlier versions are ended. Takes a minute and a half at least, until
-    /// no process makes rows with an earlier version. If it is stopped, run it again: it goes on where it was.
+    /// Checks continue meanwhile. Tickets and sessions of earlier versions are ended. Takes at least a minute and a half, until
+    /// no process creates rows with an earlier version. If it is stopped, run it again: it continues where it stopped.
     Repepper {
         #[command(flatten)]
         installation: InstallationArgs,
@@ -249,13 +249,13 @@ impl ScopeArg {
 
 #[derive(Debug, Args)]
 struct DevArgs {
-    /// Port to answer on; 0 picks a free one
+    /// Port to listen on; 0 picks a free one
     #[arg(long, default_value_t = 8787, value_name = "PORT")]
     port: u16,
     /// Folder for the data, the key file and dev.json [default: .keyward]
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// Keep nothing: data lives in memory
+    /// Keep the data in memory only
     #[arg(long)]
     ephemeral: bool,
     /// Run only the embedded DynamoDB, on PORT, for functions that `cargo lambda watch` runs
@@ -263,7 +263,7 @@ struct DevArgs {
     /// Writes their environment to functions.env in the data folder.
     #[arg(long, conflicts_with = "ephemeral")]
     only_store: bool,
-    /// With --only-store: where the functions will be reached
+    /// With --only-store: the URL of the functions
     #[arg(long, default_value = "http://127.0.0.1:9000", value_name = "URL", requires = "only_store")]
     public_url: PublicUrl,
 }
@@ -272,7 +272,7 @@ struct DevArgs {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = forbid_core_dumps() {
-        eprintln!("keyward: core dumps cannot be forbidden, and the peppers would be in them: {error}");
+        eprintln!("keyward: core dumps, which would contain the peppers, cannot be disabled: {error}");
         return ExitCode::FAILURE;
     }
     // An operator's command says itself what came of it.
@@ -306,10 +306,10 @@ async fn init(args: InitArgs) -> Result<(), OperatorError> {
     let ready = operator::init(&stack, name, mode).await?;
     let root_key = match &ready.root_key {
         Some(token) => format!(
-            "root key         {}\n\nThe root key is shown this once: keep it in a safe place.",
+            "root key         {}\n\nThe root key is shown only once: keep it in a safe place.",
             token.expose_secret()
         ),
-        None => "root key         (made before; 'keyward root-key create' makes another)".to_owned(),
+        None => "root key         (created before; 'keyward root-key create' creates another)".to_owned(),
     };
     print(&format!(
         "URL              {}\npublishable key  {}\ndeployment       {}\n{root_key}",
@@ -336,8 +336,8 @@ async fn doctor(args: DoctorArgs) -> Result<(), Box<dyn Error>> {
     }
     match examination.faults() {
         0 => Ok(()),
-        1 => Err("one thing is wrong".into()),
-        faults => Err(format!("{faults} things are wrong").into()),
+        1 => Err("1 check failed".into()),
+        faults => Err(format!("{faults} checks failed").into()),
     }
 }
 
@@ -388,7 +388,7 @@ async fn pepper(command: PepperCommand) -> Result<(), PeppersError> {
         PepperCommand::Repepper { installation, pace } => {
             let done = installation.peppers().await?.repepper(pace.units_per_second).await?;
             print(&format!(
-                "{} rows were put under the current version; {} tickets and sessions of earlier ones were ended",
+                "rows moved under the current version: {}; tickets and sessions of earlier versions ended: {}",
                 done.rows, done.ended
             ));
         }
@@ -412,12 +412,12 @@ fn table(versions: &[PepperRecord]) -> String {
             "{version:>7}  {state:<8}  {created:<20}  {activated:<20}  {rows:>10}  {layered:>10}  {counted}"
         )
     };
-    let mut lines = vec![line(["VERSION", "STATE", "MADE", "ACTIVATED", "ROWS", "BENEATH", "COUNTED"])];
+    let mut lines = vec![line(["VERSION", "STATE", "CREATED", "ACTIVATED", "ROWS", "LAYERED", "COUNTED"])];
     for version in versions {
         let state = match version {
             version if version.retired_at.is_some() => "retired",
             version if Some(version.version) == current => "current",
-            version if version.activated_at.is_none() => "made",
+            version if version.activated_at.is_none() => "created",
             _ => "earlier",
         };
         let count = |of: fn(&RowCount) -> u64| {

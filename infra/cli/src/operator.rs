@@ -1,5 +1,5 @@
-//! `keyward init` and `keyward root-key`: what the operator of a deployed installation does. The rights to do it are those
-//! of AWS credentials on the stack's table and key, not those of a root key.
+//! `keyward init` and `keyward root-key`: the commands of the operator of a deployed installation. They need rights of
+//! AWS credentials on the stack's table and key, not a root key.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub enum OperatorError {
     /// There is no deployment in the table yet.
     #[error("the stack '{0}' holds no deployment yet: run 'keyward init --stack {0}'")]
     NotInitialised(String),
-    /// A value is not acceptable.
+    /// A value is not valid.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
     /// It was not done.
@@ -45,11 +45,11 @@ pub struct Initialised {
     pub deployment: Arc<Deployment>,
     /// The publishable key, by which pages find it.
     pub publishable_key: String,
-    /// The first root key, if this made it: it is told here and nowhere again.
+    /// The first root key, if this created it: it is returned only here.
     pub root_key: Option<SecretString>,
 }
 
-/// Makes what is missing of the first pepper, the first deployment and its root key. Doing it again changes nothing.
+/// Makes what is missing of the first pepper, the first deployment and its root key. Running it again changes nothing.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -68,7 +68,7 @@ pub async fn init(stack: &Stack, name: Name, mode: Mode) -> Result<Initialised, 
     })
 }
 
-/// Makes a root key of the first deployment.
+/// Creates a root key of the first deployment.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -91,7 +91,7 @@ pub async fn root_keys(stack: &Stack) -> Result<Vec<RootKey>, OperatorError> {
     store.root_keys(&OperatorAccess::assume(), deployment).await.map_err(OperatorError::Refused)
 }
 
-/// Revokes a root key of the first deployment: the next request that presents it is refused.
+/// Revokes a root key of the first deployment: it is refused from the next request on.
 ///
 /// # Errors
 /// [`OperatorError`].

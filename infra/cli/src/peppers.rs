@@ -1,4 +1,4 @@
-//! `keyward pepper`: what an operator does with the versions of the pepper, of a deployed stack or of a local run.
+//! `keyward pepper`: the operator's commands for the versions of the pepper, of a deployed stack or of a local run.
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ use crate::files::read_functions_env;
 use crate::set_up::{self, SetUpError};
 use crate::stack::{Stack, StackError};
 
-/// How often it is told how far a sweep is, where there is no terminal.
+/// The interval of progress reports where there is no terminal.
 const PRINT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a command about peppers failed: a sentence that says what to do.
@@ -36,16 +36,16 @@ pub enum PeppersError {
     )]
     NoRun(PathBuf),
     /// The local run has stopped.
-    #[error("the local run in the folder {} does not answer: start it again with 'keyward dev'", .0.display())]
+    #[error("the local run in the folder {} does not respond: restart it with 'keyward dev'", .0.display())]
     Stopped(PathBuf),
-    /// No pepper was made yet.
-    #[error("there is no pepper yet: make the first with 'keyward pepper init'")]
+    /// There is no pepper yet.
+    #[error("there is no pepper yet: create the first with 'keyward pepper init'")]
     None,
     /// The key provider did not do what was asked of it.
-    #[error("the pepper cannot be made or unwrapped: {0}")]
+    #[error("the pepper cannot be created or unwrapped: {0}")]
     Provider(PepperError),
     /// The table could not be used. What was done stays done.
-    #[error("the table cannot be used: {0}; to go on, run the command again")]
+    #[error("the table cannot be used: {0}; run the command again to continue")]
     Table(Error),
     /// It must not be done.
     #[error("{}", refusal(.0))]
@@ -56,7 +56,7 @@ pub enum PeppersError {
 fn refusal(error: &Error) -> String {
     match error {
         Error::Conflict(conflict @ Conflict::PepperActive(_)) => {
-            format!("{conflict}: rotate first, so that another one does")
+            format!("{conflict}: rotate the pepper first")
         }
         Error::Conflict(conflict @ Conflict::PepperRecent { settled, .. }) => {
             format!("{conflict}: try again after {}", settled.format("%H:%M:%S UTC"))
@@ -126,7 +126,7 @@ impl Peppers {
         Ok(Self { operator, table, provider: Arc::new(provider) })
     }
 
-    /// Makes the first version, unless there is an active one. Says which it made.
+    /// Creates the first version, unless there is an active one. Returns the version that it created.
     ///
     /// # Errors
     /// [`PeppersError`].
@@ -157,7 +157,7 @@ impl Peppers {
         Ok(self.table.count_pepper_rows(&self.operator, &sweep).await?)
     }
 
-    /// Makes another version, which makes all tags from now on. Rows move to it when they are next used.
+    /// Creates another version, which makes all tags from now on. Rows move to it when they are next used.
     ///
     /// # Errors
     /// [`PeppersError`].
@@ -171,7 +171,7 @@ impl Peppers {
     /// Puts every row under the current version, without its secret, and ends tickets and sessions of earlier ones.
     ///
     /// # Errors
-    /// [`PeppersError`]. What was done stays done, and another call goes on.
+    /// [`PeppersError`]. What was done stays done, and another call continues.
     pub async fn repepper(&self, units_per_second: NonZeroU32) -> Result<Repeppered, PeppersError> {
         let report = ProgressReport::new(&self.operator, &self.table).await?;
         let sweep = Sweep { units_per_second, progress: &|progress| report.show(progress) };
@@ -194,7 +194,7 @@ impl Peppers {
     }
 }
 
-/// Tells how far a sweep is: a bar on a terminal, else a line now and then.
+/// Reports the progress of a sweep: a bar on a terminal, otherwise a line now and then.
 struct ProgressReport {
     bar: Option<ProgressBar>,
     about: u64,
@@ -246,7 +246,7 @@ impl Drop for ProgressReport {
 
 fn bar(about: u64) -> ProgressBar {
     let bar = ProgressBar::new(about);
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of about {len} items, {eta} to go") {
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos} of about {len} items, {eta} left") {
         bar.set_style(style);
     }
     bar

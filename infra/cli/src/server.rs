@@ -1,4 +1,4 @@
-//! HTTP on this machine alone: who may ask, how much at once and for how long.
+//! HTTP on this machine only: who may connect, with how many connections and for how long.
 //!
 //! A page in a browser on the same machine reaches the loopback address too, under the address's own names or, if it has
 //! its own name point there ("DNS rebinding"), under that. So a request must name a loopback host.
@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tower::ServiceExt;
 
-/// Connections at once; more wait until one of them ends.
+/// Concurrent connections; more wait until one of them ends.
 const MAX_CONNECTIONS: usize = 512;
 /// The time that a connection may wait for a request, or for the rest of its header.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -122,18 +122,18 @@ fn require_loopback_host(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let authority = hosts.next().and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let (Some(authority), None) = (authority, hosts.next()) else {
-        let message = "A request must have one Host header, which names a host";
+        let message = "A request must have exactly one Host header with a host name";
         return Err(ApiError::new(ErrorCode::HostNotAllowed, message).with_status(StatusCode::BAD_REQUEST));
     };
     if ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| authority.host().eq_ignore_ascii_case(own)) {
         return Ok(());
     }
-    let message = "This server is for programs and pages on this machine: ask it as localhost or 127.0.0.1";
+    let message = "This server accepts requests from this machine only: use localhost or 127.0.0.1";
     Err(ApiError::new(ErrorCode::HostNotAllowed, message))
 }
 
 fn timed_out() -> Response {
-    let message = "The request was not received, or not answered, in time";
+    let message = "The request timed out";
     refusal(ApiError::new(ErrorCode::RequestTimeout, message))
 }
 

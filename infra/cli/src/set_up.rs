@@ -14,7 +14,7 @@ use keyward_store::{Error, OpenError, OperatorAccess, Store, Table};
 /// Why a table could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetUpError {
-    /// A pepper could not be made or unwrapped.
+    /// A pepper could not be created or unwrapped.
     #[error(transparent)]
     Pepper(#[from] PepperError),
     /// The table could not be read or written.
@@ -34,7 +34,7 @@ impl From<OpenError> for SetUpError {
     }
 }
 
-/// Makes the first version of the pepper, unless there is an active one. Says which it made.
+/// Creates the first version of the pepper, unless there is an active one. Returns the version that it created.
 ///
 /// # Errors
 /// [`SetUpError`].
@@ -49,7 +49,7 @@ pub(crate) async fn first_pepper(
     Ok(Some(table.rotate_pepper(operator, provider).await?))
 }
 
-/// The first deployment. If there is none it is made, with a root key, whose token is given here and nowhere again.
+/// The first deployment. If there is none, it is created with a root key, whose token is returned only here.
 ///
 /// # Errors
 /// [`SetUpError`].

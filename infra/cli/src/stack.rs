@@ -1,4 +1,4 @@
-//! A deployed installation, found through its CloudFormation stack, and what its operator does to it.
+//! A deployed installation, found through its CloudFormation stack.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -30,9 +30,9 @@ pub struct Stack {
 /// Why a stack cannot be used: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
-    /// No credentials, no region, no answer, no permission.
+    /// No credentials, no region, no response, no permission.
     #[error(
-        "CloudFormation does not answer for the stack '{0}' ({1}): set the credentials and the region of its account"
+        "CloudFormation cannot describe the stack '{0}' ({1}): set the credentials and the region of its account"
     )]
     Unreachable(String, String),
     /// There is none of this name.
@@ -40,10 +40,10 @@ pub enum StackError {
         "there is no stack '{0}' here: deploy it with 'sam build && sam deploy --guided', or name another with --stack"
     )]
     Missing(String),
-    /// It is being made or deleted.
+    /// It is being created or deleted.
     #[error("the stack '{0}' is {1}: wait until CloudFormation is done with it")]
     Busy(String, StackStatus),
-    /// It could not be made or deleted.
+    /// It could not be created or deleted.
     #[error(
         "the stack '{0}' is {1}: see why with 'aws cloudformation describe-stack-events --stack-name {0}', delete it with 'sam delete --stack-name {0}' and deploy again"
     )]

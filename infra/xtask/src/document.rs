@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the handlers declare, and what is so of every route of their audience.
+//! The OpenAPI document: the declarations of the handlers, and what is common to every route of their audience.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use utoipa::openapi::{
     ServerBuilder,
 };
 
-/// A route, and the function that answers it.
+/// A route, and its function.
 pub(crate) struct Endpoint {
     pub(crate) function: &'static str,
     pub(crate) route: Route,
@@ -178,10 +178,7 @@ pub(crate) fn openapi(endpoints: &[Endpoint]) -> OpenApi {
         .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()));
     OpenApiBuilder::new()
         .info(info)
-        .servers(Some([ServerBuilder::new()
-            .url("/")
-            .description(Some("The installation that this is of."))
-            .build()]))
+        .servers(Some([ServerBuilder::new().url("/").description(Some("The installation.")).build()]))
         .paths(paths)
         .components(Some(components))
         .tags(Some(TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build())))
@@ -193,10 +190,10 @@ const TAGS: [(&str, &str); 9] = [
     ("Keys", "The keys of apps. For backends."),
     ("Rate limits", "Schemes of rules that limit keys. For backends."),
     ("Tickets", "One-time tickets that lead a customer's browser to a session. For backends."),
-    ("Checks", "Whether a request that came with a key may go through. For the API that the keys are for."),
-    ("Audit log", "What happened in an app. For backends."),
+    ("Checks", "Checks of requests that come with an API key. For the API that the keys open."),
+    ("Audit log", "The audit log of an app. For backends."),
     ("Session", "One app, for the browser of a customer with a session."),
-    ("Installation", "What anybody may know of the installation."),
+    ("Installation", "Public information about the installation."),
     ("Hosted page", "The page on which customers manage keys."),
 ];
 
@@ -221,7 +218,7 @@ fn requirements(endpoint: &Endpoint) -> Vec<SecurityRequirement> {
 fn security_schemes(components: ComponentsBuilder) -> ComponentsBuilder {
     let described = |name: &str, text: &str| ApiKeyValue::with_description(name, text);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-        "A root key, with the scopes that it was made with: `manage`, `tickets`, `verify`, `audit`.",
+        "A root key, with the scopes that it was created with: `manage`, `tickets`, `verify`, `audit`.",
     ));
     let header = described("X-Keyward-Root-Key", "A root key, where `Authorization` holds something else.");
     let cookie = described("__Host-session", "A session, of deployments in production mode.");
@@ -247,7 +244,7 @@ fn succeeded(endpoint: &Endpoint, response: &mut Response) {
         envelop(response);
     }
     if response.description.is_empty() {
-        response.description = "It is done.".to_owned();
+        response.description = "Done.".to_owned();
     }
     response.headers.insert(REQUEST_ID.to_owned(), header_reference());
 }
@@ -281,7 +278,7 @@ fn error_schema(audience: Audience) -> String {
     name.into_owned()
 }
 
-/// Whether an error has the members of an answer to a check too.
+/// Whether an error has the members of a response to a check too.
 fn is_undecided(endpoint: &Endpoint) -> bool {
     endpoint.route.path == "/v1/authz/check"
 }
@@ -317,7 +314,7 @@ fn failure(endpoint: &Endpoint, status: u16, codes: &[ErrorCode]) -> Response {
     };
     match status {
         401 => header("WWW-Authenticate", "How to authenticate (RFC 6750, 3)."),
-        503 => header("Retry-After", "In how many seconds to try again."),
+        503 => header("Retry-After", "The number of seconds after which to try again."),
         _ => {}
     }
     response

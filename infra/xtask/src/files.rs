@@ -1,4 +1,4 @@
-//! Files that follow from the code, whole or between marks.
+//! Files that are generated from the code, whole or between marks.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -10,7 +10,7 @@ pub(crate) enum FileError {
     #[error("{0}: {1}")]
     Io(PathBuf, #[source] io::Error),
     /// A part has no marks around it.
-    #[error("{0} has no lines with '{1}' and '{2}' around what is written")]
+    #[error("{0} has no lines with '{1}' and '{2}' around the generated part")]
     Marks(&'static str, String, String),
     /// The document is no JSON.
     #[error(transparent)]

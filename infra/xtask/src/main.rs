@@ -1,4 +1,4 @@
-//! `cargo xtask`: writes the files that follow from the code.
+//! `cargo xtask`: generates files from the code.
 
 mod document;
 mod files;
@@ -53,7 +53,7 @@ fn routes(check: bool) -> Result<(), FileError> {
         generated_files()?.into_iter().filter(|file| !file.is_current()).collect();
     for file in &stale {
         if check {
-            eprintln!("{} is not as the code says", file.name);
+            eprintln!("{} is out of date", file.name);
         } else {
             file.write()?;
             println!("wrote {}", file.name);
@@ -63,7 +63,7 @@ fn routes(check: bool) -> Result<(), FileError> {
         return Err(FileError::Stale);
     }
     if stale.is_empty() {
-        println!("all files are as the code says");
+        println!("all files are up to date");
     }
     Ok(())
 }

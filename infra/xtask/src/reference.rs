@@ -1,4 +1,4 @@
-//! Texts that list the routes and the errors.
+//! Tables of the routes and the errors.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -1,9 +1,9 @@
-//! Recording verifications: after the answer, in groups, without losing any.
+//! Recording verifications: after the response, in batches, without losing any.
 //!
-//! [`Recorder::record`] hands an event to a writer and returns; the writer writes what has gathered, 32 events at a time.
-//! When the queue is full, `record` waits: a slow table slows answers down before it loses what they said. What the
-//! table refuses for good goes to the log as one line of JSON each, under the target `keyward::audit`. A process that
-//! ends calls [`Recorder::close`], a function that may be frozen calls [`Recorder::flush`] before it answers. Lifecycle
+//! [`Recorder::record`] passes an event to a writer and returns; the writer writes the queued events, 32 at a time. When
+//! the queue is full, `record` waits: a slow table delays responses rather than losing their events. Events that the
+//! table finally rejects go to the log as one line of JSON each, under the target `keyward::audit`. A process that ends
+//! calls [`Recorder::close`], a function that may be frozen calls [`Recorder::flush`] before it responds. Lifecycle
 //! events do not come here: `store` writes them in the transaction of the change.
 
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ impl Recorder {
     }
 
     /// Returns when everything recorded before is written, or logged where it could not be, and nothing else is left that
-    /// the store does after an answer.
+    /// the store does after a response.
     pub async fn flush(&self) {
         self.call(Message::Flush).await;
     }
@@ -133,7 +133,7 @@ async fn write_verification(store: &Store, verification: Arc<Verification>) {
 async fn record_use(store: &Store, verification: Arc<Verification>) {
     if let Err(error) = store.record_use(&verification).await {
         let key = verification.event().key_id.map(field::display);
-        tracing::warn!(%error, key, "the last use of a key was not noted");
+        tracing::warn!(%error, key, "the last use of a key was not recorded");
     }
 }
 

@@ -1,4 +1,4 @@
-//! API auth apps: what a SaaS issues keys for.
+//! API auth apps, for which a SaaS issues keys.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,13 @@ pub struct App {
     pub user_id: Option<OwnerId>,
     /// The settings, which can be changed.
     pub settings: AppSettings,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
     /// When it was deleted.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Counts the changes; a change is made on the condition that this has not moved.
+    /// A count of the changes; a change is conditional on it being the same.
     pub revision: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct AppSettings {
     pub route_permissions: Vec<RoutePermission>,
     /// The scheme that limits its keys.
     pub rate_limit_scheme_slug: Option<Slug>,
-    /// The answer to a request whose rate limits cannot be counted, because the store fails.
+    /// The response to a request whose rate limits cannot be counted, because the store fails.
     pub on_store_error: OnStoreError,
     /// The SaaS's organization that it belongs to.
     pub organization_id: Option<OwnerId>,
@@ -61,7 +61,7 @@ pub struct AppSettings {
     pub workspace_id: Option<OwnerId>,
 }
 
-/// An app to be made.
+/// An app to create.
 #[derive(Debug, Clone)]
 pub struct NewApp {
     /// See [`App::app_slug`].
@@ -92,7 +92,7 @@ impl AppSettings {
 }
 
 impl App {
-    /// The app that a request makes at `now`.
+    /// The app that a request creates at `now`.
     ///
     /// # Errors
     /// Its texts are too long together.
@@ -126,7 +126,7 @@ impl App {
         changed.within_size_limit()
     }
 
-    /// The app, deleted at `now`: its keys work no more, and its slug stays taken.
+    /// The app, deleted at `now`: its keys no longer work, and its slug stays taken.
     pub fn delete(&self, now: DateTime<Utc>) -> Self {
         Self { deleted_at: Some(now), updated_at: now, revision: self.revision + 1, ..self.clone() }
     }
@@ -150,7 +150,7 @@ impl App {
     }
 }
 
-/// The answer to a request whose rate limits cannot be counted.
+/// The response to a request whose rate limits cannot be counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStoreError {

@@ -1,4 +1,4 @@
-//! Audit events: who did what, and what was decided of each request.
+//! Audit events: actions with their actors, and the decision on each request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use crate::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use crate::rate_limit::Status;
 use crate::text::{Name, OwnerId, Reason, Slug, is_readable};
 
-/// The id of an event, `req_` and a ULID: it sorts by time, and answers carry it as `request_id`.
+/// The id of an event, `req_` and a ULID: it sorts by time, and responses carry it as `request_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(into = "String", try_from = "String")]
 #[schema(value_type = String, pattern = "^req_[0-7][0-9A-HJKMNP-TV-Z]{25}$", example = "req_01K7ZZ9S9Q3Z7T5V0J8R4N2M6C")]
@@ -95,7 +95,7 @@ pub enum Action {
     /// A key was presented and its request decided.
     #[serde(rename = "verification")]
     Verification,
-    /// An app was made.
+    /// An app was created.
     #[serde(rename = "app.created")]
     AppCreated,
     /// An app was changed.
@@ -104,7 +104,7 @@ pub enum Action {
     /// An app was deleted.
     #[serde(rename = "app.deleted")]
     AppDeleted,
-    /// A key was made.
+    /// A key was created.
     #[serde(rename = "key.created")]
     KeyCreated,
     /// A key was given a new secret.
@@ -113,7 +113,7 @@ pub enum Action {
     /// A key was revoked.
     #[serde(rename = "key.revoked")]
     KeyRevoked,
-    /// A rate-limit scheme was made.
+    /// A rate-limit scheme was created.
     #[serde(rename = "scheme.created")]
     SchemeCreated,
     /// A rate-limit scheme was changed.
@@ -125,10 +125,10 @@ pub enum Action {
     /// A scheme was taken from keys that can never work again.
     #[serde(rename = "scheme.released")]
     SchemeReleased,
-    /// A deployment was made, other than the first.
+    /// A deployment was created, other than the first.
     #[serde(rename = "deployment.created")]
     DeploymentCreated,
-    /// A root key was made.
+    /// A root key was created.
     #[serde(rename = "root_key.created")]
     RootKeyCreated,
     /// A root key was revoked.
@@ -151,7 +151,7 @@ pub enum Action {
 pub enum Outcome {
     /// It went through.
     Allowed,
-    /// It was refused.
+    /// It was blocked.
     Blocked,
 }
 
@@ -165,7 +165,7 @@ impl Outcome {
     }
 }
 
-/// The rule or the code that blocked a request, as the audit log and answers name it.
+/// The rule or the code that blocked a request, as the audit log and responses name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BlockedBy {
     /// A rate-limit rule, by its name, `<max>/<window>`.
@@ -304,7 +304,7 @@ pub struct Event {
     pub actor: Option<Actor>,
     /// Why, if that was given.
     pub reason: Option<Reason>,
-    /// How the rate limits stood that hold for a request.
+    /// The state of the rate limits that hold for a request.
     pub rate_limits: Vec<Status>,
     /// Where it came from.
     pub origin: Origin,

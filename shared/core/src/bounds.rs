@@ -1,4 +1,4 @@
-//! Bounds that may be absent, where that is written down.
+//! Bounds that may be explicitly absent.
 
 /// The entries that something must lie within, or the statement that it is not bounded.
 ///
@@ -26,7 +26,7 @@ impl<T> Bounds<T> {
         }
     }
 
-    /// The list that answers show: an empty one where there is no bound.
+    /// The list that responses show: an empty one where there is no bound.
     pub fn into_list(self) -> Vec<T> {
         match self {
             Self::Unbounded => vec![],

@@ -1,4 +1,4 @@
-//! The clock that is handed to whoever needs the time.
+//! The injected clock.
 
 use std::fmt;
 use std::sync::Arc;

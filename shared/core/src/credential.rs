@@ -1,4 +1,4 @@
-//! The four kinds of credential: what texts of each begin with, and what their tags are bound to.
+//! The four kinds of credential: their prefixes, and what their tags are bound to.
 
 /// The beginning of a root key.
 pub const ROOT_KEY_PREFIX: &str = "kw_root";

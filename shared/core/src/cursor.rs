@@ -1,8 +1,8 @@
-//! Cursors: where the next page of a list begins, in a text that is for programs to hand back.
+//! Cursors: the beginning of the next page of a list, as a text that programs send back.
 //!
-//! A cursor is bound to its list: to the deployment, the app, and every filter that says what is in the list. Elsewhere, cut or
-//! altered it is refused, since it would give a page that is not the next one. It holds nothing that is not in the page, and
-//! extends to nothing: whoever uses it is held to their own access.
+//! A cursor is bound to its list: to the deployment, the app, and every filter that says what is in the list. For another
+//! list, cut or altered, it is invalid, since it would give a page that is not the next one. It contains nothing that is not in
+//! the page, and grants nothing: its user has only their own access.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -14,7 +14,7 @@ const BINDING: usize = 16;
 /// A text is not a cursor of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid cursor: it is not one that a page of this list with these filters gave; begin again without it"
+    "invalid cursor: it does not come from a page of this list with these filters; start again without it"
 )]
 pub struct InvalidCursor;
 

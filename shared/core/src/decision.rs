@@ -11,7 +11,7 @@ use crate::route::RoutePermission;
 use crate::target::Target;
 use crate::verified::VerifiedKey;
 
-/// Why a key whose secret matched is refused whatever it asks for.
+/// The reason that a key whose secret matched is refused, whatever the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The key was revoked.
@@ -29,7 +29,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The stable code, in answers and in the audit log.
+    /// The stable code, in responses and in the audit log.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::KeyRevoked => ErrorCode::KeyRevoked,
@@ -46,13 +46,13 @@ pub enum Denial {
     /// The key lacks a permission, or its app is not for this path.
     #[error("the API key has no permission for this request")]
     PermissionDenied,
-    /// A rate limit has none left.
+    /// A rate limit is exhausted.
     #[error("the rate limit {} is reached; try again in {} s", .0.rule, .0.retry_after)]
     RateLimited(Blocked),
 }
 
 impl Denial {
-    /// The stable code: the `reason` in answers.
+    /// The stable code: the `reason` in responses.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::PermissionDenied => ErrorCode::PermissionDenied,
@@ -82,7 +82,7 @@ pub struct Verdict {
 /// and those that the app asks for on the route.
 ///
 /// # Errors
-/// The key is refused whatever it asks for.
+/// The key is refused, whatever the request.
 pub fn decide(
     verified: &VerifiedKey,
     target: &Target,

@@ -40,7 +40,7 @@ pub struct Deployment {
     pub allowed_origins: Vec<String>,
     /// Its public signing key.
     pub public_key: PublicKey,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! The source of random bytes that is handed to whoever needs some.
+//! The injected source of random bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ type Fill = dyn Fn(&mut [u8]) -> Result<(), NoEntropy> + Send + Sync;
 
 /// The source has no random bytes to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there are no random bytes to be had")]
+#[error("no random bytes are available")]
 pub struct NoEntropy;
 
 impl Entropy {
@@ -30,7 +30,7 @@ impl Entropy {
         (self.0)(bytes)
     }
 
-    /// So many random bytes.
+    /// This number of random bytes.
     ///
     /// # Errors
     /// There are none to be had.

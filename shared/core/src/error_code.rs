@@ -1,4 +1,4 @@
-//! The codes that programs find in errors: one list for every way in, with the status and the challenge of each.
+//! The codes of errors, for programs: one list for all APIs, with the status and the challenge of each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 macro_rules! error_codes {
     ($($(#[doc = $meaning:literal])+ $name:ident = $code:literal, $status:literal;)*) => {
-        /// The code of an error. It never changes; the sentence beside it may.
+        /// The code of an error. It never changes; the sentence next to it may.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $($(#[doc = $meaning])+ $name,)*
@@ -49,27 +49,27 @@ error_codes! {
     BodyTooLarge = "body_too_large", 413;
     /// It exists already, or was changed at the same time. Read it again, and try again if that still makes sense.
     Conflict = "conflict", 409;
-    /// The credential is valid and does not extend to this: a scope or a capability is missing, or the app is disabled.
+    /// The credential is valid, but does not permit this: a scope or a capability is missing, or the app is disabled.
     Forbidden = "forbidden", 403;
-    /// Of local runs: the request names another host than this machine.
+    /// Local runs only: the request names another host than this machine.
     HostNotAllowed = "host_not_allowed", 421;
-    /// An app uses the rate-limit scheme. Take it off the app first.
+    /// An app or a key uses the rate-limit scheme. Remove it from the app first.
     InUse = "in_use", 400;
     /// Something went wrong; the log of the function says what.
     InternalError = "internal_error", 500;
     /// Not a key, an unknown key or a wrong secret: always the same.
     InvalidApiKey = "invalid_api_key", 401;
-    /// The body is JSON of another shape: the message names the member and what it must be.
+    /// The body is JSON with another shape: the message names the member and what it must be.
     InvalidBody = "invalid_body", 422;
-    /// The credential is not valid any more.
+    /// The credential is no longer valid.
     InvalidCredential = "invalid_credential", 401;
-    /// The cursor is not one that a page gave.
+    /// The cursor does not come from a page of this list.
     InvalidCursor = "invalid_cursor", 400;
-    /// A value is not acceptable: the message names the field and what it may hold.
+    /// A value is not valid: the message names the field and what it may contain.
     InvalidField = "invalid_field", 400;
     /// The id of a key is a positive 64-bit number.
     InvalidKeyId = "invalid_key_id", 400;
-    /// A parameter of the query is not of its type: the message names it and what it must be.
+    /// A query parameter has the wrong type: the message names it and what it must be.
     InvalidQuery = "invalid_query", 400;
     /// The root key is mistyped or not valid.
     InvalidRootKey = "invalid_root_key", 401;
@@ -77,7 +77,7 @@ error_codes! {
     InvalidStatus = "invalid_status", 400;
     /// The ticket is unknown, used or expired: always the same. Ask your backend for a new one.
     InvalidTicket = "invalid_ticket", 401;
-    /// The type of a ticket is `api_auth_access`.
+    /// The type of a ticket must be `api_auth_access`.
     InvalidTicketType = "invalid_ticket_type", 400;
     /// The key has expired.
     KeyExpired = "key_expired", 401;
@@ -85,49 +85,49 @@ error_codes! {
     KeyRevoked = "key_revoked", 403;
     /// The body is not JSON: the message says where it goes wrong.
     MalformedJson = "malformed_json", 400;
-    /// The path does not take this method.
+    /// The path does not support this method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// Of the authorizer and of services in Rust: the request has no API key.
+    /// Only from the authorizer and services in Rust: the request has no API key.
     MissingApiKey = "missing_api_key", 401;
     /// The route takes `Authorization: Bearer <root key>`, or the root key in `X-Keyward-Root-Key`.
     MissingRootKey = "missing_root_key", 401;
     /// There is no session, or it has ended. Ask your backend for a ticket.
     NoSession = "no_session", 401;
-    /// Another kind of credential was sent where a root key is wanted.
+    /// Another kind of credential was sent where a root key is required.
     NotARootKey = "not_a_root_key", 401;
-    /// There is no such thing in this deployment.
+    /// It does not exist in this deployment.
     NotFound = "not_found", 404;
     /// The function could not start yet. Try again after `Retry-After` seconds. Never an "allowed".
     NotReady = "not_ready", 503;
     /// The page's origin is not one of the deployment's allowed origins.
     OriginNotAllowed = "origin_not_allowed", 403;
-    /// The key does not extend to the request.
+    /// The key does not permit the request.
     PermissionDenied = "permission_denied", 403;
-    /// A rate limit has none left.
+    /// A rate limit is exhausted.
     RateLimited = "rate_limited", 429;
-    /// The path has slashes around it that another function's path has not. Ask for the one in `Location`.
+    /// The path has extra slashes at its beginning or end. Use the one in `Location`.
     Redirected = "redirected", 308;
     /// The request could not be read.
     RequestFailed = "request_failed", 400;
-    /// Of local runs: the request did not arrive in time.
+    /// Local runs only: the request did not arrive in time.
     RequestTimeout = "request_timeout", 408;
     /// There is no such path.
     RouteNotFound = "route_not_found", 404;
-    /// Only a script can ask for this: no navigation, prefetch or embedded resource.
+    /// Only a script may send this request, not a navigation, a prefetch or an embedded resource.
     ScriptRequired = "script_required", 403;
-    /// The browser holds another session than the page is about.
+    /// The browser has a different session from the page.
     SessionChanged = "session_changed", 409;
     /// The table cannot be reached or is too slow. Try again after `Retry-After` seconds. Never an "allowed".
     StoreUnavailable = "store_unavailable", 503;
-    /// The exchange takes the parameter `ticket`.
+    /// The exchange requires the parameter `ticket`.
     TicketRequired = "ticket_required", 400;
-    /// The body broke off.
+    /// The body was cut off.
     UnreadableBody = "unreadable_body", 400;
-    /// The body must be sent as it is, without compression.
+    /// The body must be sent without compression.
     UnsupportedContentEncoding = "unsupported_content_encoding", 415;
     /// The body must be sent with the content type that the message names.
     UnsupportedMediaType = "unsupported_media_type", 415;
-    /// Only principals of the type `api_key` are known here.
+    /// Only principals of the type `api_key` are supported.
     UnsupportedPrincipal = "unsupported_principal", 401;
     /// Tickets of this type are not issued here.
     UnsupportedTicketType = "unsupported_ticket_type", 400;

@@ -10,7 +10,7 @@ use crate::text::{KeyPrefix, Name, Slug};
 use crate::token::{ApiKeyToken, Secret};
 use crate::{ApiKey, App};
 
-/// When they were made.
+/// When they were created.
 pub(crate) const NOW: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// An app that bounds nothing.
@@ -39,7 +39,7 @@ pub(crate) fn token() -> ApiKeyToken {
     }
 }
 
-/// A key of that app without permissions, which works for ever.
+/// A key of that app without permissions, which works forever.
 pub(crate) fn key() -> ApiKey {
     ApiKey {
         id: KeyId::new(1).unwrap(),

@@ -2,11 +2,11 @@
 //!
 //! `tag = HMAC-SHA-256(pepper, domain ‖ 0 ‖ deployment ‖ id ‖ secret)` (RFC 2104, FIPS 198-1). The deployment and
 //! the id are 8 bytes each, most significant first, and the secret its 43 digits, so no two inputs share an
-//! encoding. A tag is bound to the row it lies in: copied onto another row it verifies nothing.
+//! encoding. A tag is bound to its row: copied onto another row it verifies nothing.
 //!
 //! After a leak of a pepper a row is re-peppered without its secret: the tag becomes
-//! `HMAC-SHA-256(new pepper, "keyward/tag/1" ‖ 0 ‖ old tag)`. It then needs both peppers, so the leaked one alone tests no
-//! guess; when its credential is next presented it is made anew from the secret, under the new pepper alone.
+//! `HMAC-SHA-256(new pepper, "keyward/tag/1" ‖ 0 ‖ old tag)`. It then needs both peppers, so the leaked one alone cannot test
+//! a guess; when its credential is next presented it is made again from the secret, under the new pepper alone.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! Identifiers: one type for each kind, so that one is never taken for another.
+//! Identifiers: one type for each kind, so that they cannot be mixed up.
 //!
 //! An id is a positive `i64`: 41 bits of milliseconds since 2025-01-01 UTC and 22 random bits. Ids sort by the time
-//! they were minted and are made without coordination; whoever stores one does so on the condition that it is free.
+//! they were minted and are created without coordination; each is stored on the condition that it is free.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! API keys: all that is known of one but its secret.
+//! API keys, without their secrets.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -49,15 +49,15 @@ pub struct ApiKey {
     pub revoked_at: Option<DateTime<Utc>>,
     /// Why it was revoked.
     pub revoked_reason: Option<Reason>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes; a change is made on the condition that this has not moved.
+    /// A count of the changes; a change is conditional on it being the same.
     pub revision: u64,
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     /// See [`ApiKey::name`].
@@ -78,7 +78,7 @@ pub struct NewKey {
     pub owner: Owner,
 }
 
-/// Why a change of a key is not made.
+/// The reason that a key cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyChangeError {
     /// The key was revoked, which is final.
@@ -87,7 +87,7 @@ pub enum KeyChangeError {
 }
 
 impl ApiKey {
-    /// The key of `app` that a request makes at `now`, with the id and the suffix of `token`.
+    /// The key of `app` that a request creates at `now`, with the id and the suffix of `token`.
     ///
     /// # Errors
     /// A past expiry, permissions beyond the app's, or texts that are too long together.
@@ -105,7 +105,7 @@ impl ApiKey {
             !app.settings.permissions.admit(|bound| bound.covers(permission.as_str()))
         };
         if let Some(beyond) = new.permissions.iter().filter(within).min() {
-            let problem = format!("must lie within the app's: '{beyond}' does not");
+            let problem = format!("must be within those of the app: '{beyond}' is not");
             return Err(InvalidField::new("permissions", problem));
         }
         let key = Self {

@@ -1,7 +1,7 @@
 //! The metadata of keys: JSON that comes back as it was written, digit for digit.
 //!
-//! It is kept as text and never as the floating-point numbers of a JSON library, so `1.0`, `1e2`, `-0` and thirty digits stay what
-//! they are. Only white space between its parts is dropped, strings get their shortest escapes, and the names of the
+//! It is kept as text and never as the floating-point numbers of a JSON library, so `1.0`, `1e2`, `-0` and thirty digits are
+//! preserved. Only white space between its parts is dropped, strings get their shortest escapes, and the names of the
 //! outermost object are sorted.
 
 use std::collections::{BTreeMap, HashSet};
@@ -101,7 +101,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
             for (name, value) in &pairs.0 {
                 let path = format!("{path}.{name}");
                 if !names.insert(name) {
-                    return Err(InvalidField::new(&path, "must not be there twice"));
+                    return Err(InvalidField::new(&path, "must not appear twice"));
                 }
                 push_comma(text);
                 *text += &quoted(name);
@@ -126,7 +126,7 @@ fn write(path: &str, value: &RawValue, depth: usize, text: &mut String) -> Resul
         }
         Some(b'-' | b'0'..=b'9') if !is_lossless(json) => {
             return Err(wrong(
-                "must have at most 38 digits and be 0, or between 1E-130 and 9.99E+125 with either sign; a longer one can be a string",
+                "must have at most 38 digits and be 0, or between 1E-130 and 9.99E+125 with either sign; send others as strings",
             ));
         }
         _ => *text += json,
@@ -255,8 +255,8 @@ mod tests {
             assert!(refused.starts_with("metadata.a[0].b c must have at most 38 digits"), "{refused}");
         }
         for (json, expected) in [
-            ("{\"a\":1,\"a\":1}", "metadata.a must not be there twice"),
-            ("{\"x\":[{\"a\":1,\"\\u0061\":2}]}", "metadata.x[0].a must not be there twice"),
+            ("{\"a\":1,\"a\":1}", "metadata.a must not appear twice"),
+            ("{\"x\":[{\"a\":1,\"\\u0061\":2}]}", "metadata.x[0].a must not appear twice"),
             ("{\"a\":\"\\ud800\"}", "metadata.a must be Unicode text"),
             ("[1]", "metadata must be a JSON object"),
             ("5", "metadata must be a JSON object"),

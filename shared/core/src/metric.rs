@@ -1,19 +1,19 @@
-//! Counts of events that an operator is to be told of.
+//! Metrics of events that concern an operator.
 //!
 //! A log event with a field `metric` that names one of these counts it once. On Lambda such an event becomes a metric of
 //! CloudWatch; alarms on them are in `template.yaml`.
 
-/// A metric beside those that AWS keeps of its services.
+/// A metric besides those that AWS has for its services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
-    /// An audit event that the table refused, and that is in the log instead.
+    /// An audit event that the table rejected, and that is in the log instead.
     RefusedWrites,
-    /// A request that was answered with 503, or a start that failed, because the KMS key of the table or of the peppers
+    /// A request that failed with 503, or a start that failed, because the KMS key of the table or of the peppers
     /// could not be used.
     KmsFailures,
-    /// A request that was answered with 503, or a start that failed, because the table failed, throttled or was slow.
+    /// A request that failed with 503, or a start that failed, because the table failed, throttled or was slow.
     StoreFailures,
-    /// A request that was answered with 500, or a start that failed, for another reason: a setting, a permission, an item
+    /// A request that failed with 500, or a start that failed, for another reason: a setting, a permission, an item
     /// that is not as it was written, also where a list only leaves that out; and a start that took too long.
     InternalErrors,
 }

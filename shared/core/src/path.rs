@@ -1,9 +1,9 @@
 //! The paths of requests, brought into one form before anything compares them, so that no spelling of a path escapes a limit,
 //! a bound or a permission.
 //!
-//! Servers differ in how they read a target. What they all take for the same has one form; where they take different paths from
-//! one target, it has a form for each, and all of them are compared: what is guarded is guarded in any reading, and what
-//! is bounded stays within its bounds in every one. What cannot be read so is refused.
+//! Servers differ in how they read a target. Paths that they all treat as the same have one form; if they read different
+//! paths from one target, it has a form for each, and all of them are compared: a guard applies to any reading, and a bound
+//! must hold for every one. Targets that cannot be read in this way are invalid.
 
 mod pattern;
 #[cfg(test)]
@@ -96,9 +96,7 @@ fn closure(mut texts: Vec<String>, steps: &[Step]) -> Result<Vec<String>, &'stat
             add(&mut texts, step(&text));
         }
         if texts.len() > MAX_READINGS {
-            return Err(
-                "must not be encoded so often, or hold so much that servers differ on, that it can be read in more than 32 ways",
-            );
+            return Err("must not be so ambiguous that servers can read it in more than 32 ways");
         }
         next += 1;
     }
@@ -114,19 +112,19 @@ fn add(texts: &mut Vec<String>, text: String) {
 /// A path on which no two servers agree.
 fn check(path: &str) -> Result<(), &'static str> {
     if path.contains(char::is_control) {
-        return Err("must not have control characters");
+        return Err("must not contain control characters");
     }
     if path.contains('\u{fffd}') {
         return Err("must be encoded as UTF-8");
     }
     let unicode = |rest: &str| rest.len() >= 4 && rest.bytes().take(4).all(|byte| byte.is_ascii_hexdigit());
     if path.to_ascii_lowercase().split("%u").skip(1).any(unicode) {
-        return Err("must not have characters encoded as %uXXXX");
+        return Err("must not contain characters encoded as %uXXXX");
     }
     let dots =
         |segment: &str| segment.contains('.') && segment.chars().all(|c| c == '.' || c.is_whitespace());
     if path.split('/').any(dots) {
-        return Err("must not have segments of dots, which some servers resolve and others do not");
+        return Err("must not contain segments of dots, which some servers resolve and others do not");
     }
     Ok(())
 }

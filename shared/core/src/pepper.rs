@@ -24,7 +24,7 @@ pub struct PepperRecord {
     pub provider: String,
     /// The wrapped bytes, until it is retired.
     pub wrapped: Option<Vec<u8>>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it began to make new tags.
     pub activated_at: Option<DateTime<Utc>>,
@@ -46,7 +46,7 @@ pub struct RowCount {
 }
 
 impl PepperRecord {
-    /// A pepper that was just made and makes no tags yet.
+    /// A new pepper, which makes no tags yet.
     pub fn new(wrapped: WrappedPepper, created_at: DateTime<Utc>) -> Self {
         Self {
             version: wrapped.version,

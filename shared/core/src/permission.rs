@@ -1,7 +1,7 @@
-//! Permissions: what a key may do, in words that the SaaS chose.
+//! Permissions of keys, in words that the SaaS chose.
 //!
-//! A granted permission may be `*` (everything), or end in `:*`, `.*` or `/*` (everything that begins with what is
-//! before the `*`). What can be granted can be required: the words of [`crate::requirement`] are no permissions.
+//! A granted permission may be `*` (everything), or end in `:*`, `.*` or `/*` (everything that begins with the text
+//! before the `*`). Everything that can be granted can be required: the words of [`crate::requirement`] are not permissions.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,8 +33,7 @@ impl Permission {
     pub fn parse(field: &str, value: &str) -> Result<Self, InvalidField> {
         let text = value.trim();
         if text == AND || text == OR {
-            let problem =
-                format!("must not contain '{text}', which joins permissions where they are required");
+            let problem = format!("must not contain '{text}', which joins required permissions");
             return Err(InvalidField::new(field, problem));
         }
         Self::from_stored(text).ok_or_else(|| {

@@ -149,7 +149,7 @@ impl<'t> Parser<'t> {
         match self.next() {
             Some("(") => {
                 if self.depth == MAX_DEPTH {
-                    return Err(self.expected(&format!("at most {MAX_DEPTH} parentheses in each other")));
+                    return Err(self.expected(&format!("at most {MAX_DEPTH} nested parentheses")));
                 }
                 self.depth += 1;
                 self.take("(");
@@ -260,7 +260,7 @@ mod tests {
         assert!(holds(&deep(MAX_DEPTH), &["a"]));
         assert!(
             refused(&deep(MAX_DEPTH + 1))
-                .ends_with("at character 17: expected at most 16 parentheses in each other")
+                .ends_with("at character 17: expected at most 16 nested parentheses")
         );
         let wide = |width: usize| vec!["a"; width].join(" OR ");
         assert!(holds(&wide(MAX_PERMISSIONS), &["a"]));

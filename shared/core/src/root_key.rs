@@ -1,4 +1,4 @@
-//! Root keys: what a SaaS's backend authenticates with, and what each extends to.
+//! Root keys, with which a SaaS's backend authenticates, and their scopes.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub struct RootKey {
     pub name: Name,
     /// The scopes that it extends to.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
 }
 

@@ -1,7 +1,7 @@
-//! The permissions that an app asks for on its routes, whoever checks a request to them.
+//! The permissions that an app requires on its routes, however a request to them is checked.
 //!
-//! A route is a method and a pattern of paths. Of a request that several routes concern, the permissions of each must
-//! hold; of one that none concerns, they ask for nothing.
+//! A route is a method and a pattern of paths. If several routes apply to a request, the permissions of each must hold; if
+//! none does, they require nothing.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

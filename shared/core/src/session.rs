@@ -1,4 +1,4 @@
-//! Tickets and the sessions made from them: how a customer's browser gets to one app's keys.
+//! Tickets and their sessions, with which a customer's browser accesses one app's keys.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! The target of a request: what it asks for.
+//! The target of a request: its method and path.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Target {
     /// Parses the `method` and `resource` of a check.
     ///
     /// # Errors
-    /// An unknown method; a path that [`NormalPath::parse`] refuses.
+    /// An unknown method; a path that [`NormalPath::parse`] rejects.
     pub fn parse(method: &str, resource: &str) -> Result<Self, InvalidField> {
         let method = Method::parse("method", method)?;
         let path = NormalPath::parse("resource", resource)?;

@@ -1,9 +1,9 @@
 //! The texts that callers choose: names, slugs, prefixes, owner ids and the like, each parsed once.
 //!
-//! Texts that people read are held to what people can see, by the data of the Unicode Character Database
-//! (<https://www.unicode.org/reports/tr44/>): at least one character that shows, and none that is a control, turns the
-//! direction of what follows, or is not assigned. A row that was written before that was so is read all the same, with
-//! U+FFFD in place of such characters.
+//! Texts for people must be visible, by the data of the Unicode Character Database
+//! (<https://www.unicode.org/reports/tr44/>): at least one visible character, and none that is a control, changes the
+//! direction of the following text, or is not assigned. Rows from before this rule are still read, with U+FFFD in place of
+//! such characters.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl InvalidField {
 /// one unit of 4 KiB.
 pub const MAX_BYTES: usize = 2_560;
 
-/// Refuses texts that come to more than `max` bytes together. `field` names them to the caller.
+/// Rejects texts with more than `max` bytes together. `field` names them to the caller.
 ///
 /// # Errors
 /// They do.
@@ -137,7 +137,7 @@ text!(
             );
         }
         if crate::credential::RESERVED_PREFIXES.contains(&value) {
-            return Err(format!("must not be {value}, which Keyward's own credentials begin with"));
+            return Err(format!("must not be {value}, which is reserved for Keyward's own credentials"));
         }
         Ok(value)
     }
@@ -182,19 +182,19 @@ text!(
 /// The controls that a text of several lines may hold.
 const LINES: [char; 3] = ['\t', '\n', '\r'];
 
-/// Refuses a text in which nothing shows, and characters that nobody sees or that change how others are seen. Those in
+/// Rejects a text without a visible character, and characters that are invisible or change how others are shown. Those in
 /// `also` are welcome.
 fn readable(text: &str, also: &[char]) -> Result<(), String> {
     if let Some(refused) = text.chars().find(|c| !is_readable(*c) && !also.contains(c)) {
         let code = u32::from(refused);
         return Err(format!(
-            "must not contain U+{code:04X}: control characters, line breaks, bidirectional controls and unassigned characters are refused"
+            "must not contain U+{code:04X}: control characters, line breaks, bidirectional controls and unassigned characters are not allowed"
         ));
     }
     if text.chars().any(shows) { Ok(()) } else { Err("must contain a visible character".into()) }
 }
 
-/// The text with U+FFFD for each character that [`readable`] refuses, and alone where nothing shows.
+/// The text with U+FFFD for each character that [`readable`] rejects, and alone if nothing is visible.
 fn replaced(text: &str, also: &[char]) -> String {
     let replace = |c: char| if is_readable(c) || also.contains(&c) { c } else { char::REPLACEMENT_CHARACTER };
     let text: String = text.chars().map(replace).collect();

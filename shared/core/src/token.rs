@@ -2,11 +2,11 @@
 //!
 //! An API key is `<key_prefix>_<app: 6><id: 11><secret: 43><checksum: 6>`; root keys, tickets and sessions leave the
 //! app out and have prefixes of their own. All digits are base 62. The checksum is the CRC-32 (ISO-HDLC) of
-//! everything before it, so a mistyped or cut text is refused without looking anything up. Parsing runs from the
+//! everything before it, so a mistyped or cut text is recognised without a lookup. Parsing runs from the
 //! right, because prefixes may contain `_`.
 //!
-//! A secret is never printed: `Debug` shows only the public parts, and the whole text leaves a token by one door,
-//! [`ApiKeyToken::reveal`] or [`Token::reveal`].
+//! A secret is never printed: `Debug` shows only the public parts, and only [`ApiKeyToken::reveal`] and
+//! [`Token::reveal`] return the whole text.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -33,10 +33,10 @@ pub const API_KEY_REGEX: &str = r"\b[a-z][a-z0-9_]{0,31}_[0-9A-Za-z]{66}\b";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Too short, too long, or with characters that the grammar has no place for.
-    #[error("not in the form of a Keyward credential")]
+    #[error("not a Keyward credential")]
     Malformed,
     /// The prefix is not one that this kind of credential can have.
-    #[error("another kind of credential is wanted here")]
+    #[error("another kind of credential is required")]
     Prefix,
     /// The checksum does not match: mistyped, cut or made up.
     #[error("the checksum does not match")]
@@ -103,7 +103,7 @@ impl ApiKeyToken {
         })
     }
 
-    /// The whole key. The one place where the secret leaves this type: for the answer that shows it once.
+    /// The whole key. The one place where the secret leaves this type: for the response that shows it once.
     pub fn reveal(&self) -> SecretString {
         let unsealed =
             format!("{}_{}{}{}", self.prefix, self.app.base62(), self.id.base62(), self.secret.expose());
@@ -207,7 +207,7 @@ impl<K: Kind> Token<K> {
         Ok(Self::new(id, Secret::parse(parts.secret)))
     }
 
-    /// The whole text: for the one answer that hands it out.
+    /// The whole text: for the one response that hands it out.
     pub fn reveal(&self) -> SecretString {
         seal(format!("{}_{}{}", K::PREFIX, K::id_text(self.id), self.secret.expose()))
     }

@@ -1,4 +1,4 @@
-//! A key whose secret was presented: what requests are decided on and counted for, and nothing else.
+//! A key whose secret was presented: only for such a key are requests decided and counted.
 
 use crate::audit::{Action, BlockedBy, Event, EventId, Origin, Outcome};
 use crate::id::DeploymentId;

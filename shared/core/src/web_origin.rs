@@ -1,4 +1,4 @@
-//! Where pages come from, and which URL an installation has, so that both can be compared.
+//! The origins of pages and the URL of an installation, so that both can be compared.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -1,4 +1,4 @@
-//! The backend API: bare values, and how the values and errors of either API are rendered.
+//! The backend API: bare values, and the rendering of values and errors of either API.
 
 use axum::Router;
 use axum::extract::Request;
@@ -65,7 +65,7 @@ pub(crate) fn error_of(response: &mut Response) -> Option<ApiError> {
         // What the router itself answers carries no error of ours.
         None if bare && status == StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
             ErrorCode::MethodNotAllowed,
-            "This path does not take this method: the Allow header has those that it takes",
+            "This path does not support this method: see the Allow header",
         ),
         None if bare && (status.is_client_error() || status.is_server_error()) => {
             let message = status.canonical_reason().unwrap_or("Request failed");

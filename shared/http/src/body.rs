@@ -27,11 +27,11 @@ pub(crate) async fn read(request: Request) -> Result<Bytes, ApiError> {
     let encoded = is_encoded(request.headers());
     let body = to_bytes(request.into_body(), MAX_BODY).await;
     let body =
-        body.map_err(|_| ApiError::new(ErrorCode::UnreadableBody, "The body could not be read to its end"))?;
+        body.map_err(|_| ApiError::new(ErrorCode::UnreadableBody, "The body could not be read completely"))?;
     if encoded && !body.is_empty() {
         return Err(ApiError::new(
             ErrorCode::UnsupportedContentEncoding,
-            "The body must be sent as it is: the only Content-Encoding that is taken is 'identity'",
+            "The body must not be compressed: the only supported Content-Encoding is 'identity'",
         ));
     }
     Ok(body)
@@ -48,7 +48,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct TooLarge;
 
-/// Receives the body before the request is answered: a client that is still sending when it gets an answer may lose
+/// Receives the body before the request is answered: a client that is still sending when it gets a response may lose
 /// that, and the connection with it. What is too large is read and dropped, up to [`MAX_DRAINED`].
 pub(crate) async fn receive(request: Request, next: Next) -> Response {
     let (mut parts, mut body) = request.into_parts();

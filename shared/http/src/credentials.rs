@@ -49,7 +49,7 @@ pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
     };
     let own = single_value(ROOT_KEY.as_str(), values(&ROOT_KEY))?;
     if own.is_some() && bearer.is_some() && own != bearer {
-        let problem = "must be the root key that is in Authorization too, or stand alone";
+        let problem = "must be the same root key as in Authorization, or be sent alone";
         return Err(InvalidField::new(ROOT_KEY.as_str(), problem).into());
     }
     let text = own.or(bearer).ok_or_else(|| {
@@ -61,7 +61,7 @@ pub fn root_key(parts: &Parts) -> Result<Token<RootKey>, ApiError> {
     Token::parse(text).map_err(|error| match error {
         TokenError::Prefix => ApiError::new(
             ErrorCode::NotARootKey,
-            "Authentication failed: this route takes a root key, and another kind of credential was sent",
+            "Authentication failed: this route requires a root key, and another kind of credential was sent",
         ),
         TokenError::Malformed | TokenError::Checksum => invalid_root_key(),
     })

@@ -1,7 +1,7 @@
-//! The edge of an installation: what surrounds every request, whatever answers it.
+//! The edge of an installation, around every request and response.
 //!
-//! Each gets an id, which its answer has in `x-request-id` (an error also in its body) and its lines in the log. Its path is
-//! brought into one form before a route is looked for. Its answer tells a page of an allowed origin that it may read it.
+//! Each request gets an id, which its response has in `x-request-id` (an error also in its body), and so have its lines in the
+//! log. Its path is normalised before a route is looked up. Pages of an allowed origin may read its response.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,12 +61,12 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Of a request of which no more is known.
+    /// The context of a request of which nothing else is known.
     pub fn new(request_id: RequestId) -> Self {
         Self { request_id: Some(request_id), pages: None }
     }
 
-    /// Of the request that these extensions belong to.
+    /// The context of the request that these extensions belong to.
     pub fn of(extensions: &Extensions) -> Self {
         Self { request_id: RequestId::of(extensions), pages: extensions.get().cloned() }
     }
@@ -148,7 +148,7 @@ pub(crate) async fn refuse(id: RequestId, error: ApiError, request: Request) -> 
     .await
 }
 
-/// The answer, with the request's id in it and in its line in the log.
+/// The response, with the request's id in it and in its line in the log.
 async fn respond(
     id: RequestId,
     request: Request,
@@ -170,7 +170,7 @@ async fn respond(
     response
 }
 
-/// Tells the edge which route answered.
+/// Records which route responded, for the edge.
 async fn record_route(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
@@ -184,7 +184,7 @@ fn requested_headers(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned()
 }
 
-/// The answer to a preflight, made from what the path answers to its `OPTIONS`: where that says which methods there are and
+/// The response to a preflight, made from what the path answers to its `OPTIONS`: where that says which methods there are and
 /// the one that is asked for is among them. What was asked for in another form of the path is judged when it comes.
 fn preflight_response(
     response: &Response,
@@ -237,8 +237,7 @@ pub fn application(routes: Router<Services>, services: Services) -> Router {
             let error = ApiError::new(ErrorCode::RouteNotFound, "There is no such path");
             return render(error.into_response(), &context);
         };
-        let message =
-            "This path has no slash at its end and one at its beginning: ask for the one in Location";
+        let message = "A path has one slash at its beginning and none at its end: use the path in Location";
         let error = ApiError::new(ErrorCode::Redirected, message);
         let mut response = render(error.into_response(), &context);
         response

@@ -29,7 +29,7 @@ pub struct ApiError {
     pub message: String,
     /// The id of the event that it is about, where that is not the request.
     pub request_id: Option<EventId>,
-    /// Whether a check was asked for: its errors have all the members of an answer too, in the backend API.
+    /// Whether a check was asked for: its errors have all the members of a response too, in the backend API.
     pub is_undecided: bool,
     /// The failure of the store behind it, which callers do not learn.
     cause: Option<Box<Error>>,
@@ -106,7 +106,7 @@ struct ErrorEntry {
     message: String,
 }
 
-/// The members of the answer to a check, blank, for clients that read those first.
+/// The members of the response to a check, blank, for clients that read those first.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Undecided {
     /// Always false.

@@ -1,4 +1,4 @@
-//! The arguments of handlers: bodies, queries and paths, parsed into types or refused with a sentence that says why.
+//! The arguments of handlers: bodies, queries and paths, parsed into types, or an error with a sentence that says why.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON body, beside the bytes of it, from which a member can be taken as it was written.
+/// A JSON body with its bytes, from which a member can be taken as it was written.
 #[derive(Debug)]
 pub struct RawJson<T>(pub T, pub Bytes);
 
@@ -54,7 +54,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for RawJson<T> {
     }
 }
 
-/// A JSON body, or none at all, of whatever content type.
+/// An optional JSON body, of any content type.
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub T);
 
@@ -242,13 +242,14 @@ impl Kind {
 
 fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     input::json(body).map_err(|error| match error {
-        BodyError::Malformed { .. } if body.trim_ascii().is_empty() => {
-            ApiError::new(ErrorCode::MalformedJson, "The body is empty: a JSON object is wanted")
-        }
+        BodyError::Malformed { .. } if body.trim_ascii().is_empty() => ApiError::new(
+            ErrorCode::MalformedJson,
+            "invalid JSON: the body is empty, and must be a JSON object",
+        ),
         BodyError::Malformed { line, column } => {
-            let place = format!("line {line}, column {column}");
-            let problem = "it breaks off, goes wrong or has a number beyond 1.7e308 at";
-            ApiError::new(ErrorCode::MalformedJson, format!("The body is not JSON: {problem} {place}"))
+            let problem = "it is cut off, malformed, or has a number beyond 1.7e308";
+            let message = format!("invalid JSON at line {line}, column {column}: {problem}");
+            ApiError::new(ErrorCode::MalformedJson, message)
         }
         BodyError::Mismatch(mismatch) => invalid_body(&mismatch.to_string()),
     })
@@ -258,9 +259,9 @@ fn form<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     input::pairs(body).map_err(|mismatch| invalid_body(&mismatch.to_string()))
 }
 
-/// 422: the body is of another shape.
+/// 422: the body has another shape.
 pub fn invalid_body(message: &str) -> ApiError {
-    ApiError::new(ErrorCode::InvalidBody, message)
+    ApiError::new(ErrorCode::InvalidBody, format!("invalid body: {message}"))
 }
 
 fn unsupported(wanted: &str) -> ApiError {

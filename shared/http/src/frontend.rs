@@ -1,13 +1,12 @@
 //! The frontend API, for browsers: sessions, CORS and the envelope.
 //!
 //! A session travels in the cookie `__Host-session` or, where the deployment is in staging mode, in the query parameter
-//! `__dev_session__` and back in the header `X-Development-Session`. The cookie is looked at first. Its prefix binds it to
-//! this host (RFC 6265bis, 4.1.3.2): no sibling domain can have the browser send a session of its choice.
+//! `__dev_session__` and returned in the header `X-Development-Session`. The cookie comes first. Its prefix binds it to this
+//! host (RFC 6265bis, 4.1.3.2): no sibling domain can make the browser send a session of its choice.
 //!
 //! A change that a cookie carries needs a script of an allowed origin, since browsers attach cookies to other pages'
-//! requests too, and so does a request that makes a session or keeps it alive. HEAD, OPTIONS and prefetches change
-//! nothing. A page may say in `X-Keyward-Session` by which session it means to act, and is refused if its browser holds
-//! another by now.
+//! requests too, and so does a request that creates a session or keeps it alive. HEAD, OPTIONS and prefetches change
+//! nothing. A page may name its session in `X-Keyward-Session`, and is denied if its browser has another by now.
 
 use std::sync::Arc;
 
@@ -186,7 +185,7 @@ async fn admit(
     {
         return Err(ApiError::new(
             ErrorCode::SessionChanged,
-            "Another session was opened in this browser since the page was loaded: load it again",
+            "Another session was opened in this browser since the page was loaded: reload the page",
         ));
     }
     let initiator = Initiator::of(&parts.headers);
@@ -228,7 +227,7 @@ pub fn require_intent(
         Initiator::SilentBrowser if deployment.mode == Mode::Staging => Ok(()),
         Initiator::SilentBrowser | Initiator::Other => Err(ApiError::new(
             ErrorCode::ScriptRequired,
-            "Only a script of an allowed page can ask for this: no navigation, prefetch or embedded resource",
+            "Only a script of an allowed page may send this request, not a navigation, a prefetch or an embedded resource",
         )),
     }
 }
@@ -252,7 +251,7 @@ fn allowed(services: &Services, deployment: &Deployment, origin: &str) -> bool {
         })
 }
 
-/// Tells a page of this origin whether it may read the answer, if the deployment allows it.
+/// Lets a page of this origin read the response, if the deployment allows it.
 pub(crate) fn allow_origin(
     services: &Services,
     headers: &mut HeaderMap,
@@ -278,7 +277,7 @@ pub(crate) fn expose(headers: &mut HeaderMap, mode: Option<Mode>) {
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(names));
 }
 
-/// Tells the browser to hold the session, for as long as it lasts without another request.
+/// Sets the session in the browser, for as long as it lasts without another request.
 fn set_session(headers: &mut HeaderMap, held: &NewSession, now: DateTime<Utc>) {
     let token = held.token.expose_secret();
     let (name, value) = match held.deployment.mode {

@@ -1,4 +1,4 @@
-//! Who had a request sent, as far as its headers tell: Fetch Metadata (W3C, Fetch Metadata Request Headers, 2), which
+//! The initiator of a request, as far as its headers show: Fetch Metadata (W3C, Fetch Metadata Request Headers, 2), which
 //! scripts cannot set, and `Origin` (RFC 6454, 7). Browsers send the first to `https` and loopback addresses only, and
 //! Chrome since 80, Firefox since 90, Safari since 16.4 do.
 

@@ -1,7 +1,7 @@
 //! Requests read into types: a JSON body, or the pairs of a query or a form.
 //!
-//! Every handler's types are made here, from whatever a request holds, so that all follow the same rules: where an object
-//! is wanted an array is none, no name is given twice, and an error names the member in plain words.
+//! Every handler's types are read here, so that all follow the same rules: an array is not accepted in place of an object, no
+//! name appears twice, and an error names the member in plain words.
 
 use std::collections::HashSet;
 use std::fmt::{self, Display};
@@ -51,7 +51,7 @@ impl Mismatch {
 
 impl Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.path.is_empty() { "The body" } else { &self.path };
+        let place = if self.path.is_empty() { "it" } else { &self.path };
         write!(f, "{place} {}", self.problem)
     }
 }
@@ -99,7 +99,7 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyError> {
     let value: Value = serde_json::from_slice(body).map_err(malformed)?;
     serde_json::from_slice::<NamesOnce>(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        Mismatch::new(format!("must not give a name twice in one object, as at line {line}, column {column}"))
+        Mismatch::new(format!("must not repeat a name in one object, as at line {line}, column {column}"))
     })?;
     Ok(T::deserialize(Input::Json(&value))?)
 }
@@ -422,8 +422,8 @@ mod tests {
     fn errors_name_the_member_in_plain_words() {
         let number = "must be a whole number from -2147483648 to 2147483647";
         for (given, expected) in [
-            (json!([true]), "The body must be an object".to_owned()),
-            (json!(null), "The body must be an object".to_owned()),
+            (json!([true]), "it must be an object".to_owned()),
+            (json!(null), "it must be an object".to_owned()),
             (json!({"flag": "true"}), "flag must be true or false".to_owned()),
             (json!({"count": "5"}), format!("count {number}")),
             (json!({"count": 5.0}), format!("count {number}")),
@@ -457,8 +457,8 @@ mod tests {
         ] {
             let expected = json::<Outer>(body.as_bytes()).unwrap_err();
             let BodyError::Mismatch(expected) = expected else { panic!("{expected:?}") };
-            let place = format!("must not give a name twice in one object, as at line 1, column {column}");
-            assert_eq!(expected.to_string(), format!("The body {place}"), "{body}");
+            let place = format!("must not repeat a name in one object, as at line 1, column {column}");
+            assert_eq!(expected.to_string(), format!("it {place}"), "{body}");
         }
         json::<Outer>(b"{\"any\":[{\"a\":1},{\"a\":1}],\"list\":[]}").unwrap();
     }

@@ -25,7 +25,7 @@ impl From<NotReady> for ApiError {
 }
 
 /// Serves the routes that `routes` gives, until the Lambda runtime ends the process. What a request decided is written
-/// before it is answered, because the process may be frozen right after. A function that cannot start answers 503, and
+/// before the response, because the process may be frozen right after. A function that cannot start responds with 503, and
 /// tries again at the next request.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn function<F: Future<Output = Result<Services, SettingsError>> + Send + 'st
     })
 }
 
-/// The answer of a function that has started, or else 503.
+/// The response of a function that has started, or else 503.
 ///
 /// # Errors
 /// None.

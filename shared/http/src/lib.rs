@@ -1,7 +1,7 @@
 //! The surroundings of every function's routes: credentials, bodies, errors, the two envelopes and the Lambda runtime.
 //!
-//! A handler takes typed arguments (an authenticated [`Root`] or [`ActiveSession`], a parsed [`Json`]) and gives back a
-//! value or an [`ApiError`]. How either looks on the wire is decided by the API that the route is part of: [`backend`] for
+//! A handler takes typed arguments (an authenticated [`Root`] or [`ActiveSession`], a parsed [`Json`]) and returns a
+//! value or an [`ApiError`]. The API that the route is part of decides how either looks on the wire: [`backend`] for
 //! servers with a root key, [`frontend`] for browsers with a session. [`application`] turns routes into a service.
 
 mod backend;

@@ -1,8 +1,8 @@
 //! Routes, each declared once: at its handler, by [`utoipa::path`].
 //!
-//! The declaration has the method, the path, what is taken and answered, and the scope or the capability that it needs.
-//! [`routes!`](crate::routes!) makes of it both the route of a function and its description in the OpenAPI document. What
-//! describes is called only to write that document: functions neither run nor hold it.
+//! The declaration has the method, the path, the request and response, and the scope or the capability that it needs.
+//! [`routes!`](crate::routes!) turns it into both the route of a function and its description in the OpenAPI document. The
+//! code of the description is only called to write that document: functions neither run nor contain it.
 
 use axum::Router;
 use axum::routing::MethodFilter;

@@ -56,14 +56,16 @@ pub enum KeyFault {
     Missing(String),
     /// It will be deleted.
     #[error(
-        "the KMS key {0} is going to be deleted, and all API keys with it: stop that with 'aws kms cancel-key-deletion --key-id {0}', then 'aws kms enable-key --key-id {0}'"
+        "the KMS key {0} is scheduled for deletion, which ends all API keys: cancel it with 'aws kms cancel-key-deletion --key-id {0}', then 'aws kms enable-key --key-id {0}'"
     )]
     PendingDeletion(String),
     /// It is disabled, or in another state in which it decrypts nothing.
-    #[error("the KMS key {0} is {1}: turn it on with 'aws kms enable-key --key-id {0}'")]
+    #[error("the KMS key {0} is {1}: enable it with 'aws kms enable-key --key-id {0}'")]
     NotEnabled(String, KeyState),
-    /// Its material stays the same for ever.
-    #[error("the KMS key {0} is not rotated: turn it on with 'aws kms enable-key-rotation --key-id {0}'")]
+    /// Its material stays the same forever.
+    #[error(
+        "the KMS key {0} is not rotated: enable rotation with 'aws kms enable-key-rotation --key-id {0}'"
+    )]
     NotRotated(String),
 }
 
@@ -110,7 +112,7 @@ impl KeyProvider for KmsKeyProvider {
             let response =
                 response.map_err(|error| PepperError::Kms(DisplayErrorContext(error).to_string()))?;
             let wrapped = response.ciphertext_blob.map(Blob::into_inner);
-            let wrapped = wrapped.ok_or_else(|| PepperError::Kms("the answer holds no data key".into()))?;
+            let wrapped = wrapped.ok_or_else(|| PepperError::Kms("the response holds no data key".into()))?;
             Ok(WrappedPepper { version, provider: NAME.to_owned(), wrapped })
         }
         .boxed()

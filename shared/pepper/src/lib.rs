@@ -1,8 +1,8 @@
-//! Peppers: making, wrapping and unwrapping them. Nothing else knows KMS.
+//! Peppers: creating, wrapping and unwrapping them. Nothing else uses KMS.
 //!
 //! A pepper is 32 random bytes that a [`KeyProvider`] wraps; the table holds only the wrapped form, by version. A
 //! process unwraps each version once and never asks its provider again: when the provider fails, the start fails, and
-//! there is no way to go on without a pepper.
+//! nothing works without a pepper.
 
 mod core_dumps;
 mod kms;
@@ -29,7 +29,7 @@ fn plain(bytes: &[u8; 32]) -> PlainPepper {
     SecretBox::init_with_mut(|pepper: &mut [u8; 32]| pepper.copy_from_slice(bytes))
 }
 
-/// Why a pepper could not be made or unwrapped.
+/// Why a pepper could not be created or unwrapped.
 #[derive(Debug, thiserror::Error)]
 pub enum PepperError {
     /// The key file cannot be used; the text says why and what to do.
@@ -48,7 +48,7 @@ pub enum PepperError {
 
 /// Where the key that wraps peppers lives.
 pub trait KeyProvider: fmt::Debug + Send + Sync {
-    /// Makes a pepper and wraps it, bound to this version.
+    /// Creates a pepper and wraps it, bound to this version.
     ///
     /// # Errors
     /// [`PepperError`].

@@ -47,7 +47,7 @@ impl LocalKeyProvider {
         Ok(Self { key: LessSafeKey::new(key), installation: installation.to_owned(), entropy })
     }
 
-    /// Makes a key file of mode 0600 if there is none, and reads it.
+    /// Creates a key file of mode 0600 if there is none, and reads it.
     ///
     /// # Errors
     /// As [`Self::open`]; the file cannot be written.

@@ -1,4 +1,4 @@
-//! Time limits of calls to AWS that leave an API room to answer.
+//! Time limits of calls to AWS that leave time for a response.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 
-/// This configuration, with which a call is given up after 1.8 s, so that an answer is there within two: three attempts of
+/// This configuration, with which a call is given up after 1.8 s, so that a response is there within two: three attempts of
 /// at most 900 ms each. Where it has an operation timeout or an operation attempt timeout of its own, that holds.
 pub fn with_timeouts(config: &SdkConfig) -> SdkConfig {
     let own = config.timeout_config();

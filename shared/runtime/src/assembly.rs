@@ -1,4 +1,4 @@
-//! The parts of a process that uses an installation, put together.
+//! The assembly of a process that uses an installation.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::SettingsError;
 /// The time that a request waits for a function that could not start at first.
 const TIMEOUT: Duration = Duration::from_millis(1_800);
 
-/// The state that a function needs before it can answer: made when it starts or, where that failed, as soon as it can be
+/// The state that a function needs before it can respond: made when it starts or, where that failed, as soon as it can be
 /// at a later request.
 pub struct ColdStart<T> {
     start: Start<T>,
@@ -45,7 +45,7 @@ impl<T> ColdStart<T> {
         })
     }
 
-    /// As [`Self::started`], for a request: in time to answer within two seconds.
+    /// As [`Self::started`], for a request: in time to respond within two seconds.
     ///
     /// # Errors
     /// As [`Self::started`].

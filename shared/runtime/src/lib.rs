@@ -1,8 +1,8 @@
-//! The start of a function, whatever calls it: its settings, its log and metrics, and the store, the peppers and the
-//! recorder put together once.
+//! The cold start of a function: its settings, its log and metrics, and the assembly of the store, the peppers and the
+//! recorder.
 //!
 //! A function waits for a [`ColdStart`] of its [`Services`]; `keyward_http` serves routes with them. The command and the
-//! verifier put the same things together with an [`Assembly`].
+//! verifier use the same parts through an [`Assembly`].
 
 mod assembly;
 mod cold_start;

@@ -1,6 +1,6 @@
-//! Metrics of CloudWatch, made of log events.
+//! Metrics of CloudWatch from log events.
 //!
-//! Whatever names a [`keyward_core::metric::Metric`] in its field `metric` is counted: one line on standard output in
+//! Every event that names a [`keyward_core::metric::Metric`] in its field `metric` is counted: one line on standard output in
 //! the embedded metric format, which CloudWatch Logs turns into a metric of the namespace `Keyward`, by installation.
 //!
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>

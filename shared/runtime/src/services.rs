@@ -1,4 +1,4 @@
-//! The services that all handlers share, and how a function makes them when it starts.
+//! The services that all handlers share, and their cold start.
 
 use std::path::Path;
 use std::sync::Arc;

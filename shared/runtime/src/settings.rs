@@ -19,7 +19,7 @@ pub struct Settings {
     pub public_url: PublicUrl,
     /// Whether a check needs a root key.
     pub verify_auth: VerifyAuth,
-    /// Origins whose pages may use the sessions of every deployment, beside those that a deployment names itself.
+    /// Origins whose pages may use the sessions of every deployment, besides those that a deployment names itself.
     pub allowed_origins: Vec<WebOrigin>,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,

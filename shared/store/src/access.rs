@@ -1,5 +1,5 @@
-//! Who is asking, and what that entitles them to. Each value but the operator's is made in this crate alone, against a
-//! credential whose tag matched, so a call that takes one is authorized.
+//! The access of callers. Each value except the operator's is created only in this crate, for a credential whose tag
+//! matched, so a call that takes one is authorized.
 
 use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
@@ -14,7 +14,7 @@ use crate::{Error, Forbidden, Store};
 pub struct OperatorAccess(());
 
 impl OperatorAccess {
-    /// For the command `keyward` alone, which those rights let do what it does: nothing that answers requests makes one.
+    /// For the command `keyward` alone, which those rights let do what it does: no server creates one.
     pub fn assume() -> Self {
         Self(())
     }

@@ -22,9 +22,9 @@ pub struct ListApps {
     pub include_inactive: bool,
     /// Only the one with this slug.
     pub search: Option<Slug>,
-    /// At most so many; all where it is not given.
+    /// The maximum number; all by default.
     pub limit: Option<usize>,
-    /// Leave out the first so many.
+    /// The number to skip at the beginning.
     pub offset: usize,
 }
 
@@ -63,7 +63,7 @@ fn list_key(app: &App) -> Key {
 }
 
 impl Store {
-    /// Makes an app.
+    /// Creates an app.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the slug is taken, also by a deleted app; [`Error::Invalid`] if the scheme does not

@@ -19,7 +19,7 @@ use crate::{Conflict, Error, Store, Table};
 pub(crate) const RETRYABLE: [&str; 3] =
     ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"];
 
-/// A change that is not made yet.
+/// A change that is not committed yet.
 #[must_use = "it is made by `commit`"]
 pub(crate) struct Change<'t> {
     table: &'t Table,
@@ -113,7 +113,7 @@ impl<'t> Change<'t> {
         Ok(self)
     }
 
-    /// Makes the change, trying again while others hold the same items.
+    /// Commits the change, trying again while others hold the same items.
     ///
     /// # Errors
     /// That of the first condition that does not hold, in the order in which they were named; the store fails. Nothing was
@@ -146,7 +146,7 @@ impl<'t> Change<'t> {
                     }
                     idempotency = self.table.request_token()?;
                 }
-                // An earlier attempt whose answer was lost is still being made: asked again by the same token, it is
+                // An earlier attempt whose response was lost is still being made: asked again by the same token, it is
                 // told how that one ended.
                 Some(service) if service.code() == Some("TransactionInProgressException") => {}
                 _ => return Err(error.into()),

@@ -1,4 +1,4 @@
-//! The DynamoDB client: time limits that leave an API room to answer.
+//! The DynamoDB client: time limits that leave time for a response.
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;

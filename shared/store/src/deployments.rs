@@ -31,7 +31,7 @@ fn first_key() -> Key {
 }
 
 impl Store {
-    /// Makes the first deployment of a table, which requests without a credential concern, and its first root key, with
+    /// Creates the first deployment of a table, which requests without a credential concern, and its first root key, with
     /// all scopes. `None` if there is one already, whatever its name and mode, and nothing was changed.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Store {
         }
     }
 
-    /// Makes a further deployment.
+    /// Creates a further deployment.
     ///
     /// # Errors
     /// As all calls of the store.
@@ -99,7 +99,7 @@ impl Store {
 }
 
 impl Table {
-    /// Access for whoever asks without a credential; `None` while there is no deployment.
+    /// Access for the caller without a credential; `None` while there is no deployment.
     ///
     /// # Errors
     /// As all calls of the store.

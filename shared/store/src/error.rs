@@ -23,10 +23,10 @@ pub enum Error {
     /// The credential is unknown, wrong, used up or expired: always the same, so that nobody learns which.
     #[error("the credential is not valid")]
     Unauthenticated,
-    /// The credential is valid and does not extend to this.
+    /// The credential is valid, but does not permit this.
     #[error("{0}")]
     Forbidden(Forbidden),
-    /// There is no such thing in the caller's deployment.
+    /// It does not exist in the caller's deployment.
     #[error("there is no such {0}")]
     NotFound(Resource),
     /// It cannot be deleted while something of this kind refers to it.
@@ -35,20 +35,20 @@ pub enum Error {
     /// It is not in the state that the request needs.
     #[error("{0}")]
     Conflict(Conflict),
-    /// A value is not acceptable.
+    /// A value is not valid.
     #[error(transparent)]
     Invalid(#[from] InvalidField),
     /// The store could not be reached, is throttled or too slow. Trying again may help.
     #[error("the store is unavailable: {0}")]
     Unavailable(Failure),
     /// The KMS key that encrypts the table or wraps the peppers cannot be used: it is disabled or going to be deleted, its
-    /// policy leaves DynamoDB or the function out, or KMS fails. Trying again helps when that is mended.
+    /// policy leaves DynamoDB or the function out, or KMS fails. Trying again helps once that is fixed.
     #[error("the KMS key cannot be used: {0}")]
     KeyUnavailable(Failure),
     /// The counters of a rate limit take no more requests at the moment, for too many came. Trying again may help.
     #[error("the counters of a rate limit are too busy")]
     Busy,
-    /// The store refused what it should have taken, or an item is not as it was written.
+    /// The store rejected a valid request, or an item is corrupt.
     #[error("internal error: {0}")]
     Internal(Failure),
 }
@@ -121,8 +121,10 @@ pub enum Conflict {
     /// New tags are made with this version of the pepper.
     #[error("version {0} makes new tags")]
     PepperActive(PepperVersion),
-    /// Rows may still be made with a version of the pepper, as `current` was activated only lately.
-    #[error("version {current} was activated so lately that rows can still be made with version {version}")]
+    /// Rows may still be created with a version of the pepper, as `current` was activated only recently.
+    #[error(
+        "version {current} was activated so recently that rows can still be created with version {version}"
+    )]
     PepperRecent {
         /// The version.
         version: PepperVersion,
@@ -132,7 +134,7 @@ pub enum Conflict {
         settled: DateTime<Utc>,
     },
     /// Rows need a version of the pepper.
-    #[error("version {version} is needed by {rows} rows, and beneath another version by {layered}")]
+    #[error("version {version} is needed by rows: {rows} directly, {layered} under another version")]
     PepperNeeded {
         /// The version.
         version: PepperVersion,
@@ -143,7 +145,7 @@ pub enum Conflict {
     },
 }
 
-/// A failure, for whoever mends it.
+/// A failure, for whoever fixes it.
 #[derive(Debug, Clone)]
 pub struct Failure {
     /// The call that failed, such as `GetItem`; none where it was no call.
@@ -187,13 +189,13 @@ impl Key {
 }
 
 impl Error {
-    /// An error that nobody but whoever operates or writes the store can mend.
+    /// An error that only the operator or a developer of the store can fix.
     #[track_caller]
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::Internal(Failure::new(detail))
     }
 
-    /// An error that trying again may mend.
+    /// An error that trying again may fix.
     #[track_caller]
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::Unavailable(Failure::new(detail))

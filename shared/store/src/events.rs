@@ -44,9 +44,9 @@ pub struct EventFilter {
     pub outcome: Option<Outcome>,
     /// Only those of this key.
     pub key_id: Option<KeyId>,
-    /// Leave out the first so many.
+    /// The number to skip at the beginning.
     pub offset: usize,
-    /// At most so many.
+    /// The maximum number.
     pub limit: usize,
 }
 

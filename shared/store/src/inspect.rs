@@ -18,27 +18,27 @@ pub enum TableFault {
     NotActive(String, TableStatus),
     /// It is some other table.
     #[error(
-        "the table {0} does not have the keys of Keyward's: name one that was restored from Keyward's in the parameter RestoredTable"
+        "the table {0} does not have Keyward's key schema: set the parameter RestoredTable to a table that was restored from Keyward's"
     )]
     Keys(String),
-    /// Expired items stay for ever.
+    /// Expired items stay forever.
     #[error(
-        "items of the table {0} do not expire: turn it on with 'aws dynamodb update-time-to-live --table-name {0} --time-to-live-specification Enabled=true,AttributeName={1}'"
+        "items of the table {0} do not expire: enable TTL with 'aws dynamodb update-time-to-live --table-name {0} --time-to-live-specification Enabled=true,AttributeName={1}'"
     )]
     TimeToLive(String, String),
     /// There is no going back in time.
     #[error(
-        "the table {0} has no point-in-time recovery: turn it on with 'aws dynamodb update-continuous-backups --table-name {0} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true'"
+        "the table {0} has no point-in-time recovery: enable it with 'aws dynamodb update-continuous-backups --table-name {0} --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true'"
     )]
     PointInTimeRecovery(String),
     /// One call deletes it.
     #[error(
-        "the table {0} is not protected from deletion: turn it on with 'aws dynamodb update-table --table-name {0} --deletion-protection-enabled'"
+        "the table {0} is not protected from deletion: enable it with 'aws dynamodb update-table --table-name {0} --deletion-protection-enabled'"
     )]
     DeletionProtection(String),
     /// Its changes are not told.
     #[error(
-        "the table {0} has no stream of {1}: turn it on with 'aws dynamodb update-table --table-name {0} --stream-specification StreamEnabled=true,StreamViewType={1}'"
+        "the table {0} has no stream of {1}: enable it with 'aws dynamodb update-table --table-name {0} --stream-specification StreamEnabled=true,StreamViewType={1}'"
     )]
     Stream(String, String),
 }

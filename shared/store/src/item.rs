@@ -13,7 +13,7 @@ use crate::{Deadline, Error, Table};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// How often a transaction that lost to another, or a batch that was not answered whole, is tried again.
+/// How often a transaction that lost to another, or a batch that was not completed, is tried again.
 pub(crate) const ATTEMPTS: u32 = 12;
 
 /// The primary key of an item.
@@ -185,7 +185,7 @@ impl Table {
             }
             self.pause(attempt).await?;
         }
-        Err(Error::unavailable("a batch of reads was not answered whole"))
+        Err(Error::unavailable("a batch of reads was not completed"))
     }
 
     /// Reads any number of different items, four batches at a time; what is missing is left out.
@@ -256,7 +256,7 @@ impl Table {
         }
     }
 
-    /// Writes an item whose key must be free. Whether it was: an earlier attempt whose answer was lost may have written it.
+    /// Writes an item whose key must be free. Whether it was: an earlier attempt whose response was lost may have written it.
     pub(crate) async fn put_new(&self, item: Item) -> Result<bool, Error> {
         let key = key_of(&item);
         let sent = self
@@ -293,7 +293,7 @@ impl Table {
             return Ok(Page { items: Vec::new(), next: None });
         }
         // DynamoDB takes one condition on the sort key, and BETWEEN includes both its ends: an item at the upper end
-        // is dropped from the answer.
+        // is dropped from the response.
         let mut query = self
             .client()
             .query()

@@ -6,7 +6,7 @@
 //! [`OperatorAccess`] of the command. Reads
 //! that decide anything are strongly consistent. A change is conditional on the state it was decided from, and is
 //! written in one transaction with its audit event. When DynamoDB fails, throttles or is slow, a call ends with
-//! [`Error::Unavailable`] and has changed nothing, but for a request whose answer was lost on the way.
+//! [`Error::Unavailable`] and has changed nothing, but for a request whose response was lost on the way.
 
 mod access;
 mod apps;

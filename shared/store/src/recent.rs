@@ -14,7 +14,7 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 pub(crate) struct Recent<K: Eq + Hash, V>(Arc<Mutex<LruCache<K, V>>>);
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Room for so many values.
+    /// A cache for this number of values.
     pub(crate) fn of(capacity: NonZeroUsize) -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(capacity))))
     }

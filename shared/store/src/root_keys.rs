@@ -26,7 +26,7 @@ fn list_key(deployment: DeploymentId, id: RootKeyId) -> Key {
 }
 
 impl Store {
-    /// Makes a root key.
+    /// Creates a root key.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such deployment.
@@ -81,7 +81,7 @@ impl Store {
         Ok(readable(self.table.get_many(&keys).await?).collect())
     }
 
-    /// Revokes a root key, for good: the next request that presents it is refused.
+    /// Revokes a root key, for good: it is refused from the next request on.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the deployment has no such root key.
@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// The access that a root key's item gives to whoever presents this token. The item moves to the current pepper, after
-    /// the answer.
+    /// the response.
     pub(crate) async fn root_access(
         &self,
         item: Option<Item>,

@@ -22,7 +22,7 @@ const RELEASE_BATCH: usize = 25;
 const UNKNOWN: Error = Error::NotFound(Resource::RateLimitScheme);
 
 impl Store {
-    /// Makes a scheme.
+    /// Creates a scheme.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the slug is taken.

@@ -43,9 +43,9 @@ impl Table {
         &self.entropy
     }
 
-    /// Creates the table in this shape, or what of it is not there yet: an attempt whose answer was lost, or that was
+    /// Creates the table in this shape, or what of it is not there yet: an attempt whose response was lost, or that was
     /// interrupted, is made up for. Without its stream: nothing reads one locally, and an emulator may keep what nobody reads
-    /// for ever.
+    /// forever.
     ///
     /// # Errors
     /// The store refuses, or a value of `shape` is not one of DynamoDB's.

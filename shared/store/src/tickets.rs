@@ -19,7 +19,7 @@ use crate::item::{Expression, Key, purged_at, string};
 use crate::record::{self, tag_of, with_tag};
 use crate::{Error, Forbidden, RootAccess, SessionAccess, Store, sessions};
 
-/// A ticket to be issued.
+/// A ticket to issue.
 #[derive(Debug, Clone)]
 pub struct NewTicket {
     /// The app it leads to.
@@ -32,7 +32,7 @@ pub struct NewTicket {
     pub lifetime: TimeDelta,
 }
 
-/// A ticket that was recognised, with all that the answer to its exchange needs.
+/// A ticket that was recognised, with all that the response to its exchange needs.
 #[derive(Debug)]
 pub struct AuthenticatedTicket {
     ticket: Ticket,

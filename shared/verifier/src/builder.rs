@@ -31,11 +31,11 @@ enum Key {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A part of the installation is not named.
-    #[error("the verifier is not told {0}")]
+    #[error("the verifier lacks {0}")]
     Unnamed(&'static str),
     /// The table cannot be read.
     #[error(
-        "the table {0} cannot be read ({1}): see whether its name and the region are right, and whether this process may query PEPPERS and get INSTALLATION in it"
+        "the table {0} cannot be read ({1}): check that its name and the region are right, and that this process may query PEPPERS and get INSTALLATION in it"
     )]
     Table(String, Error),
     /// Nobody has made the installation ready.
@@ -43,7 +43,7 @@ pub enum BuildError {
     Empty(String),
     /// The peppers do not open.
     #[error(
-        "the peppers of the installation {0} do not open ({1}): see whether its name and the key are those of the table's stack, and whether this process may decrypt with that key"
+        "the peppers of the installation {0} cannot be unwrapped ({1}): check that its name and the key are those of the table's stack, and that this process may decrypt with that key"
     )]
     Peppers(String, PepperError),
 }

@@ -287,7 +287,7 @@ impl From<CheckError> for ErrorResponse {
                 Self { request_id: Some(request_id), ..Self::new(code, error.to_string()) }
             }
             CheckError::Store(error) => {
-                tracing::error!(metric = error.metric().map(Metric::name), %error, "a request was not decided on");
+                tracing::error!(metric = error.metric().map(Metric::name), %error, "a request could not be decided");
                 if code != ErrorCode::StoreUnavailable {
                     return Self::new(code, "Something went wrong");
                 }

@@ -1,5 +1,5 @@
-//! Whether each function's code is what Lambda can start: a program `bootstrap`, built for the processor that the function
-//! is set to.
+//! Whether Lambda can start each function's code: a program `bootstrap`, built for the processor that the function is
+//! configured for.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html>,
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html>
@@ -35,7 +35,7 @@ pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
         let configured = found.configuration().map(|of| of.architectures()).unwrap_or_default();
         let configured = configured.first().cloned().unwrap_or(Architecture::X8664);
         let location = found.code().and_then(|code| code.location());
-        let location = location.ok_or_else(|| unread(&"its code is not where it can be fetched"))?;
+        let location = location.ok_or_else(|| unread(&"its code has no location to download it from"))?;
         let package = fetch(&http, location).await.map_err(|error| unread(&error))?;
         match processor(package).map_err(|error| unread(&error))? {
             Some(built_for) if built_for == configured => {}
@@ -43,7 +43,7 @@ pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
                 "{function} runs on {configured}, and its code was built for {built_for}: build it with 'sam build --parameter-overrides Architecture={configured}', or give it the Architecture {built_for}, and deploy it"
             )),
             None => faults.push(format!(
-                "the code of {function} holds no program '{BOOTSTRAP}': run 'sam build' before 'sam deploy', or deploy the template of a release"
+                "the code of {function} contains no program '{BOOTSTRAP}': run 'sam build' before 'sam deploy', or deploy the template of a release"
             )),
         }
     }
@@ -57,7 +57,7 @@ async fn fetch(http: &reqwest::Client, location: &str) -> Result<Vec<u8>, String
         http.get(location).send().await.map_err(innermost)?.error_for_status().map_err(innermost)?;
     match response.content_length() {
         Some(length) if length <= MAX_PACKAGE => Ok(response.bytes().await.map_err(innermost)?.into()),
-        _ => Err(format!("its code is longer than {MAX_PACKAGE} bytes, or does not say how long it is")),
+        _ => Err(format!("its code is larger than {MAX_PACKAGE} bytes, or has no Content-Length")),
     }
 }
 

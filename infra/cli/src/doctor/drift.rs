@@ -1,4 +1,4 @@
-//! Changes that were made beside CloudFormation: parameters of functions, roles, anything that the template sets.
+//! Changes that were made outside CloudFormation: parameters of functions, roles, anything that the template sets.
 //!
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-stack-drift.html>
 
@@ -47,8 +47,9 @@ pub(super) async fn faults(stack: &Stack) -> Result<Vec<String>, String> {
 async fn detect(client: &Client, stack: &str) -> Result<(), String> {
     let started = client.detect_stack_drift().stack_name(stack).send().await;
     let started = started.map_err(|error| not_compared(&cause(&error)))?;
-    let id =
-        started.stack_drift_detection_id.ok_or_else(|| not_compared("CloudFormation names no detection"))?;
+    let id = started
+        .stack_drift_detection_id
+        .ok_or_else(|| not_compared("CloudFormation returned no detection id"))?;
     for _ in 0..TIMEOUT {
         let now = client.describe_stack_drift_detection_status().stack_drift_detection_id(&id).send().await;
         let now = now.map_err(|error| not_compared(&cause(&error)))?;
@@ -58,12 +59,12 @@ async fn detect(client: &Client, stack: &str) -> Result<(), String> {
             _ => return Err(not_compared(&now.detection_status_reason.unwrap_or_default())),
         }
     }
-    Err(not_compared("CloudFormation does not come to an end"))
+    Err(not_compared("CloudFormation did not finish the detection in time"))
 }
 
 fn not_compared(error: &str) -> String {
     let actions = "cloudformation:DetectStackDrift, and to read the stack's resources";
-    unknown("what was changed by hand", actions, &error)
+    unknown("drift", actions, &error)
 }
 
 fn sentences(drift: &StackResourceDrift) -> Vec<String> {
@@ -71,7 +72,7 @@ fn sentences(drift: &StackResourceDrift) -> Vec<String> {
     if drift.stack_resource_drift_status() == Some(&StackResourceDriftStatus::Deleted) {
         let physical = drift.physical_resource_id().unwrap_or_default();
         return vec![format!(
-            "{resource} ({physical}) was deleted by hand: make it again as template.yaml describes it, under the same name"
+            "{resource} ({physical}) was deleted by hand: create it again as template.yaml describes it, under the same name"
         )];
     }
     let different = drift.property_differences().iter();
@@ -82,13 +83,13 @@ fn changed(resource: &str, property: &PropertyDifference) -> String {
     let path = property.property_path().unwrap_or_default().trim_start_matches('/').replace('/', ".");
     let expected = short(property.expected_value());
     match property.difference_type() {
-        Some(DifferenceType::Add) => format!("{path} of {resource} was added by hand: take it away"),
+        Some(DifferenceType::Add) => format!("{path} of {resource} was added by hand: remove it"),
         Some(DifferenceType::Remove) => {
-            format!("{path} of {resource} was taken away by hand: set it to {expected} again")
+            format!("{path} of {resource} was removed by hand: set it back to {expected}")
         }
         _ => {
             let actual = short(property.actual_value());
-            format!("{path} of {resource} was changed by hand to {actual}: set it to {expected} again")
+            format!("{path} of {resource} was changed by hand to {actual}: set it back to {expected}")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether each function answers: a request to each that changes nothing.
+//! Whether each function responds: a request to each that changes nothing.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const HEALTH: &str = "/health";
 pub(super) struct Endpoint<'a> {
     pub(super) url: &'a str,
     pub(super) root_key: Option<&'a str>,
-    /// The remedy if nothing answers there.
+    /// The remedy if nothing responds there.
     pub(super) fix: String,
     pub(super) log: Log<'a>,
     /// Whether it has the sample route.
@@ -95,18 +95,18 @@ pub(super) async fn probe(reached: &Endpoint<'_>) -> Vec<(&'static str, Result<S
             Ok(response) => response,
             Err(error) => {
                 let no_response =
-                    format!("{} does not answer ({}): {}", reached.url, cause(&error), reached.fix);
+                    format!("{} does not respond ({}): {}", reached.url, cause(&error), reached.fix);
                 outcomes.push(("url", Err(no_response)));
                 return outcomes;
             }
         };
         let status = response.status();
         if probe.path == HEALTH && !status.is_server_error() && !is_health(response).await {
-            let other = format!("what answers at {} is not Keyward: {}", reached.url, reached.fix);
+            let other = format!("the server at {} is not Keyward: {}", reached.url, reached.fix);
             return vec![("url", Err(other))];
         }
         if status == StatusCode::UNAUTHORIZED && reached.root_key.is_some() && probe.takes_root_key() {
-            let refused = "this root key is not one of the installation's: make another with 'keyward root-key create', or start 'keyward dev' again";
+            let refused = "this root key does not belong to the installation: create another with 'keyward root-key create', or restart 'keyward dev'";
             outcomes.push(("root key", Err(refused.to_owned())));
             return outcomes;
         }
@@ -126,14 +126,14 @@ fn evaluate(probe: &Probe, reached: &Endpoint<'_>, status: StatusCode, url: &str
     let wanted = if reached.root_key.is_some() { with } else { without };
     let function = probe.function;
     if wanted.contains(&status.as_u16()) {
-        Ok("answers".to_owned())
+        Ok("responds".to_owned())
     } else if status.is_server_error() {
         Err(format!(
-            "{function} answers {status} to {} {url}: its reason is in {}",
+            "{function} responds with {status} to {} {url}: find the reason in {}",
             probe.method,
             reached.log.of(function)
         ))
     } else {
-        Err(format!("{url} is not answered by {function} ({status}): {}", reached.fix))
+        Err(format!("{url} does not reach {function} ({status}): {}", reached.fix))
     }
 }

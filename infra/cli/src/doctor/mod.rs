@@ -1,4 +1,4 @@
-//! `keyward doctor`: what is missing or wrong with an installation, in a sentence each that says how to mend it. It
+//! `keyward doctor`: what is missing or wrong in an installation, each in a sentence that says how to fix it. It
 //! changes nothing.
 
 mod code;
@@ -22,18 +22,18 @@ use crate::template;
 pub struct Finding {
     /// The thing that was looked at: `table`, `key`, the name of a function.
     pub subject: &'static str,
-    /// How it is, if it is well, or what is wrong and how to mend it.
+    /// The state, if it is well, or the fault and how to fix it.
     pub outcome: Result<String, String>,
 }
 
-/// Tells findings as they are made.
+/// Reports findings as they are made.
 pub struct Examination<'a> {
     report: &'a mut dyn FnMut(&Finding),
     faults: usize,
 }
 
 impl<'a> Examination<'a> {
-    /// One that tells its findings to `report`.
+    /// An examination that passes its findings to `report`.
     pub fn new(report: &'a mut dyn FnMut(&Finding)) -> Self {
         Self { report, faults: 0 }
     }
@@ -48,7 +48,7 @@ impl<'a> Examination<'a> {
         (self.report)(&Finding { subject, outcome });
     }
 
-    /// Tells each fault, or that there is none.
+    /// Reports each fault, or that there is none.
     fn record_all<F: ToString>(
         &mut self,
         subject: &'static str,
@@ -75,7 +75,7 @@ impl<'a> Examination<'a> {
         let reached = functions::Endpoint {
             url: &dev.url,
             root_key: Some(&dev.root_key),
-            fix: "start it again with 'keyward dev'".to_owned(),
+            fix: "restart it with 'keyward dev'".to_owned(),
             log: functions::Log::OfTheProcess,
             sample: false,
         };
@@ -98,10 +98,10 @@ impl<'a> Examination<'a> {
         self.record_all("template", drift, || "nothing was changed by hand".to_owned());
         let permissions = permissions::faults(&stack, &resources).await;
         self.record_all("permissions", permissions, || {
-            "the roles may do what their functions do, and no more".to_owned()
+            "the roles permit what their functions need, and no more".to_owned()
         });
         let code = code::faults(&stack).await;
-        self.record_all("code", code, || "each function has the code of its processor".to_owned());
+        self.record_all("code", code, || "each function's code matches its processor".to_owned());
         let (table, key) = (self.table(&stack).await, self.key(&stack).await);
         if table && key {
             let first = first_deployment(stack.table(), stack.key_provider(), name).await;
@@ -110,7 +110,7 @@ impl<'a> Examination<'a> {
         let reached = functions::Endpoint {
             url: url.unwrap_or(&stack.url),
             root_key,
-            fix: "point the DNS of DomainName at the output DomainTarget, correct the parameter PublicUrl, or say with --url where it is reached from here".to_owned(),
+            fix: "point the DNS of DomainName at the output DomainTarget, correct the parameter PublicUrl, or pass the URL that reaches it from here with --url".to_owned(),
             log: functions::Log::OfStack(name),
             sample: resources.contains_key("SampleRouteToSample"),
         };
@@ -123,11 +123,11 @@ impl<'a> Examination<'a> {
                 Ok(format!("{} is {}", stack.name, stack.status))
             }
             StackStatus::UpdateRollbackComplete => Err(format!(
-                "the last update of {0} failed and was taken back: see why with 'aws cloudformation describe-stack-events --stack-name {0}', and deploy again",
+                "the last update of {0} failed and was rolled back: see why with 'aws cloudformation describe-stack-events --stack-name {0}', and deploy again",
                 stack.name
             )),
             StackStatus::UpdateRollbackFailed | StackStatus::UpdateFailed => Err(format!(
-                "an update of {0} failed half-way ({1}): go on with 'aws cloudformation continue-update-rollback --stack-name {0}', and deploy again",
+                "an update of {0} failed and could not be rolled back ({1}): continue with 'aws cloudformation continue-update-rollback --stack-name {0}', and deploy again",
                 stack.name, stack.status
             )),
             status => Err(StackError::Busy(stack.name.clone(), status.clone()).to_string()),
@@ -182,19 +182,22 @@ async fn first_deployment(
             format!("the table holds no pepper, so no function can start: {init}")
         }
         OpenError::Pepper(PepperError::Foreign(version)) => format!(
-            "pepper {version} was not made for the stack {stack}, so no function can start: let RestoredTable name a table that was restored from this stack's own"
+            "pepper {version} was not created for the stack {stack}, so no function can start: let RestoredTable name a table that was restored from this stack's own"
         ),
         OpenError::Pepper(error) => unknown("a pepper", "kms:Decrypt", &error),
         OpenError::Store(error) => no_table(error),
     })?;
     let live = peppers.iter().filter(|pepper| pepper.wrapped.is_some()).count();
     match table.public_access().await.map_err(no_table)? {
-        Some(public) => Ok(format!("{} is ready, with {live} pepper(s)", public.deployment_id())),
+        Some(public) => {
+            let peppers = if live == 1 { "pepper" } else { "peppers" };
+            Ok(format!("{} is ready, with {live} {peppers}", public.deployment_id()))
+        }
         None => Err(format!("the table holds no deployment, so no function can start: {init}")),
     }
 }
 
 /// That something could not be examined.
 fn unknown(what: &str, actions: &str, error: &dyn std::fmt::Display) -> String {
-    format!("{what} cannot be examined ({error}): run this with credentials that permit {actions}")
+    format!("{what} cannot be checked ({error}): run this with credentials that permit {actions}")
 }

@@ -70,7 +70,7 @@ impl Simulator<'_> {
         for (action, decision) in self.decide(physical, &others, &self.table_arn(), &of_keys).await? {
             if decision == PolicyEvaluationDecisionType::Allowed {
                 faults.push(format!(
-                    "the role {physical} permits {action}, which its function does not need: take that away from it"
+                    "the role {physical} permits {action}, which its function does not need: remove it"
                 ));
             }
         }
@@ -107,10 +107,10 @@ impl Simulator<'_> {
             let of = if refused.is_empty() { String::new() } else { format!(" of {}", refused.join(", ")) };
             faults.push(match decision {
                 PolicyEvaluationDecisionType::ExplicitDeny => format!(
-                    "a policy denies {action}{of} to the role {physical}: lift it, or except this role from it"
+                    "a policy denies {action}{of} to the role {physical}: remove it, or exempt this role from it"
                 ),
                 _ => format!(
-                    "the role {physical} lacks {action}{of}: give it back what {} has in template.yaml",
+                    "the role {physical} lacks {action}{of}: restore the permissions that {} has in template.yaml",
                     role.name
                 ),
             });
@@ -125,7 +125,7 @@ impl Simulator<'_> {
         resource: &str,
         context: &[Condition],
     ) -> Result<Vec<(String, PolicyEvaluationDecisionType)>, String> {
-        let failed = |error: String| unknown("what the roles permit", "iam:SimulatePrincipalPolicy", &error);
+        let failed = |error: String| unknown("the roles' permissions", "iam:SimulatePrincipalPolicy", &error);
         let mut entries = Vec::new();
         for Condition { key, values, is_set } in context {
             let kind = if *is_set { ContextKeyTypeEnum::StringList } else { ContextKeyTypeEnum::String };

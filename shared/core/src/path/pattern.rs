@@ -1,4 +1,4 @@
-//! Patterns that stand for several paths.
+//! Patterns that match several paths.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ impl PathPattern {
         }
         let path = with_slashes(&decoded(path_of(text).unwrap_or(text)));
         if path.contains(char::is_control) {
-            return Err(InvalidField::new(field, "must not have control characters"));
+            return Err(InvalidField::new(field, "must not contain control characters"));
         }
         let mut segments: Vec<&str> = Vec::new();
         for segment in path.split('/') {

@@ -1,5 +1,5 @@
-//! How servers read the target of a request, each after its own rules and none after ours. A reader is given a target and
-//! tells the path by which it chooses what answers, or none, where it refuses the target.
+//! Models of how servers read the target of a request, each by its own rules and none by ours. A reader takes a target and
+//! returns the path that it routes by, or none if it rejects the target.
 
 use url::Url;
 

@@ -1,4 +1,4 @@
-//! The state of a rule, reckoned from its counts.
+//! The state of a rule, computed from its counts.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ impl Counts {
         }
     }
 
-    /// How a rule that lets `max` requests through in this window stands at `now`.
+    /// The state at `now` of a rule that admits `max` requests in this window.
     pub fn rule_state(&self, window: Window, max: i64, now: DateTime<Utc>) -> RuleState {
         let current = window.number(self.instant(now));
         let count = |number: i64| self.by_window.get(&number).copied().unwrap_or(0);

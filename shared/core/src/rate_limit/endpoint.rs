@@ -1,4 +1,4 @@
-//! Which requests a rule holds for.
+//! The requests that a rule applies to.
 
 use crate::method::Method;
 use crate::path::PathPattern;
@@ -16,7 +16,7 @@ impl Endpoint {
     /// Parses an entry of the field `field`.
     ///
     /// # Errors
-    /// Says which field is wrong: a method that is unknown, or what [`PathPattern::parse`] refuses.
+    /// Says which field is wrong: an unknown method, or a path that [`PathPattern::parse`] rejects.
     pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
         let text = text.trim();
         let (method, path) = match text.split_once(char::is_whitespace) {

@@ -1,7 +1,7 @@
 //! The identity of a rule: rules that are the same share their counts.
 //!
 //! Counts are stored under an id that is derived from the rule's window, mode and endpoints, in the encoding that
-//! [`canonical`] describes. Neither the encoding nor the derivation may change: all limits would begin anew.
+//! [`canonical`] describes. Neither the encoding nor the derivation may change: all limits would start over.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(super) fn assign_ids(limits: &mut [Limit]) -> Result<(), InvalidField> {
     let canonical: Vec<String> = limits.iter().map(canonical).collect();
     for (index, one) in canonical.iter().enumerate() {
         if let Some(same) = canonical.iter().take(index).position(|other| other == one) {
-            let problem = format!("counts the same as rules[{same}]: leave out the one that allows more");
+            let problem = format!("counts the same as rules[{same}]: remove the one that allows more");
             return Err(InvalidField::new(&format!("rules[{index}]"), problem));
         }
     }

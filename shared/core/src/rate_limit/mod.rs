@@ -1,5 +1,5 @@
-//! Rate limits: rules as they stand on the wire, what makes one valid, for which requests it holds and how its counts
-//! are read.
+//! Rate limits: rules in the form of the wire, their validation, the requests that they apply to and how their
+//! counts are read.
 
 mod counter;
 mod endpoint;
@@ -73,7 +73,7 @@ pub enum WindowKind {
     #[default]
     Sliding,
     /// A window begins where the one before ends, at a multiple of its length since the Unix epoch: a client that keeps to
-    /// the limit is not refused, and twice as many requests may pass around an edge.
+    /// the limit is not denied, and twice as many requests may pass around an edge.
     Fixed,
 }
 
@@ -99,7 +99,7 @@ pub enum Mode {
     PerAppAndIp,
 }
 
-/// One rule of a scheme, as it stands on the wire.
+/// One rule of a scheme, in the form of the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = RateLimitRule, example = json!({"unit": "minute", "duration": 1, "max_requests": 100}))]
 pub struct Rule {
@@ -161,14 +161,14 @@ impl Limit {
         Ok(Self { rule, endpoints, id: String::new() })
     }
 
-    /// The rule as it stands on the wire.
+    /// The rule in the form of the wire.
     pub fn rule(&self) -> &Rule {
         &self.rule
     }
 
     /// The name that its counts are stored under: 3 base-62 digits, other ones than those of the scheme's other rules.
     /// Rules that differ in no more than `max_requests`, `priority` and the spelling and order of their endpoints share
-    /// their counts, so that a limit can be raised and lowered without starting anew.
+    /// their counts, so that a limit can be raised and lowered without starting over.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -201,7 +201,7 @@ impl Limit {
         self.max() / shards + i64::from(shard < self.max() % shards)
     }
 
-    /// How answers and the audit log name it: `100/60s`, `5/500ms`.
+    /// The name in responses and in the audit log: `100/60s`, `5/500ms`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.max(), window_name(self.window().ms()))
     }
@@ -211,12 +211,12 @@ impl Limit {
     }
 }
 
-/// A window in answers: `60s`, or `500ms` where that is no whole number of seconds.
+/// A window in responses: `60s`, or `500ms` where that is no whole number of seconds.
 pub fn window_name(ms: i64) -> String {
     if ms % 1_000 == 0 { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
 }
 
-/// How one rule stood when a request was decided on.
+/// The state of one rule when a request was decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = RateLimitStatus)]
 pub struct Status {
@@ -237,7 +237,7 @@ pub struct Status {
 /// Why a request was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
-    /// The name of the first rule, in the order of their priority, that had none left.
+    /// The name of the first rule, in the order of priority, that was exhausted.
     pub rule: String,
     /// The index of that rule among those that hold for the request.
     pub index: usize,
@@ -248,7 +248,7 @@ pub struct Blocked {
 /// The outcome of the rules that hold for a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// How each rule stands, in the order of their priority.
+    /// The state of each rule, in the order of priority.
     pub limits: Vec<Status>,
     /// Why the request was not admitted, if it was not: then no rule has counted it.
     pub blocked: Option<Blocked>,
@@ -365,7 +365,7 @@ mod tests {
         );
         assert_eq!(
             error.unwrap_err(),
-            "rules[1] counts the same as rules[0]: leave out the one that allows more"
+            "rules[1] counts the same as rules[0]: remove the one that allows more"
         );
         let differing = rules(
             r#"[{"unit":"minute","duration":1,"max_requests":5},

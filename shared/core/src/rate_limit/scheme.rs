@@ -6,7 +6,7 @@ use super::Rules;
 use crate::id::{DeploymentId, SchemeId};
 use crate::text::{Description, InvalidField, Name, Slug, check_total};
 
-/// The most that callers may write into one scheme beside the numbers of its rules, in bytes, so that a strongly
+/// The most that callers may write into one scheme besides the numbers of its rules, in bytes, so that a strongly
 /// consistent read of it takes one unit.
 const MAX_BYTES: usize = 1_536;
 
@@ -25,11 +25,11 @@ pub struct Scheme {
     pub description: Option<Description>,
     /// Its rules.
     pub rules: Rules,
-    /// When it was made.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes; a change is made on the condition that this has not moved.
+    /// A count of the changes; a change is conditional on it being the same.
     pub revision: u64,
     /// The number of apps that use it and are not deleted.
     pub apps: u64,
@@ -38,7 +38,7 @@ pub struct Scheme {
     pub api_keys: u64,
 }
 
-/// A scheme to be made.
+/// A scheme to create.
 #[derive(Debug, Clone)]
 pub struct NewScheme {
     /// See [`Scheme::slug`].
@@ -63,7 +63,7 @@ pub struct SchemeChanges {
 }
 
 impl Scheme {
-    /// The scheme that a request makes at `now`.
+    /// The scheme that a request creates at `now`.
     ///
     /// # Errors
     /// Its texts are too long together.

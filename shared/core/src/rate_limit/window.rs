@@ -21,12 +21,12 @@ pub const MAX_WINDOW: TimeDelta = TimeDelta::days(33);
 /// The window of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
-    /// So many milliseconds that end with any instant.
+    /// A number of milliseconds that end with any instant.
     Sliding {
         /// The length in milliseconds.
         ms: i64,
     },
-    /// So many milliseconds that begin at a multiple of their number since the Unix epoch.
+    /// A number of milliseconds that begin at a multiple of it since the Unix epoch.
     Fixed {
         /// The length in milliseconds.
         ms: i64,

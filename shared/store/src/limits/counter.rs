@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `<rule>` | when the sub-window of the rule's latest request began, in Unix milliseconds; or, where the rule's counts are in shards, 10¹⁵ and the limit that those are laid out for |
 //! | `<rule><window>` | how many requests this window has let through |
-//! | `r` | which request was counted last: an attempt whose answer was lost is not counted twice |
+//! | `r` | which request was counted last: an attempt whose response was lost is not counted twice |
 //! | `m`, `o` | in a shard: the limit that it is laid out for, and until when, in Unix seconds |
 //! | `s` | in an item with rules whose counts are in shards: which change of that was the last |
 //!
@@ -244,7 +244,7 @@ impl<'l> Counter<'l> {
 }
 
 impl CounterState {
-    /// How a rule stands in this shard.
+    /// The state of a rule in this shard.
     pub(super) fn rule_state(&self, limit: &Limit, shard: i64, now: DateTime<Utc>) -> RuleState {
         let of = |counts: &Counts| counts.rule_state(limit.window(), limit.share(shard), now);
         self.counts.get(limit.id()).map_or_else(|| of(&Counts::default()), of)

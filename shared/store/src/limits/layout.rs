@@ -2,7 +2,7 @@
 //!
 //! Shares come to the limit only as long as all processes divide the same limit, so a shard says which one it is laid out
 //! for, and a request is counted in it on the condition that this is its own. Where it is another, as the limit was raised or
-//! lowered, or where the counts are not in shards and have to be, or the other way round, they are laid out anew by one
+//! lowered, or where the counts are not in shards and have to be, or the other way round, they are laid out again by one
 //! transaction that carries them over: the new shards get equal parts of what all items have counted.
 //!
 //! The rule's item names the limit in the place of the latest request, and so is full for those who count in it. It is part

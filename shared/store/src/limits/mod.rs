@@ -5,7 +5,7 @@
 //! A request is counted in each [window](keyward_core::rate_limit::Window) that it falls into by one conditional update,
 //! of which DynamoDB makes sure that it happens whole or not at all and after all earlier ones: the condition is that
 //! none of the windows that end now is full. Rules of one mode are counted in one item, so one write unit; with rules of
-//! other modes, all their items are written in one transaction. A refused request changes nothing. See ADR 0011.
+//! other modes, all their items are written in one transaction. A denied request changes nothing. See ADR 0011.
 
 mod counter;
 mod layout;
@@ -59,7 +59,7 @@ struct Requester {
 
 /// The outcome of an attempt to count a request.
 enum CountOutcome {
-    /// It was counted; the new state of a single counter is in the answer.
+    /// It was counted; the new state of a single counter is in the response.
     Yes(Option<Item>),
     /// It was not: what these counters said.
     No(Vec<(usize, Item)>),
@@ -326,7 +326,7 @@ impl Store {
         Ok(Admission { limits: statuses(applicable, &rule_states, now), blocked: None })
     }
 
-    /// How the rules stand where some counter has no shard with room. Of a counter of which nothing is known, one item is
+    /// The state of the rules where some counter has no shard with room. Of a counter of which nothing is known, one item is
     /// read.
     async fn refused(
         &self,
@@ -416,7 +416,7 @@ fn free_shard(counter: &Counter<'_>, known: &Known, now: DateTime<Utc>) -> Optio
     })
 }
 
-/// How a rule stands by what is known of its shards: those of which nothing is known are taken for like the others.
+/// The state of a rule by what is known of its shards: those of which nothing is known are taken for like the others.
 fn rule_state(limit: &Limit, known: &Known, now: DateTime<Utc>) -> RuleState {
     let of_shard = |(shard, state): (i64, &Option<Arc<CounterState>>)| {
         state.as_ref().map(|state| state.rule_state(limit, shard, now))

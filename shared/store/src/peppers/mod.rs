@@ -62,7 +62,7 @@ impl Table {
         }
     }
 
-    /// Makes the next version of the pepper and, when its provider has unwrapped it again, activates it. One that an
+    /// Creates the next version of the pepper and, when its provider has unwrapped it again, activates it. One that an
     /// earlier call left without that is taken up instead.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Table {
             self.update(&key(wrapped.version), activate).await?;
             return Ok(wrapped.version);
         }
-        Err(Error::unavailable("the pepper was rotated by others at the same time").into())
+        Err(Error::unavailable("another process rotated the pepper at the same time").into())
     }
 
     /// Counts the rows that need each version, and notes that. Versions that no row needs are counted as 0.

@@ -1,4 +1,4 @@
-//! Rows move to the current version of the pepper when their credential is next used, after the answer.
+//! Rows move to the current version of the pepper when their credential is next used, after the response.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::{Error, Store, Table};
 /// The number of rows that move at the same time. Any further row moves when it is next used.
 const CONCURRENCY: usize = 64;
 
-/// The work that a store does beside answering. Clones share it.
+/// The background work of a store. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Background {
     tasks: TaskTracker,
@@ -80,7 +80,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns when nothing that was begun beside an answer is left to do.
+    /// Returns when all background work is done.
     pub async fn settled(&self) {
         self.background.tasks.wait().await;
     }

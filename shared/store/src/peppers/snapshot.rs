@@ -3,7 +3,7 @@
 //! They are read and unwrapped when it starts. After that it reads the table's versions again when it is about to make a
 //! tag and has not read them for [`PROPAGATION_TIME`], when it recognised a credential and has not for half of that (off the
 //! response path), and at once when a row names a version that it does not hold. Only a version that it has not seen is
-//! unwrapped, so a process goes on without its key provider for as long as there is none.
+//! unwrapped, so a process continues without its key provider for as long as there is none.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -1,7 +1,7 @@
 //! Going through the whole table, which only its operator does: to count the rows that need a version of the pepper, and
 //! to re-pepper them. Four segments at a time, no faster than it is told.
 //!
-//! How far a re-peppering got is kept under `REPEPPER` / `REPEPPER`, page by page, so that one that was stopped goes on
+//! How far a re-peppering got is kept under `REPEPPER` / `REPEPPER`, page by page, so that one that was stopped continues
 //! from there.
 
 use std::collections::HashMap;
@@ -41,7 +41,7 @@ pub struct Sweep<'a> {
 /// The progress of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many items were looked at in this pass.
+    /// The number of items that were scanned in this pass.
     Items(u64),
     /// Every process must have the current version before the last pass begins, which is then.
     Waiting(DateTime<Utc>),
@@ -184,7 +184,7 @@ fn has_expired(row: &Item, now: DateTime<Utc>) -> bool {
 
 impl Store {
     /// The procedure after a leak of a pepper: puts every row that has a tag of an earlier version under the current one,
-    /// without its secret, and ends the tickets and sessions of earlier versions. One that was stopped goes on.
+    /// without its secret, and ends the tickets and sessions of earlier versions. One that was stopped continues.
     ///
     /// It is not done before a whole pass found nothing left that began when no process made rows with an earlier version
     /// any more: a minute and a half after the current one was activated.

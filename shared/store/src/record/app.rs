@@ -76,7 +76,7 @@ fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String
     match (any, entries.is_empty()) {
         (true, true) => Ok(Bounds::Unbounded),
         (false, _) => Ok(Bounds::Within(entries)),
-        (true, false) => Err(format!("its {name} are bounded and they are not")),
+        (true, false) => Err(format!("its {name} are both bounded and unbounded")),
     }
 }
 

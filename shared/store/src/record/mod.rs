@@ -75,7 +75,7 @@ pub(crate) enum Unreadable {
         "{0} is of schema {1}, which a later release wrote; this one reads up to {2}: upgrade to that release"
     )]
     Schema(String, u32, u32),
-    #[error("{0} is not as it was written: {1}")]
+    #[error("{0} is corrupt: {1}")]
     Attributes(String, String),
 }
 
