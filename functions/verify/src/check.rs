@@ -109,8 +109,8 @@ async fn decide(
     decided.map(CheckResponse::new).map_err(to_api_error)
 }
 
-/// Decides on 1 to 100 requests. `results` are in their order: what each would have been answered with alone, and its
-/// `status`. What fails for one fails for that one alone.
+/// Decides on 1 to 100 requests. `results` are in their order: the response that each would have had alone, and its
+/// `status`. A failure of one does not affect the others.
 #[utoipa::path(
     post, path = "/v1/authz/check/batch", operation_id = "checkBatch", tag = "Checks",
     security((), ("rootKey" = ["verify"])), request_body = Batch, responses((status = 200, body = Results)),

@@ -15,7 +15,7 @@ pub(crate) enum FileError {
     /// The document is no JSON.
     #[error(transparent)]
     Json(serde_json::Error),
-    /// A file is not as the code says.
+    /// A file is out of date.
     #[error("run 'cargo xtask routes'")]
     Stale,
 }

@@ -301,7 +301,7 @@ mod tests {
         assert!(granted(&bounded(&["users:*"]), &["users:read"]).is_ok());
         assert_eq!(
             granted(&bounded(&["users:*"]), &["users:read", "z", "orgs:read"]).unwrap_err(),
-            "permissions must lie within the app's: 'orgs:read' does not"
+            "permissions must be within those of the app: 'orgs:read' is not"
         );
         assert!(granted(&bounded(&[]), &["a"]).is_err() && granted(&bounded(&[]), &[]).is_ok());
         // What a role grants is cut to the bounds of the app when the key is used.

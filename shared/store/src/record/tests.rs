@@ -429,7 +429,7 @@ fn a_row_of_another_type_and_one_of_a_later_release_are_not_read() {
     for schema in [string("1"), number(-1), number("1.5"), AttributeValue::Null(true)] {
         assert_eq!(
             with(SCHEMA, schema),
-            Err("PK / SK is not as it was written: its schema is no number".to_owned())
+            Err("PK / SK is corrupt: its schema is no number".to_owned())
         );
     }
     assert_eq!(with("unknown", string("of a later release")), Ok(()));
