@@ -214,7 +214,7 @@ async fn ephemeral_keeps_nothing() {
 
     Dev::start(folder.path(), "info").stop("TERM");
     let sentence = refused(&["--ephemeral", "--port", "0", "--data-dir", dir]);
-    assert!(sentence.contains("kept data"), "{sentence}");
+    assert!(sentence.contains("saved data"), "{sentence}");
 }
 
 #[test]

@@ -262,7 +262,7 @@ async fn a_function_url_serves_paths_with_slashes_around_them() {
     for path in ["/v1/authz/check", "//v1/authz/check", "/v1/authz/check/", "//v1/authz/check//"] {
         let response = respond(&verify, event("POST", path, PAGE)).await.unwrap();
         assert_eq!(response.status(), 422, "{path}");
-        assert_eq!(body(response).await["message"], "principal is required");
+        assert_eq!(body(response).await["message"], "invalid body: principal is required");
     }
 }
 

@@ -314,9 +314,9 @@ async fn a_version_is_retired_when_no_row_needs_it() {
     refused(retire(7).await, "no such version");
     refused(retire(1).await, "makes new tags");
     keyward.rotate().await;
-    refused(retire(1).await, "so lately");
+    refused(retire(1).await, "so recently");
     keyward.pass(PROPAGATION_TIME * 2);
-    refused(retire(1).await, "needed by 4 rows");
+    refused(retire(1).await, "needed by rows: 4 directly");
     keyward.services.store.repepper(&operator(), &fast()).await.unwrap();
     refused(retire(1).await, "needed by rows: 0 directly, 3 under another version");
     all_allowed(&keyward, &secrets).await;

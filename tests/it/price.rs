@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 struct Price {
     price: f64,
     page: String,
-    message: String,
+    dated: String,
 }
 
 /// The size of an item as DynamoDB counts it, and at most a few bytes more.
@@ -81,7 +81,7 @@ fn response_bytes(response: &ApiResponse) -> usize {
 async fn the_cost_table_is_derived() {
     let prices: BTreeMap<String, Price> = toml::from_str(include_str!("../../docs/prices.toml")).unwrap();
     assert!(prices.values().all(|of| of.page.starts_with("https://aws.amazon.com/")));
-    assert!(prices.values().all(|of| of.message == "undated" || NaiveDate::from_str(&of.message).is_ok()));
+    assert!(prices.values().all(|of| of.dated == "undated" || NaiveDate::from_str(&of.dated).is_ok()));
     let price = |name: &str| prices[name].price;
     let template: Value = serde_saphyr::from_str(include_str!("../../template.yaml")).unwrap();
     let count = |kind: &str| {

@@ -200,7 +200,7 @@ async fn a_verifier_that_cannot_be_built_says_what_to_do() {
         (builder().installation(TABLE).key_file(&key_file), "table()"),
         (builder().installation(TABLE).table(TABLE), "kms_key()"),
         (whole().table("none"), "the table none cannot be read"),
-        (whole().installation("other"), "of the installation other do not open"),
+        (whole().installation("other"), "of the installation other cannot be unwrapped"),
         (whole().key_file(folder.path().join("none")), "cannot read the key file"),
     ] {
         let error = builder.build().await.unwrap_err().to_string();

@@ -319,7 +319,10 @@ async fn granted_permissions_can_be_required_and_wildcards_take_each_separator()
     for word in ["AND", "OR"] {
         let refused =
             backend.post("/api-auth/apps/acme/keys", json!({"name": "k", "permissions": [word]})).await;
-        assert!(text(&refused.is_error(400, "invalid_field").body["message"]).contains("joins permissions"));
+        assert!(
+            text(&refused.is_error(400, "invalid_field").body["message"])
+                .contains("joins required permissions")
+        );
     }
     let key = backend.create_key("acme", json!({"permissions": ["a.*", "b/*", "c:*", "and"]})).await;
     for (required, allowed) in [

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_config::timeout::TimeoutConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
@@ -115,8 +116,13 @@ impl Peppers {
         let env = read_functions_env(folder).ok_or_else(no_run)?;
         let value = |name| env.get(name).map(String::as_str).ok_or_else(no_run);
         let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?, value("AWS_ACCESS_KEY_ID")?).await;
-        let table =
-            Table::new(dynamodb_client(&config), value("KEYWARD_TABLE")?, system_clock(), system_entropy());
+        // A command may wait longer than a function, while the run is busy.
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(Duration::from_secs(10))
+            .operation_timeout(Duration::from_secs(30))
+            .build();
+        let client = dynamodb_client(&config.to_builder().timeout_config(timeouts).build());
+        let table = Table::new(client, value("KEYWARD_TABLE")?, system_clock(), system_entropy());
         let operator = OperatorAccess::assume();
         if let Err(Error::Unavailable(_)) = table.peppers(&operator).await {
             return Err(PeppersError::Stopped(folder.to_owned()));

@@ -22,7 +22,7 @@ pub(crate) struct AppRecord {
     deployment_id: DeploymentId,
     app_slug: Slug,
     name: Name,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     description: Option<Description>,
     key_prefix: KeyPrefix,
     is_active: bool,
@@ -34,11 +34,11 @@ pub(crate) struct AppRecord {
     #[serde(deserialize_with = "nullable")]
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     user_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     organization_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     workspace_id: Option<OwnerId>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -82,6 +82,7 @@ fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String
 
 impl Entity for App {
     const TYPE: &'static str = "app";
+    const OPTIONAL: &'static [&'static str] = &["description", "user_id", "organization_id", "workspace_id"];
     type Record = AppRecord;
 
     fn to_record(&self) -> AppRecord {
@@ -145,17 +146,7 @@ impl Entity for App {
             let is_empty = item.get(list).and_then(|list| list.as_l().ok()).is_some_and(Vec::is_empty);
             item.insert(any.to_owned(), AttributeValue::Bool(is_empty));
         }
-        fill_with_null(
-            item,
-            &[
-                "description",
-                "rate_limit_scheme_slug",
-                "user_id",
-                "organization_id",
-                "workspace_id",
-                "deleted_at",
-            ],
-        );
+        fill_with_null(item, &["rate_limit_scheme_slug", "deleted_at"]);
         item.entry("on_store_error".to_owned()).or_insert_with(|| string("deny"));
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entity, fill_with_empty_list, fill_with_null, nullable};
 use crate::item::Item;
 
-/// An API key. Two attributes may be absent: `last_used_at` until the first use, since it is set on the condition that it is
+/// An API key. Two more attributes may be absent: `last_used_at` until the first use, since it is set on the condition that it is
 /// absent or earlier, and `rate_limit_scheme_slug`, which is taken from keys that can never work again.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRecord {
@@ -29,15 +29,15 @@ pub(crate) struct KeyRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
     metadata: Metadata,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     owner_user_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     organization_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     workspace_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     organization_membership_id: Option<OwnerId>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     workspace_membership_id: Option<OwnerId>,
     #[serde(deserialize_with = "nullable")]
     expires_at: Option<DateTime<Utc>>,
@@ -45,7 +45,7 @@ pub(crate) struct KeyRecord {
     last_used_at: Option<DateTime<Utc>>,
     #[serde(deserialize_with = "nullable")]
     revoked_at: Option<DateTime<Utc>>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_reason: Option<Reason>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -54,6 +54,14 @@ pub(crate) struct KeyRecord {
 
 impl Entity for ApiKey {
     const TYPE: &'static str = "key";
+    const OPTIONAL: &'static [&'static str] = &[
+        "owner_user_id",
+        "organization_id",
+        "workspace_id",
+        "organization_membership_id",
+        "workspace_membership_id",
+        "revoked_reason",
+    ];
     type Record = KeyRecord;
 
     fn to_record(&self) -> KeyRecord {
@@ -120,18 +128,6 @@ impl Entity for ApiKey {
     /// Schema 0 left out what was empty or not there.
     fn upgrade(item: &mut Item, _from: u32) {
         fill_with_empty_list(item, &["permissions", "org_role_permissions", "workspace_role_permissions"]);
-        fill_with_null(
-            item,
-            &[
-                "owner_user_id",
-                "organization_id",
-                "workspace_id",
-                "organization_membership_id",
-                "workspace_membership_id",
-                "expires_at",
-                "revoked_at",
-                "revoked_reason",
-            ],
-        );
+        fill_with_null(item, &["expires_at", "revoked_at"]);
     }
 }

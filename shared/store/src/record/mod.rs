@@ -2,9 +2,9 @@
 //!
 //! An item names its `type` and, by a number, the `schema` of its attributes. The releases that use a table at the same time,
 //! as during an upgrade or after a rollback, keep to this:
-//! - A row fails closed. All that decides must be there, and what there is none of is written as NULL: an attribute that is
-//!   absent is a row that cannot be read, never a bound that is not set. Each module says which attributes may be absent, and
-//!   why that opens nothing.
+//! - A row fails closed. Each attribute that decides must be there, as NULL if it has no value: without it the row cannot be
+//!   read, and is never less bounded. Those that only describe are left out where they have no value ([`Entity::OPTIONAL`]):
+//!   every check reads them. Each module says which others may be absent, and why that opens nothing.
 //! - A release reads the schemas up to its own and refuses a later one. So the number of a type is raised where an earlier
 //!   release would take a row for less bound than it is; an attribute that binds nothing needs no new number.
 //! - A change updates the attributes that it means ([`update`]), so that those survive that only a later release knows. What
@@ -50,6 +50,8 @@ pub(crate) trait Entity: Sized {
     const TYPE: &'static str;
     /// The schema that this release writes; 0 is written as no number.
     const SCHEMA: u32 = 1;
+    /// The attributes that only describe: one that is absent says nothing, and bounds nothing less.
+    const OPTIONAL: &'static [&'static str] = &[];
     /// The attributes.
     type Record: Serialize + DeserializeOwned;
 
@@ -142,10 +144,15 @@ pub(crate) fn update<E: Entity>(
     condition: Expression,
 ) -> Result<Expression, Error> {
     let key = key_of(stored).ok_or_else(|| Error::internal("an item without a key was read"))?;
-    let mut wanted: Vec<(String, AttributeValue)> = item(&key, entity)?.into_iter().collect();
+    let wanted = item(&key, entity)?;
+    let gone: Vec<&str> = (E::OPTIONAL.iter().copied())
+        .filter(|name| !wanted.contains_key(*name) && stored.get(*name).is_some_and(|value| !value.is_null()))
+        .collect();
+    let mut wanted: Vec<(String, AttributeValue)> = wanted.into_iter().collect();
     wanted.retain(|(name, value)| stored.get(name) != Some(value));
     wanted.sort_by(|(one, _), (other, _)| one.cmp(other));
-    Ok(wanted.into_iter().fold(condition, |update, (name, value)| update.set(&name, value)))
+    let update = wanted.into_iter().fold(condition, |update, (name, value)| update.set(&name, value));
+    Ok(gone.into_iter().fold(update, |update, name| update.remove(name)))
 }
 
 /// One attribute of an item.

@@ -6,8 +6,7 @@ use keyward_core::rate_limit::{Mode, Rule, Rules, Scheme, Unit, WindowKind};
 use keyward_core::text::{Description, Name, Slug};
 use serde::{Deserialize, Serialize};
 
-use super::{Entity, fill_with_null, nullable};
-use crate::item::Item;
+use super::Entity;
 
 /// A scheme. `apps` and `api_keys` move by `ADD` alone, without a new revision, so no change writes them: they are absent at
 /// 0. Whoever takes a scheme that is in use for one that is not deletes it, and the keys that it limits are refused.
@@ -17,7 +16,7 @@ pub(crate) struct SchemeRecord {
     deployment_id: DeploymentId,
     slug: Slug,
     name: Name,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     description: Option<Description>,
     rules: Vec<RuleRecord>,
     created_at: DateTime<Utc>,
@@ -62,6 +61,7 @@ impl From<RuleRecord> for Rule {
 
 impl Entity for Scheme {
     const TYPE: &'static str = "scheme";
+    const OPTIONAL: &'static [&'static str] = &["description"];
     type Record = SchemeRecord;
 
     fn to_record(&self) -> SchemeRecord {
@@ -95,10 +95,5 @@ impl Entity for Scheme {
             apps: record.apps,
             api_keys: record.api_keys,
         })
-    }
-
-    /// Schema 0 left out a description that there was not.
-    fn upgrade(item: &mut Item, _from: u32) {
-        fill_with_null(item, &["description"]);
     }
 }

@@ -386,7 +386,7 @@ fn required(item: &Item, may_be_absent: &[&str]) -> Vec<String> {
 #[track_caller]
 fn closes<E: Entity + std::fmt::Debug>(entity: &E, may_be_absent: &[&str]) {
     let whole = item(&key_of_tests(), entity).unwrap();
-    for name in required(&whole, may_be_absent) {
+    for name in required(&whole, &[may_be_absent, E::OPTIONAL].concat()) {
         let mut row = whole.clone();
         row.remove(&name);
         assert!(super::entity::<E>(row.clone()).is_err(), "{} without {name}", E::TYPE);
@@ -427,10 +427,7 @@ fn a_row_of_another_type_and_one_of_a_later_release_are_not_read() {
             .to_owned())
     );
     for schema in [string("1"), number(-1), number("1.5"), AttributeValue::Null(true)] {
-        assert_eq!(
-            with(SCHEMA, schema),
-            Err("PK / SK is corrupt: its schema is no number".to_owned())
-        );
+        assert_eq!(with(SCHEMA, schema), Err("PK / SK is corrupt: its schema is no number".to_owned()));
     }
     assert_eq!(with("unknown", string("of a later release")), Ok(()));
     let mut untyped = row.clone();
@@ -475,14 +472,28 @@ fn an_update_sets_what_differs_and_nothing_else() {
     assert_eq!(update(&stored, &app(), Expression::default()).unwrap().update(), None);
 
     // A row of an earlier schema becomes one of this.
-    for name in ["any_permission", "any_resource", "permissions", "resources", "description", SCHEMA] {
+    for name in ["any_permission", "any_resource", "permissions", "resources", SCHEMA] {
         stored.remove(name);
     }
     let change = update(&stored, &app(), Expression::default()).unwrap().update().unwrap();
-    for name in ["any_permission", "any_resource", "permissions", "resources", "description", SCHEMA] {
+    for name in ["any_permission", "any_resource", "permissions", "resources", SCHEMA] {
         assert!(change.contains(&format!("#{name} = :{name}")), "{change}");
     }
-    assert_eq!(change.matches('=').count(), 6, "{change}");
+    assert_eq!(change.matches('=').count(), 5, "{change}");
+}
+
+#[test]
+fn an_update_removes_what_described_and_has_no_value_any_more() {
+    let stored = item(&key_of_tests(), &full_app()).unwrap();
+    let mut cleared = full_app();
+    cleared.settings.description = None;
+    let change = update(&stored, &cleared, Expression::default()).unwrap();
+    assert_eq!(change.update().as_deref(), Some("REMOVE #description"));
+    // As it was written before such attributes were left out.
+    let mut stored = item(&key_of_tests(), &cleared).unwrap();
+    stored.insert("description".to_owned(), AttributeValue::Null(true));
+    assert_eq!(entity::<App>(stored.clone()), Ok(cleared.clone()));
+    assert_eq!(update(&stored, &cleared, Expression::default()).unwrap().update(), None);
 }
 
 #[test]
