@@ -4,7 +4,7 @@
 //! The emulator must enforce policies (`infra/local/deploy --auth`), and tells in its log what it permitted to a user.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::{env, fs};
 
 use keyward_tests::scenario;
 use serde_json::{Value, json};
@@ -108,7 +108,8 @@ impl User {
 
     /// The actions that this user was permitted so far.
     fn used(&self) -> BTreeSet<String> {
-        let log = fs::read_to_string(workspace().join(".aws-sam/local/emulator.log")).expect("its log");
+        let log = env::var("EMULATOR_LOG").expect("EMULATOR_LOG, which infra/local/deploy sets");
+        let log = fs::read_to_string(log).expect("the emulator's log");
         let permitted = format!("permitted {} ", self.access_key);
         log.lines().filter_map(|line| line.strip_prefix(&permitted)).map(str::to_owned).collect()
     }
