@@ -54,6 +54,9 @@ impl EmbeddedDynamoDb {
             None => Database::memory(),
         };
         let database = database.map_err(|error| error.to_string())?;
+        // What the library calls the end of a bulk load is SQLite's `synchronous = NORMAL`: with its write-ahead log no commit
+        // waits for the disk, and only a crash of the whole machine takes the last ones back (SQLite, "PRAGMA synchronous").
+        database.disable_bulk_loading().map_err(|error| error.to_string())?;
         // Reads the catalogue, which opening alone does not.
         database.database_info().map_err(|error| error.to_string())?;
         Ok(database)
