@@ -233,8 +233,8 @@ async fn a_rotation_and_a_repeppering_under_load_fail_no_check() {
     assert!(between[&1].1 > 0 && between[&1].1 < rows, "it was in the middle: {between:?}");
     seen.reach(USED + 1).await;
     // The next one waits until a minute and a half after the rotation, when every process has read of version 2. The only
-    // one here has, from the rows that it has checked: ten seconds of that are enough.
-    activated(&dev, 2, system_clock().now() - TimeDelta::seconds(80)).await;
+    // one here has, from the rows that it has checked: three seconds of that are enough.
+    activated(&dev, 2, system_clock().now() - TimeDelta::seconds(87)).await;
 
     let again = job.map(str::to_owned);
     let again = tokio::task::spawn_blocking(move || {

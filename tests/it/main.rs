@@ -32,10 +32,10 @@ mod records;
 mod repeatable;
 mod root_keys;
 mod route_permissions;
-
 mod sessions;
 mod shapes;
 mod soak;
+mod targets;
 mod tenancy;
 mod values;
 mod vectors;

@@ -11,7 +11,7 @@ async fn no_check_that_starts_after_a_revocation_was_answered_is_allowed() {
     let keyward = Keyward::start().await;
     let Services { store, recorder, public, .. } = keyward.authorizer.clone();
     let verifier = Verifier::new(store, recorder, public.deployment_id());
-    let soak = Soak::prepare(keyward.backend(), verifier, 10_000).await;
+    let soak = Soak::prepare(keyward.backend(), verifier, 5_000).await;
     soak.run().await;
     for changes in [&soak.revocations, &soak.rotations, &soak.disablings] {
         assert!(changes.load(Ordering::SeqCst) > 10);
