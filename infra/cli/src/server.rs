@@ -24,11 +24,13 @@ use keyward_core::ErrorCode;
 use keyward_http::{ApiError, ErrorContext, REQUEST_ID, RequestId};
 use keyward_store::{system_clock, system_entropy};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tower::ServiceExt;
 
-/// Concurrent connections; more wait until one of them ends.
+/// Concurrent connections; more wait until one of them ends, which one is asked to.
 const MAX_CONNECTIONS: usize = 512;
+/// The interval at which a further connection is asked to end while there are too many.
+const EVICTION_INTERVAL: Duration = Duration::from_millis(10);
 /// The time that a connection may wait for a request, or for the rest of its header.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit of a request, including its body.
@@ -36,20 +38,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause of the listener after an error of its own.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The time limits of a server.
+/// The limits of a server.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    connections: usize,
     idle: Duration,
     timeout: Duration,
 }
 
+const LIMITS: Limits = Limits { connections: MAX_CONNECTIONS, idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT };
+
 /// Serves these routes until `stopped`, and then what is being answered.
 pub(crate) async fn serve(listener: TcpListener, routes: Router, stopped: impl Future<Output = ()>) {
-    serve_within(Limits { idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT }, listener, routes, stopped).await;
+    serve_within(LIMITS, listener, routes, stopped).await;
 }
 
 async fn serve_within(
-    Limits { idle, timeout }: Limits,
+    Limits { connections, idle, timeout }: Limits,
     listener: TcpListener,
     routes: Router,
     stopped: impl Future<Output = ()>,
@@ -61,13 +66,20 @@ async fn serve_within(
         .layer(from_fn(guard));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(idle);
-    let open = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let open = Arc::new(Semaphore::new(connections));
     // Each connection holds a receiver: there is none left when all have ended.
     let (stop, stopping) = watch::channel(());
+    // Clients keep connections that they do not use, also all there are: those that wait here longest end first.
+    let eviction = Arc::new(Notify::new());
     let mut stopped = pin!(stopped);
     loop {
         let next = async {
-            let permit = open.clone().acquire_owned().await;
+            let permit = loop {
+                match tokio::time::timeout(EVICTION_INTERVAL, open.clone().acquire_owned()).await {
+                    Ok(permit) => break permit,
+                    Err(_) => eviction.notify_one(),
+                }
+            };
             loop {
                 match listener.accept().await {
                     Ok(accepted) => return (accepted, permit),
@@ -90,13 +102,19 @@ async fn serve_within(
             routes.clone().oneshot(request)
         });
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        let mut stopping = stopping.clone();
+        let (mut stopping, eviction) = (stopping.clone(), eviction.clone());
         tokio::spawn(async move {
             let mut connection = pin!(connection);
+            let asked_to_end = async {
+                tokio::select! {
+                    _ = stopping.changed() => {}
+                    () = eviction.notified() => {}
+                }
+            };
             // How it ends is the peer's doing.
             let _ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = stopping.changed() => {
+                () = asked_to_end => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -159,7 +177,8 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Limits = Limits { idle: Duration::from_millis(50), timeout: Duration::from_millis(100) };
+    const SHORT: Limits =
+        Limits { connections: 32, idle: Duration::from_millis(50), timeout: Duration::from_millis(100) };
 
     async fn server(limits: Limits) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -199,7 +218,7 @@ mod tests {
     async fn connections_that_wait_do_not_keep_others_out() {
         let address = server(SHORT).await;
         let mut waiting = vec![];
-        for _ in 0..MAX_CONNECTIONS {
+        for _ in 0..SHORT.connections {
             waiting.push(TcpStream::connect(address).await.unwrap());
         }
         let asked = "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -207,8 +226,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_that_were_used_make_room_for_others() {
+        let few = Limits { connections: 32, ..LIMITS };
+        let address = server(few).await;
+        let mut kept = vec![];
+        for _ in 0..few.connections {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            kept.push(stream);
+        }
+        let asked = "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let response = tokio::time::timeout(IDLE_TIMEOUT / 3, answer_to(address, asked)).await;
+        assert!(response.unwrap().starts_with("HTTP/1.1 200 "));
+        let mut open = 0;
+        for stream in &mut kept {
+            let ended = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut [0; 1])).await;
+            open += usize::from(ended.is_err());
+        }
+        assert!(open > few.connections / 2, "no more end than are needed: {open} are open");
+    }
+
+    #[tokio::test]
     async fn only_a_loopback_host_is_answered() {
-        let address = server(Limits { idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT }).await;
+        let address = server(LIMITS).await;
         let ask = async |hosts: &str| {
             let request = format!("POST / HTTP/1.1\r\n{hosts}connection: close\r\ncontent-length: 0\r\n\r\n");
             answer_to(address, &request).await
