@@ -27,9 +27,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tower::ServiceExt;
 
-/// Concurrent connections; more wait until one of them ends, which one is asked to.
+/// Concurrent connections. While there are as many, some are asked to end, for others that wait.
 const MAX_CONNECTIONS: usize = 512;
-/// The interval at which a further connection is asked to end while there are too many.
+/// The interval at which a further connection is asked to end.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(10);
 /// The time that a connection may wait for a request, or for the rest of its header.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,6 +46,7 @@ struct Limits {
     timeout: Duration,
 }
 
+/// The limits of the servers of a local run.
 const LIMITS: Limits = Limits { connections: MAX_CONNECTIONS, idle: IDLE_TIMEOUT, timeout: REQUEST_TIMEOUT };
 
 /// Serves these routes until `stopped`, and then what is being answered.
@@ -69,7 +70,7 @@ async fn serve_within(
     let open = Arc::new(Semaphore::new(connections));
     // Each connection holds a receiver: there is none left when all have ended.
     let (stop, stopping) = watch::channel(());
-    // Clients keep connections that they do not use, also all there are: those that wait here longest end first.
+    // Clients keep connections that they do not use, and could keep all there are. The oldest is asked first.
     let eviction = Arc::new(Notify::new());
     let mut stopped = pin!(stopped);
     loop {
