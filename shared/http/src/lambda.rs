@@ -8,8 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use keyward_core::ErrorCode;
-use keyward_pepper::forbid_core_dumps;
-use keyward_runtime::{ColdStart, NotReady, Services, SettingsError, start_log};
+use keyward_runtime::{ColdStart, NotReady, Services, SettingsError};
 use keyward_store::{system_clock, system_entropy};
 use lambda_http::service_fn;
 use tower::ServiceExt;
@@ -31,11 +30,7 @@ impl From<NotReady> for ApiError {
 /// # Errors
 /// As the Lambda runtime.
 pub async fn run(routes: fn(&Services) -> Router<Services>) -> Result<(), lambda_http::Error> {
-    forbid_core_dumps()?;
-    start_log();
-    let function = &function(Services::from_env, routes);
-    // At once, so that the first request need not wait for it.
-    let _tried = function.started().await;
+    let function = &function(Services::from_env, routes).begin().await?;
     let handler = |request: lambda_http::Request| respond(function, request.map(Body::new));
     lambda_http::run(service_fn(handler)).await
 }

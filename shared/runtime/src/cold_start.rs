@@ -1,12 +1,15 @@
 //! The cold start of a function.
 
+use std::io;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use keyward_core::metric::Metric;
+use keyward_pepper::forbid_core_dumps;
 use tokio::sync::OnceCell;
 
 use crate::SettingsError;
+use crate::log::start_log;
 
 /// The time that a request waits for a function that could not start at first.
 const TIMEOUT: Duration = Duration::from_millis(1_800);
@@ -31,6 +34,18 @@ impl<T> ColdStart<T> {
         start: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {
         Self { start: Box::new(move || start().boxed()), started: OnceCell::new() }
+    }
+
+    /// Begins the process of a function, whatever kind of event it is for: no core dumps, a log, and a first attempt to make
+    /// the state, so that the first event need not wait for it.
+    ///
+    /// # Errors
+    /// Core dumps cannot be forbidden.
+    pub async fn begin(self) -> io::Result<Self> {
+        forbid_core_dumps()?;
+        start_log();
+        let _tried = self.started().await;
+        Ok(self)
     }
 
     /// The state, made by this call if by none before.

@@ -1,8 +1,9 @@
 //! The cold start of a function: its settings, its log and metrics, and the assembly of the store, the peppers and the
 //! recorder.
 //!
-//! A function waits for a [`ColdStart`] of its [`Services`]; `keyward_http` serves routes with them. The command and the
-//! verifier use the same parts through an [`Assembly`].
+//! The process of a function begins with a [`ColdStart`] of its [`Services`], whatever calls it: `keyward_http` serves routes
+//! with them, and the handler of any other event waits until they are ready. The command and the verifier use the same parts
+//! through an [`Assembly`].
 
 mod assembly;
 mod cold_start;
@@ -14,7 +15,7 @@ mod settings;
 
 pub use assembly::{Assembly, AssemblyError};
 pub use cold_start::{ColdStart, NotReady};
-pub use log::{log_filter, start_log};
+pub use log::log_filter;
 pub use proxies::TrustedProxies;
 pub use services::{Services, sdk_config};
 pub use settings::{Settings, SettingsError, VerifyAuth, publishable_key};

@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, registry};
 use crate::metrics::EmbeddedMetrics;
 
 /// Starts the log of a function: JSON to standard output, with metrics in CloudWatch's embedded format.
-pub fn start_log() {
+pub(crate) fn start_log() {
     // The innermost span carries the ids of the request, which each line is to name.
     let lines = fmt::layer().json().with_span_list(false).with_filter(log_filter("info"));
     let installation = env::var("KEYWARD_INSTALLATION").unwrap_or_default();
