@@ -3,62 +3,30 @@
 //!
 //! Needs `cargo lambda` on the PATH (`pip install -r infra/local/requirements.txt`).
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use keyward_cli::dev::DevJson;
-use keyward_tests::{ApiResponse, Backend, REQUEST_LOG_BYTES, outside, scenario, text};
-use reqwest::Method;
+use keyward_tests::process::{ProcessGroup, functions_respond, keyward, outside, run, workspace};
+use keyward_tests::{Backend, REQUEST_LOG_BYTES, scenario, text};
 use serde_json::{Value, json};
 
 /// The time limit for the emulator to build a function on its first request.
 const BUILD: Duration = Duration::from_secs(600);
 
-/// A process with all the processes that it starts.
-struct Group(Child);
-
-impl Group {
-    fn start(command: &mut Command, log: &Path) -> Self {
-        let log = File::create(log).expect("a log");
-        let command = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
-        Self(command.process_group(0).spawn().expect("a process"))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let group = format!("-{}", self.0.id());
-        let _told = Command::new("kill").args(["-s", "TERM", "--", &group]).status();
-        let _ended = self.0.wait();
-    }
-}
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
-}
-
-fn run(command: &mut Command) {
-    let status = command.current_dir(workspace()).status();
-    assert!(status.as_ref().is_ok_and(|status| status.success()), "{command:?}: {status:?}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_on_lambda_functions() {
     run(Command::new("cargo").args(["lambda", "--version"]));
-    run(outside("cargo").args(["build", "--bin", "keyward"]));
+    run(outside("cargo").args(["build", "--bin", "keyward"]).current_dir(workspace()));
     let folder = tempfile::tempdir().expect("a folder");
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let url = format!("http://127.0.0.1:{port}");
-    // This test is in target/<profile>/deps.
-    let test = std::env::current_exe().expect("a path");
-    let keyward = test.ancestors().nth(2).expect("a target folder").join("keyward");
-    let mut store = Command::new(keyward);
+    let mut store = Command::new(keyward());
     store.args(["dev", "--only-store", "--port", "0", "--public-url", &url, "--data-dir"]).arg(folder.path());
-    let _store = Group::start(&mut store, &folder.path().join("store.log"));
+    let _store = ProcessGroup::start(&mut store, &folder.path().join("store.log"));
     let dev = wait_for(&folder.path().join("dev.json")).await;
     assert_eq!(dev.url, url);
 
@@ -79,29 +47,11 @@ async fn the_main_job_on_lambda_functions() {
         .arg(folder.path().join("functions.env"))
         .env("KEYWARD_LOG", "trace")
         .current_dir(workspace());
-    let watch = Group::start(&mut watch, &watch_log);
+    let watch = ProcessGroup::start(&mut watch, &watch_log);
     let http = reqwest::Client::builder().timeout(BUILD).build().expect("a client");
-    let backend = Backend::new(&url, &dev.root_key, http.clone());
+    let backend = Backend::new(&url, &dev.root_key, http);
     let log = || fs::read_to_string(&watch_log).unwrap_or_default();
-    for path in ["/health", "/session/tickets", "/api-auth/apps", "/v1/authz/check", "/api-auth/audit/logs"] {
-        let method =
-            if path.ends_with("tickets") || path.ends_with("check") { Method::POST } else { Method::GET };
-        let start = Instant::now();
-        let response = loop {
-            // The emulator refuses connections until it is up.
-            match http.request(method.clone(), format!("{url}{path}")).send().await {
-                Ok(response) => break ApiResponse::of(response).await,
-                Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}: {}", log()),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        };
-        assert!(
-            response.status == 200 || response.body["code"].is_string(),
-            "{path}: {}: {}",
-            response.body,
-            log()
-        );
-    }
+    functions_respond(&backend, log).await;
     let mut secrets = scenario::main_job(&backend).await;
     secrets.push(check_authorizer(&backend).await);
     drop(watch);

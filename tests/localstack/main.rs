@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use keyward_cli::dev::Installation;
 use keyward_store::{system_clock, system_entropy};
-use keyward_tests::outside;
+use keyward_tests::process::outside;
 use testcontainers::core::IntoContainerPort;
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};

@@ -10,10 +10,10 @@ mod runbooks;
 
 use std::env;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
-use keyward_tests::outside;
+use keyward_tests::process::{keyward, outside, workspace};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The name of the stack that `infra/local/deploy` deploys.
@@ -29,20 +29,9 @@ async fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().await
 }
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").to_owned()
-}
-
-/// This workspace's `keyward`.
-fn keyward() -> PathBuf {
-    // This test is in target/<profile>/deps.
-    let test = env::current_exe().expect("a path");
-    test.ancestors().nth(2).expect("a target folder").join("keyward")
-}
-
 /// Runs a line of shell at the top of the workspace.
 fn shell(line: &str) -> Output {
-    shell_in(&workspace(), line)
+    shell_in(workspace(), line)
 }
 
 /// Runs a script as an operator does, in this folder, who answers yes to each question.
@@ -63,7 +52,7 @@ fn shell_in(folder: &Path, script: &str) -> Output {
 /// The output of a line of shell, which must succeed.
 #[track_caller]
 fn run(line: &str) -> String {
-    run_in(&workspace(), line)
+    run_in(workspace(), line)
 }
 
 /// The output of a script in this folder, which must succeed.

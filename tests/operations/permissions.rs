@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::{env, fs};
 
+use keyward_tests::process::workspace;
 use keyward_tests::scenario;
 use serde_json::{Value, json};
 
 use crate::runbooks::typed;
-use crate::{STACK, alone, output_of, run, shell, workspace};
+use crate::{STACK, alone, output_of, run, shell};
 
 /// The policy below a heading of the page, of an operator of this stack.
 fn policy(heading: &str, stack: &str) -> Value {

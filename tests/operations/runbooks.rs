@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use keyward_core::id::RootKeyId;
 use keyward_core::token::{ApiKeyToken, RootKey, Token};
+use keyward_tests::process::workspace;
 use keyward_tests::{Backend, check_body, scenario, text};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::permissions::User;
-use crate::{STACK, alone, output, run, run_in, workspace};
+use crate::{STACK, alone, output, run, run_in};
 
 /// The commands of a page, each block of them a script.
 pub(crate) fn scripts(page: &str) -> Vec<String> {

@@ -8,13 +8,13 @@ mod calls;
 pub mod coexistence;
 mod faults;
 mod metrics;
+pub mod process;
 mod provider;
 pub mod scenario;
 mod soak;
 
 use std::env;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -55,19 +55,6 @@ pub use faults::{Fault, Faults};
 pub use metrics::Metrics;
 pub use provider::conforms;
 pub use soak::Soak;
-
-/// A command without what cargo tells a test about its package: build scripts would run again for it, and with them the
-/// compiler.
-pub fn outside(program: &str) -> Command {
-    let mut command = Command::new(program);
-    let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
-    for (name, _) in env::vars_os() {
-        if name.to_str().is_some_and(|name| of_package.iter().any(|prefix| name.starts_with(prefix))) {
-            command.env_remove(name);
-        }
-    }
-    command
-}
 
 /// An installation, served on a port of its own until the test ends.
 pub struct Keyward {
