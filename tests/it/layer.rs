@@ -208,6 +208,20 @@ async fn a_store_that_fails_is_answered_with_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn errors_link_to_their_pages_where_the_installation_is_known() {
+    let keyward = Keyward::start().await;
+    let url = "https://keys.example.com/installation/";
+    let api = guarded(layer(&keyward).public_url(url).unwrap());
+    for (request, code) in [(asking("/v1/users"), "missing_api_key"), (with("x"), "invalid_api_key")] {
+        let response = send(&api, request).await;
+        assert_eq!(response.body["doc_url"], format!("{url}errors/{code}"));
+    }
+    assert!(send(&guarded(layer(&keyward)), asking("/v1/users")).await.body.get("doc_url").is_none());
+    let refused = layer(&keyward).public_url("keys.example.com").unwrap_err();
+    assert!(refused.to_string().starts_with("public_url must be a URL"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_path_is_that_which_the_client_asked_for() {
     let keyward = Keyward::start().await;
     let secret = text(&key(&keyward, json!({"permissions": ["users:read"]})).await["secret"]);

@@ -134,6 +134,11 @@ error_codes! {
 }
 
 impl ErrorCode {
+    /// The path of the page about it, below the URL of an installation.
+    pub fn page(self) -> String {
+        format!("/errors/{self}")
+    }
+
     /// The challenge that goes with it in `WWW-Authenticate` (RFC 9110, 11.6.1), in this protection space.
     pub fn challenge(self, realm: &str) -> Option<String> {
         let parameter = match (self, self.status()) {
@@ -168,6 +173,7 @@ mod tests {
         for code in ErrorCode::ALL {
             assert_eq!(format!("{code:?}").to_lowercase(), code.as_str().replace('_', ""));
             assert_eq!(serde_json::to_value(code).unwrap(), code.to_string());
+            assert_eq!(code.page(), format!("/errors/{}", code.as_str()));
             assert!(code.meaning().ends_with(['.', '"']) && code.meaning().len() > 10, "{code}");
         }
     }

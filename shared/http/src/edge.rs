@@ -21,7 +21,7 @@ use crate::backend::render;
 use crate::body::receive;
 use crate::frontend::{allow_origin, expose};
 use crate::initiator::single_value;
-use keyward_runtime::Services;
+use keyward_runtime::{Services, Settings};
 
 /// The header of every answer that holds the request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,33 +48,29 @@ impl RequestId {
     }
 }
 
-/// Where the pages about errors are: the URL that their codes are added to.
-#[derive(Debug, Clone)]
-struct ErrorPages(Arc<str>);
-
 /// The context that an error's body is written in.
 #[derive(Debug, Clone, Default)]
 pub struct ErrorContext {
     /// The request's id.
     pub request_id: Option<RequestId>,
-    pages: Option<ErrorPages>,
+    settings: Option<Arc<Settings>>,
 }
 
 impl ErrorContext {
     /// The context of a request of which nothing else is known.
     pub fn new(request_id: RequestId) -> Self {
-        Self { request_id: Some(request_id), pages: None }
+        Self { request_id: Some(request_id), settings: None }
     }
 
     /// The context of the request that these extensions belong to.
     pub fn of(extensions: &Extensions) -> Self {
-        Self { request_id: RequestId::of(extensions), pages: extensions.get().cloned() }
+        Self { request_id: RequestId::of(extensions), settings: extensions.get().cloned() }
     }
 
     /// The page about errors with this code. It is relative (RFC 3986, 4.2) where the installation's URL is not known.
     pub(crate) fn doc_url(&self, code: ErrorCode) -> String {
-        let pages = self.pages.as_ref().map_or("/errors/", |ErrorPages(url)| url);
-        format!("{pages}{code}")
+        let url = self.settings.as_ref().map_or("", |settings| settings.public_url.as_str());
+        format!("{url}{}", code.page())
     }
 }
 
@@ -89,11 +85,7 @@ fn preflight(request: &Request) -> Option<HeaderValue> {
 }
 
 /// Surrounds the routes of an application.
-async fn with_edge(
-    State((services, pages)): State<(Services, ErrorPages)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+async fn with_edge(State(services): State<Services>, mut request: Request, next: Next) -> Response {
     let id = RequestId::mint(services.store.clock(), services.store.entropy());
     let preflight = preflight(&request).map(|method| (method, requested_headers(request.headers())));
     let origin = single_value(request.headers(), header::ORIGIN).flatten().map(str::to_owned);
@@ -102,7 +94,7 @@ async fn with_edge(
         request.extensions_mut().insert(RequestedPath);
     }
     request.extensions_mut().insert(id);
-    request.extensions_mut().insert(pages);
+    request.extensions_mut().insert(services.settings.clone());
     // What cannot be read is not allowed.
     let deployment = match &origin {
         Some(_) => services.first_deployment().await.ok(),
@@ -248,8 +240,7 @@ pub fn application(routes: Router<Services>, services: Services) -> Router {
     let routes = routes.fallback(unknown).layer(from_fn(receive)).layer(from_fn(record_route));
     // Around all of it, since the router looks at the path before it asks a layer of its own.
     let surrounded = Router::new().fallback_service(routes.with_state(services.clone()));
-    let pages = ErrorPages(format!("{}/errors/", services.settings.public_url).into());
-    surrounded.layer(from_fn_with_state((services, pages), with_edge))
+    surrounded.layer(from_fn_with_state(services, with_edge))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -19,7 +20,7 @@ use keyward_core::metric::Metric;
 use keyward_core::requirement::Requirement;
 use keyward_core::target::Target;
 use keyward_core::text::Slug;
-use keyward_core::{ClientAddress, ErrorCode, InvalidField};
+use keyward_core::{ClientAddress, ErrorCode, InvalidField, PublicUrl};
 use serde::Serialize;
 use tower::{Layer, Service};
 
@@ -38,8 +39,8 @@ use crate::{Check, CheckError, Decision, Verifier, presented};
 /// A request that may go through has the [`Decision`] in its extensions, in an [`Arc`]: with axum, take an
 /// `Extension<Arc<Decision>>`. Extensions are no headers: no client can send one. The response gets
 /// [`Decision::limit_headers`], where limits hold for the request. The others are answered with JSON,
-/// `{code, message, errors: [{code, message}]}`, in which the inner `code` is the status, and `request_id`, if they are in
-/// the audit log:
+/// `{code, message, errors: [{code, message}]}`, in which the inner `code` is the status; `doc_url`, if the layer knows
+/// [where the installation is](Self::public_url); and `request_id`, if they are in the audit log:
 ///
 /// | status | codes | headers |
 /// |---|---|---|
@@ -71,6 +72,7 @@ struct Gate {
     accepted: Accepted,
     required: Arc<[Requirement]>,
     client_ip: Arc<ClientIp>,
+    public_url: Option<Arc<PublicUrl>>,
 }
 
 impl fmt::Debug for Gate {
@@ -78,6 +80,7 @@ impl fmt::Debug for Gate {
         f.debug_struct("Gate")
             .field("accepted", &self.accepted)
             .field("required", &self.required)
+            .field("public_url", &self.public_url)
             .finish_non_exhaustive()
     }
 }
@@ -99,7 +102,8 @@ impl ApiKeyLayer {
 
     fn accepting(verifier: Verifier, apps: AcceptedApps) -> Self {
         let accepted = Accepted { deployment: AcceptedDeployment::First, apps };
-        Self(Gate { verifier, accepted, required: Arc::new([]), client_ip: Arc::new(connected) })
+        let client_ip = Arc::new(connected);
+        Self(Gate { verifier, accepted, required: Arc::new([]), client_ip, public_url: None })
     }
 
     /// The same, for keys of this app too.
@@ -140,6 +144,18 @@ impl ApiKeyLayer {
         self.0.client_ip = Arc::new(of);
         self
     }
+
+    /// The same, with a `doc_url` in error responses, the page about the code: of the installation at this URL, the stack's
+    /// output `Url`.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn public_url(mut self, url: &str) -> Result<Self, InvalidField> {
+        let url =
+            PublicUrl::from_str(url).map_err(|error| InvalidField::new("public_url", error.to_string()))?;
+        self.0.public_url = Some(Arc::new(url));
+        Ok(self)
+    }
 }
 
 fn connected(parts: &Parts) -> Option<ClientAddress> {
@@ -179,7 +195,7 @@ where
             let (mut parts, body) = request.into_parts();
             let decision = match gate.decide(&parts).await {
                 Ok(decision) => Arc::new(decision),
-                Err(refused) => return Ok(refused.into_response()),
+                Err(refused) => return Ok(refused.into_response(gate.public_url.as_deref())),
             };
             parts.extensions.insert(decision.clone());
             let mut response = inner.call(Request::from_parts(parts, body)).await?;
@@ -235,13 +251,14 @@ impl ErrorResponse {
         Self { request_id: Some(decision.request_id), headers, ..refused }
     }
 
-    fn into_response<B: From<String>>(self) -> Response<B> {
+    fn into_response<B: From<String>>(self, public_url: Option<&PublicUrl>) -> Response<B> {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let challenge = self.code.challenge("api").and_then(|text| HeaderValue::try_from(text).ok());
         let body = ErrorBody {
             code: self.code,
             message: &self.message,
             errors: [ErrorEntry { code: status.as_u16(), message: &self.message }],
+            doc_url: public_url.map(|url| format!("{url}{}", self.code.page())),
             request_id: self.request_id,
         };
         let mut response = Response::new(B::from(serde_json::to_string(&body).unwrap_or_default()));
@@ -261,6 +278,8 @@ struct ErrorBody<'a> {
     code: ErrorCode,
     message: &'a str,
     errors: [ErrorEntry<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doc_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<EventId>,
 }
