@@ -17,6 +17,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 use wacht::{WachtClient, WachtConfig};
 
 use crate::tenancy::{Route, routes};
@@ -45,9 +50,10 @@ impl Log {
         let log = LOG.get_or_init(|| {
             let log = Self::default();
             let lines = log.clone();
-            let created =
-                tracing_subscriber::fmt().json().with_span_list(false).with_writer(move || lines.clone());
-            created.with_env_filter("error,keyward::request=info,keyward_http=error").init();
+            let levels =
+                Targets::new().with_default(Level::ERROR).with_target("keyward::request", Level::INFO);
+            let lines = fmt::layer().json().with_span_list(false).with_writer(move || lines.clone());
+            registry().with(lines.with_filter(levels)).init();
             log
         });
         log.clone()

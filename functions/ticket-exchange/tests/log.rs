@@ -75,7 +75,7 @@ async fn no_directive_of_the_environment_has_events_logged() {
     tokio::spawn(async { axum::serve(listener, routes).await });
 
     let directives = "trace,lambda_runtime=trace,lambda_runtime::layers=trace,lambda_runtime::layers::api_response=trace,\
-                      lambda_http=trace,hyper=trace,hyper_util=trace,aws_smithy_runtime=trace,[{requestId}]=trace";
+                      lambda_http=trace,hyper=trace,hyper_util=trace,aws_smithy_runtime=trace";
     let mut function = Command::new(env!("CARGO_BIN_EXE_ticket-exchange"))
         .env_clear()
         .env("AWS_LAMBDA_RUNTIME_API", address.to_string())

@@ -24,6 +24,7 @@ use keyward_pepper::forbid_core_dumps;
 use keyward_runtime::log_filter;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
@@ -276,7 +277,8 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     // An operator's command says itself what came of it.
-    let level = if matches!(cli.command, None | Some(Command::Dev(_))) { "info" } else { "error" };
+    let is_dev = matches!(cli.command, None | Some(Command::Dev(_)));
+    let level = if is_dev { Level::INFO } else { Level::ERROR };
     let lines = fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     registry().with(lines.with_filter(log_filter(level))).init();
     let done: Result<(), Box<dyn Error>> = match cli.command {
