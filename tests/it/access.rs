@@ -5,7 +5,8 @@ use chrono::TimeDelta;
 use regex::Regex;
 use reqwest::Method;
 
-use crate::documentation::{root, sources};
+use crate::documentation::sources;
+use keyward_tests::process::workspace;
 use keyward_tests::{ApiResponse, Keyward};
 
 /// The types that authorize a call: an access value, a credential, or the result of one that matched.
@@ -28,7 +29,7 @@ const WITHOUT_CALLER: [&str; 2] = ["settled", "public_access"];
 
 #[test]
 fn every_call_of_the_store_takes_the_caller() {
-    let code = sources(&root().join("shared/store/src"));
+    let code = sources(&workspace().join("shared/store/src"));
     let call = Regex::new(r"(?s)\n    pub async fn (\w+)(?:<[^>]*>)?\(\s*(&self.*?)\)(?: -> | \{)").unwrap();
     let calls: Vec<(String, String)> =
         call.captures_iter(&code).map(|call| (call[1].to_owned(), call[2].to_owned())).collect();
@@ -41,7 +42,7 @@ fn every_call_of_the_store_takes_the_caller() {
 
 #[test]
 fn only_the_command_creates_the_access_of_the_operator() {
-    let created = |folder: &str| sources(&root().join(folder)).contains("OperatorAccess::");
+    let created = |folder: &str| sources(&workspace().join(folder)).contains("OperatorAccess::");
     assert!(created("infra/cli/src"));
     assert!(!created("functions"));
     for library in ["audit", "core", "http", "pepper", "store", "verifier"] {

@@ -11,16 +11,13 @@ use chrono::TimeDelta;
 use keyward_cli::dev::TABLE;
 use keyward_core::ErrorCode;
 use keyward_store::Sweep;
+use keyward_tests::process::workspace;
 use keyward_tests::{Keyward, operator, text};
 use regex::Regex;
 use serde_json::{Value, json};
 
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
 fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap()
+    fs::read_to_string(workspace().join(path)).unwrap()
 }
 
 /// All sources below a folder.
@@ -44,7 +41,7 @@ fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_error_code_has_a_page() {
-    let pages = fs::read_dir(root().join("docs/errors")).unwrap();
+    let pages = fs::read_dir(workspace().join("docs/errors")).unwrap();
     let pages = pages.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let described: BTreeSet<String> = pages
         .filter_map(|page| page.strip_suffix(".md").filter(|code| *code != "README").map(str::to_owned))
@@ -68,7 +65,7 @@ fn every_error_code_has_a_page() {
 fn every_error_code_is_used() {
     let code = ["shared/http/src", "shared/verifier/src", "functions", "infra/cli/src"];
     let code =
-        code.map(|folder| sources(&root().join(folder))).concat() + &read("shared/core/src/decision.rs");
+        code.map(|folder| sources(&workspace().join(folder))).concat() + &read("shared/core/src/decision.rs");
     let used = all_of(r"ErrorCode::([A-Z]\w+)", &code);
     let known = ErrorCode::ALL.iter().map(|code| format!("{code:?}")).collect();
     assert!(used.is_superset(&known), "{:?}", known.difference(&used));
@@ -77,7 +74,7 @@ fn every_error_code_is_used() {
 #[test]
 fn every_decision_is_listed() {
     let listed = all_of(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", &read("docs/adr/README.md"));
-    let files = fs::read_dir(root().join("docs/adr")).unwrap();
+    let files = fs::read_dir(workspace().join("docs/adr")).unwrap();
     let files = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(listed, files.filter(|name| name != "README.md").collect());
 }
@@ -193,7 +190,7 @@ fn texts(folder: &Path) -> Vec<(String, String)> {
         if path.is_dir() {
             found.extend(texts(&path));
         } else if let Ok(text) = fs::read_to_string(&path) {
-            found.push((path.strip_prefix(root()).unwrap().display().to_string(), text));
+            found.push((path.strip_prefix(workspace()).unwrap().display().to_string(), text));
         }
     }
     found
@@ -220,7 +217,7 @@ fn every_tool_is_installed_in_a_version() {
     assert!(pinned.values().all(|version| version.starts_with(|c: char| c.is_ascii_digit())), "{pinned:?}");
     let mut commands = 0;
     let mut named = BTreeSet::new();
-    for (path, text) in texts(root()) {
+    for (path, text) in texts(workspace()) {
         // A command may go on in the next line.
         for found in install.captures_iter(&text.replace("\\\n", " ")) {
             let words: Vec<&str> = found[1].split_whitespace().map(|word| word.trim_matches('"')).collect();
@@ -255,7 +252,7 @@ fn every_tool_is_installed_in_a_version() {
     }
     assert!(commands > 8, "{commands} commands that install something");
     assert_eq!(named, pinned.keys().cloned().collect(), "what is pinned is installed");
-    let listed = texts(root()).into_iter().filter(|(path, _)| path.ends_with("requirements.txt"));
+    let listed = texts(workspace()).into_iter().filter(|(path, _)| path.ends_with("requirements.txt"));
     for (path, text) in listed {
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             assert!(line.contains("=="), "{path}: {line}");

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use keyward_tests::process::workspace;
 use toml::{Table, Value};
 
-use crate::documentation::{root, sources};
+use crate::documentation::sources;
 
 /// The folders of the workspace's members.
 const MEMBERS: [&str; 4] = ["shared", "functions", "infra", "."];
@@ -13,7 +14,7 @@ const MEMBERS: [&str; 4] = ["shared", "functions", "infra", "."];
 #[test]
 fn a_target_without_tests_has_none() {
     let mut left_out = 0;
-    for package in MEMBERS.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap()) {
+    for package in MEMBERS.iter().flat_map(|folder| fs::read_dir(workspace().join(folder)).unwrap()) {
         let package = package.unwrap().path();
         let Ok(manifest) = fs::read_to_string(package.join("Cargo.toml")) else { continue };
         let manifest: Table = manifest.parse().unwrap();
