@@ -8,8 +8,8 @@ condition on those would be taken as met, or as never met. Here they are read fr
 
 So is what a request to simulate a policy says that they are.
 
-When a function is updated, MiniStack ends the processes that run the old code at once; here those that are answering a
-request end after it, as on Lambda.
+When a function is updated, MiniStack ends the processes that run the old code at once; here those that have a request
+end after it, as on Lambda: when they have answered it and asked for the next.
 
 A table that is restored from point-in-time recovery is CREATING at first, and takes no change until it is ACTIVE.
 
@@ -196,19 +196,40 @@ iam_evaluator.evaluate = evaluate_with_keys
 REQUEST_TIMEOUT = 30
 
 kill_workers = lambda_runtime.kill_workers
+record_result = lambda_runtime.ProvidedWorker._record_result
+mark_poll = lambda_runtime.ProvidedWorker._mark_first_poll
+
+
+def record_result_and_go_on(worker, *result):
+    recorded = record_result(worker, *result)
+    worker.goes_on = recorded or getattr(worker, "goes_on", False)
+    return recorded
+
+
+def mark_poll_and_end(worker, *poll):
+    worker.goes_on = False
+    return mark_poll(worker, *poll)
+
+
+lambda_runtime.ProvidedWorker._record_result = record_result_and_go_on
+lambda_runtime.ProvidedWorker._mark_first_poll = mark_poll_and_end
+
+
+def has_request(worker):
+    return worker.in_use or getattr(worker, "goes_on", False)
 
 
 def kill_after_its_request(worker):
     end = time.monotonic() + REQUEST_TIMEOUT
-    while worker.in_use and time.monotonic() < end:
+    while has_request(worker) and time.monotonic() < end:
         time.sleep(0.05)
     kill_workers([worker])
 
 
 def kill_when_free(workers):
     workers = [worker for worker in workers if worker is not None]
-    kill_workers([worker for worker in workers if not worker.in_use])
-    for worker in (worker for worker in workers if worker.in_use):
+    kill_workers([worker for worker in workers if not has_request(worker)])
+    for worker in (worker for worker in workers if has_request(worker)):
         threading.Thread(target=kill_after_its_request, args=(worker,), daemon=True).start()
 
 

@@ -16,7 +16,7 @@ use keyward_cli::dev::{Dev, Options, TABLE};
 use keyward_core::target::Target;
 use keyward_core::token::ApiKeyToken;
 use keyward_store::{Error, dynamodb_client};
-use keyward_tests::{Backend, check_body, text};
+use keyward_tests::{Backend, FLUSH_TIME, check_body, text};
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use reqwest::StatusCode;
 use rustix::time::{ClockId, clock_gettime};
@@ -129,7 +129,7 @@ async fn measure(
         latencies.add(own).expect("latencies");
         timed_out += own_timed_out;
     }
-    recorder.flush().await;
+    recorder.flush(FLUSH_TIME).await;
     let a_second = (latencies.len() - timed_out) as f64 / start.elapsed().as_secs_f64();
     Measured { latencies, timed_out, a_second, cpu: self::cpu() - cpu }
 }

@@ -5,16 +5,21 @@ use std::collections::{HashMap, HashSet};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward_cli::audit;
 use keyward_cli::dev::TABLE;
 use keyward_core::ErrorCode;
-use keyward_core::audit::{Event, EventId, Origin};
+use keyward_core::audit::{BlockedBy, Event, EventId, Origin};
+use keyward_core::target::Target;
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::verified::Verification;
-use keyward_store::MAX_ANALYZED;
+use keyward_runtime::Services;
+use keyward_store::{MAX_ANALYZED, dynamodb_client};
+use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use serde_json::{Value, json};
 
-use keyward_tests::{Backend, Fault, Faults, Keyward, check_body, text, verified};
+use crate::edge::Log;
+use keyward_tests::{Backend, FLUSH_TIME, Fault, Faults, Gate, Keyward, check_body, text, verified};
 
 async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, times: usize) {
     let mut body = check_body(secret);
@@ -79,7 +84,7 @@ async fn an_event_is_put_once_and_replaces_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
+async fn an_event_fails_alone_and_is_tried_again_and_written_once() {
     let keyward = Keyward::start().await;
     let backend = acme(&keyward).await;
     let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
@@ -89,9 +94,15 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
     let key = verified(template.app.unwrap(), template.key_id.unwrap());
     let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
     let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
-    for (fault, times, written) in
-        [(Fault::Denied, 1, 49), (Fault::ResponseLost, 2, 50), (Fault::Throttled, 2, 50)]
-    {
+    // More than the attempts of one call fail, but for what is denied.
+    for (fault, times, written) in [
+        (Fault::Denied, 1, 49),
+        (Fault::ResponseLost, 60, 50),
+        (Fault::Throttled, 60, 50),
+        (Fault::Failed, 60, 50),
+        (Fault::Refused, 60, 50),
+        (Fault::KeyDisabled, 60, 50),
+    ] {
         let before = verifications(&keyward).await.len();
         faults.plan("PutItem", 10, fault, times);
         for _ in 0..50 {
@@ -101,7 +112,7 @@ async fn an_event_fails_alone_and_an_answer_that_was_lost_writes_none_twice() {
             );
             recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await;
         }
-        recorder.flush().await;
+        recorder.flush(FLUSH_TIME).await;
         assert_eq!(verifications(&keyward).await.len() - before, written, "{fault:?}");
     }
 }
@@ -395,4 +406,109 @@ async fn customers_do_not_see_where_the_backend_is() {
     let keys = browser.get("/api-auth/keys").await.ok();
     assert!(keys["data"][0].get("metadata").is_none());
     assert_eq!(backend.get("/api-auth/apps/acme/keys").await.ok()["keys"][0]["metadata"]["internal"], "note");
+}
+
+/// A process of the installation whose table is behind a gate, with a recorder of its own.
+async fn behind(gate: &Gate, keyward: &Keyward) -> Services {
+    let config = keyward.sdk_config().to_builder().endpoint_url(&gate.url).build();
+    keyward.process(keyward.services.store.clock().clone(), dynamodb_client(&config)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_waits_for_its_event_only_where_the_app_wants_it() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    let gate = Gate::before(keyward.sdk_config().endpoint_url().unwrap()).await;
+    let Services { store, recorder, public, .. } = behind(&gate, &keyward).await;
+    let verifier = Verifier::new(store, recorder.clone(), public.deployment_id());
+    let target = Target::parse("GET", "/a").unwrap();
+    let check = Check {
+        presented: &secret,
+        accepted: &Accepted::ANY,
+        target: &target,
+        required_permissions: &[],
+        client_ip: None,
+        user_agent: None,
+        request_id: None,
+    };
+    gate.close();
+    for _ in 0..100 {
+        assert!(verifier.check(&check, None).await.unwrap().allowed());
+    }
+    assert_eq!(verifications(&keyward).await.len(), 0, "they wait");
+    gate.open();
+    recorder.flush(FLUSH_TIME).await;
+    assert_eq!(verifications(&keyward).await.len(), 100);
+
+    let change = |durability: Value| json!({"audit_durability": durability});
+    let app = "/api-auth/apps/acme";
+    let before = backend.patch(app, change("before_answer".into())).await.ok();
+    assert_eq!(before["audit_durability"], "before_answer");
+    for logged in 101..111 {
+        assert!(verifier.check(&check, None).await.unwrap().allowed());
+        assert_eq!(verifications(&keyward).await.len(), logged);
+    }
+    gate.close();
+    let refused = verifier.check(&check, None).await.unwrap_err();
+    assert!(matches!(&refused, CheckError::Store(error) if error.is_unavailable()), "{refused}");
+    gate.open();
+    recorder.flush(FLUSH_TIME).await;
+
+    backend.patch(app, change("never".into())).await.is_error(400, "invalid_field");
+    let cleared = backend.patch(app, change(Value::Null)).await.ok();
+    assert_eq!(cleared["audit_durability"], "after_answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_table_refuses_is_restored_from_the_log_once() {
+    let keyward = Keyward::start().await;
+    let backend = acme(&keyward).await;
+    let secret = text(&backend.create_key("acme", json!({})).await["secret"]);
+    checks(&keyward, &secret, "", "/a", 1).await;
+    let [first] = &verifications(&keyward).await[..] else { panic!("one check") };
+    let template = logged(&keyward, first).await;
+    let key = verified(template.app.unwrap(), template.key_id.unwrap());
+    let (faults, client) = Faults::before_dynamodb(keyward.sdk_config());
+    let recorder = keyward.process(keyward.services.store.clock().clone(), client).await.recorder;
+    faults.plan("PutItem", 0, Fault::Denied, usize::MAX);
+    let log = Log::start();
+    let origin = Origin::new(None, "GET /\u{202E}\"é", Some("{\"target\":\"keyward::audit\"}"));
+    let refused: Vec<Verification> = (0..20)
+        .map(|_| {
+            let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
+            let id = EventId::mint(template.id.timestamp(), random);
+            let rule = Some(BlockedBy::RateLimit("5/60s".into()));
+            Verification::new(&key, id, rule, vec![], origin.clone())
+        })
+        .collect();
+    for verification in &refused {
+        recorder.record(verification.clone(), None).await;
+    }
+    recorder.flush(FLUSH_TIME).await;
+    assert_eq!(verifications(&keyward).await.len(), 1);
+    let text = log.text();
+    let ids: Vec<String> = refused.iter().map(|one| one.event().id.to_string()).collect();
+    let is_of_test = |line: &&str| ids.iter().any(|id| line.contains(id));
+    let mut log: Vec<&str> = text.lines().filter(is_of_test).collect();
+    assert!(log.len() == 20 && log.iter().all(|line| line.contains("RefusedWrites")), "{log:#?}");
+    log.push(r#"{"target":"keyward::audit","fields":{"event":"{\"id\":\"no\"}"}}"#);
+    let log = log.join("\n");
+
+    let table = keyward.services.store.table();
+    let said = std::sync::Mutex::new(vec![]);
+    let report = |line, error: &keyward_store::Error| said.lock().unwrap().push(format!("{line}: {error}"));
+    let replayed = audit::replay(table, log.as_bytes(), report).await.unwrap();
+    assert_eq!((replayed.restored, replayed.present, replayed.failed), (20, 0, 1));
+    let wrong = format!("{}: event is none that this release can read", log.lines().count());
+    assert_eq!(*said.lock().unwrap(), [wrong]);
+    let again = audit::replay(table, log.as_bytes(), |_, _| {}).await.unwrap();
+    assert_eq!((again.restored, again.present, again.failed), (0, 20, 1));
+    let in_table = verifications(&keyward).await;
+    assert_eq!(in_table.len(), 21);
+    for verification in &refused {
+        let id = verification.event().id.to_string();
+        let item = in_table.iter().find(|item| item["id"].as_s() == Ok(&id)).unwrap();
+        assert_eq!(logged(&keyward, item).await, *verification.event());
+    }
 }

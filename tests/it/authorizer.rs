@@ -6,7 +6,7 @@ use authorizer::{Event, Guarded, Settings, authorize};
 use chrono::{TimeDelta, Utc};
 use keyward_core::deployment::Mode;
 use keyward_runtime::Services;
-use keyward_tests::{Keyward, text};
+use keyward_tests::{FLUSH_TIME, Keyward, text};
 use serde_json::{Value, json};
 
 const HTTP_API_2: &str = include_str!("events/http-api-2.0.json");
@@ -69,6 +69,7 @@ impl Recorded {
     async fn respond_with_services(self, services: &Services, settings: &Settings) -> Result<Value, String> {
         let event: Event = serde_json::from_value(self.0).unwrap();
         let response = authorize(services, settings, event).await;
+        services.recorder.flush(FLUSH_TIME).await;
         response.map(|response| serde_json::to_value(response).unwrap()).map_err(|error| error.to_string())
     }
 

@@ -12,7 +12,7 @@ use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use keyward_tests::{Browser, Call, Keyward, check_body, counts_as_dynamodb, text};
+use keyward_tests::{Browser, Call, FLUSH_TIME, Keyward, check_body, counts_as_dynamodb, text};
 
 /// The largest app and key that are accepted.
 async fn largest(keyward: &Keyward) -> (String, String) {
@@ -451,7 +451,7 @@ async fn an_invalid_key_costs_the_same_whatever_is_wrong_with_it_and_whatever_a_
             };
             assert!(!matches!(verifier.check(&check, None).await, Err(CheckError::InvalidKey)));
         }
-        process.recorder.flush().await;
+        process.recorder.flush(FLUSH_TIME).await;
     }
 }
 

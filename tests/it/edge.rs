@@ -31,7 +31,7 @@ const PAGE: &str = "https://app.example.com";
 
 /// The log of the requests of all tests in this module.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -45,7 +45,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    fn start() -> Self {
+    pub fn start() -> Self {
         static LOG: OnceLock<Log> = OnceLock::new();
         let log = LOG.get_or_init(|| {
             let log = Self::default();
@@ -59,9 +59,14 @@ impl Log {
         log.clone()
     }
 
+    /// What all tests have logged so far.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// The lines about the request with this id.
     fn about(&self, id: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let text = self.text();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["span"]["request_id"] == id).collect()
     }

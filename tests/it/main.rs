@@ -16,6 +16,7 @@ mod edge;
 mod expressions;
 mod faults;
 mod forgery;
+mod lambda;
 mod layer;
 mod limits_model;
 mod lists;

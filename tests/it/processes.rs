@@ -2,23 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join_all;
 use keyward_cli::dev::{Dev, Options, TABLE};
+use keyward_tests::saas::{Kills, Saas};
 use keyward_tests::{Backend, text};
 use keyward_verifier::{BuildError, Verifier};
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 const PROCESSES: usize = 4;
 
 /// A local run in this process.
@@ -31,41 +27,9 @@ async fn run() -> (TempDir, Dev, Backend) {
     (folder, dev, backend)
 }
 
-/// A process of the example.
-struct Api {
-    process: Child,
-    users: String,
-}
-
-impl Api {
-    async fn start(folder: &Path) -> Self {
-        let env = std::fs::read_to_string(folder.join("functions.env")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_saas"))
-            .envs(env.lines().map(|line| line.split_once('=').unwrap()))
-            .env("KEYWARD_APP", "acme")
-            // An attempt that is given up on a busy machine may be counted twice.
-            .env("STORE_TIMEOUT", TIMEOUT.as_secs().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url = timeout(TIMEOUT, lines.next_line()).await.unwrap().unwrap().expect("it prints its URL");
-        Self { process, users: format!("{url}/v1/users") }
-    }
-
-    async fn start_all(folder: &Path) -> Vec<Self> {
-        join_all((0..PROCESSES).map(|_| Self::start(folder))).await
-    }
-
-    /// Tells it to stop, and requires that it exits without an error.
-    async fn stop(mut self) {
-        let id = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").arg(id).status().await.unwrap().success());
-        let status = timeout(TIMEOUT, self.process.wait()).await.unwrap().unwrap();
-        assert!(status.success(), "{status}");
-    }
+/// Starts four processes of the example.
+async fn start_all(folder: &Path) -> Vec<Saas> {
+    join_all((0..PROCESSES).map(|_| Saas::start(env!("CARGO_BIN_EXE_saas"), folder))).await
 }
 
 /// An app whose keys these rules limit, and so many keys of it that may read users.
@@ -101,7 +65,7 @@ async fn ask(users: &str, key: &str, times: usize) -> usize {
 }
 
 /// As `ask`, in concurrent tasks on each process, with the keys in turn; by key.
-async fn race(apis: &[Api], keys: &[String], tasks: usize, times: usize) -> Vec<usize> {
+async fn race(apis: &[Saas], keys: &[String], tasks: usize, times: usize) -> Vec<usize> {
     let mut running = vec![];
     for api in apis {
         for task in 0..tasks {
@@ -143,7 +107,7 @@ fn counted(counter: &HashMap<String, AttributeValue>) -> usize {
 async fn of_64_tasks_on_4_processes_a_limit_lets_through_as_many_as_it_says() {
     let (folder, dev, backend) = run().await;
     let keys = limited(&backend, json!([{"unit": "day", "duration": 1, "max_requests": 1_000}]), 1).await;
-    let apis = Api::start_all(folder.path()).await;
+    let apis = start_all(folder.path()).await;
     assert_eq!(race(&apis, &keys, 16, 25).await, [1_000], "of 1600 requests");
     let before = counters(&dev).await;
     assert_eq!(before.values().map(counted).collect::<Vec<_>>(), [1_000]);
@@ -167,7 +131,7 @@ async fn of_two_rules_in_two_modes_a_request_is_counted_by_both_or_by_none() {
     let rule =
         |mode: &str, max: u32| json!({"unit": "day", "duration": 1, "max_requests": max, "mode": mode});
     let keys = limited(&backend, json!([rule("per_key", 100), rule("per_app", 150)]), 2).await;
-    let apis = Api::start_all(folder.path()).await;
+    let apis = start_all(folder.path()).await;
     let allowed = race(&apis, &keys, 8, 10).await;
     assert_eq!(allowed.iter().sum::<usize>(), 150, "of 320 requests: {allowed:?}");
     assert!(allowed.iter().all(|of_key| *of_key <= 100), "{allowed:?}");
@@ -209,4 +173,19 @@ async fn a_verifier_that_cannot_be_built_says_what_to_do() {
     let error = whole().kms_key("a key").build().await.unwrap_err();
     assert!(matches!(error, BuildError::Peppers(..)), "another provider's: {error}");
     dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_killed_loses_its_last_events_at_most_and_one_that_writes_first_loses_none() {
+    let kills = Kills::start(env!("CARGO_BIN_EXE_saas")).await;
+    for durability in ["after_answer", "before_answer"] {
+        let of_kills = kills.measure(durability, 10).await;
+        assert!(of_kills.answered > 100, "{of_kills:?}");
+        assert_eq!(of_kills.twice, 0, "{of_kills:?}");
+        // How long before the kill, tests/bench measures: here the machine is not its own.
+        let longest = Duration::from_millis(if durability == "after_answer" { 500 } else { 0 });
+        assert!(of_kills.lost.iter().all(|before| *before <= longest), "{of_kills:?}");
+        assert!(durability == "after_answer" || of_kills.lost.is_empty(), "{of_kills:?}");
+    }
+    kills.stop().await;
 }

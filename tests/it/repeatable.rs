@@ -16,7 +16,7 @@ use keyward_core::{Clock, Entropy};
 use keyward_http::application;
 use keyward_runtime::{Services, Settings, TrustedProxies, VerifyAuth};
 use keyward_store::{Table, dynamodb_client};
-use keyward_tests::{check_body, text};
+use keyward_tests::{FLUSH_TIME, check_body, text};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -57,7 +57,7 @@ impl Run {
         let (parts, body) = response.into_parts();
         let body = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
         // Work after the response draws random bytes and asks the time as well.
-        self.services.recorder.flush().await;
+        self.services.recorder.flush(FLUSH_TIME).await;
         self.responses
             .lock()
             .unwrap()

@@ -15,7 +15,8 @@ fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
     let app = json!({
         "app_slug": "new", "slug": "new", "name": "New", "key_prefix": "sk", "description": "d",
         "permissions": ["a"], "resources": ["/a"], "route_permissions": routes, "rate_limit_scheme_slug": "s",
-        "on_store_error": "deny", "user_id": "u", "organization_id": "o", "workspace_id": "w",
+        "on_store_error": "deny", "audit_durability": "before_answer", "user_id": "u", "organization_id": "o",
+        "workspace_id": "w",
     });
     let mut patch = app.clone();
     patch["is_active"] = true.into();

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use chrono::{TimeDelta, Utc};
@@ -17,7 +16,7 @@ use keyward_cli::set_up::first_deployment;
 use keyward_core::Clock;
 use keyward_core::deployment::Mode;
 use keyward_core::text::Name;
-use keyward_http::{function, respond};
+use keyward_http::{Application, function, respond};
 use keyward_pepper::{KmsKeyProvider, PepperError};
 use keyward_runtime::{
     AssemblyError, ColdStart, Services, Settings, SettingsError, TrustedProxies, VerifyAuth,
@@ -119,7 +118,7 @@ impl Installed {
     }
 
     /// A process of this installation, or of one that takes itself for another.
-    fn function(&self, installation: &'static str) -> ColdStart<Router> {
+    fn function(&self, installation: &'static str) -> ColdStart<Application> {
         let (table, provider) = (self.table.clone(), self.provider(installation));
         let start = move || Services::start(table.clone(), provider.clone(), settings());
         function(start, |services| verify::routes(services).merge(key_lifecycle::routes(services)))
@@ -127,7 +126,7 @@ impl Installed {
 
     async fn ask(
         &self,
-        function: &ColdStart<Router>,
+        function: &ColdStart<Application>,
         path: &str,
         body: Value,
     ) -> (u16, Value, Option<String>) {
@@ -145,7 +144,7 @@ impl Installed {
     }
 
     /// Creates an app and a key; returns its secret.
-    async fn key_of(&self, function: &ColdStart<Router>, slug: &str) -> String {
+    async fn key_of(&self, function: &ColdStart<Application>, slug: &str) -> String {
         let app = json!({"app_slug": slug, "name": "App", "key_prefix": "sk"});
         assert_eq!(self.ask(function, "/api-auth/apps", app).await.0, 200);
         let (status, created, _) =

@@ -4,14 +4,15 @@
 //! The emulator must enforce policies (`infra/local/deploy --auth`), and tells in its log what it permitted to a user.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 use std::{env, fs};
 
 use keyward_tests::process::workspace;
-use keyward_tests::scenario;
+use keyward_tests::{check_body, scenario, text};
 use serde_json::{Value, json};
 
-use crate::runbooks::typed;
-use crate::{STACK, alone, output_of, run, shell};
+use crate::runbooks::{backend, scripts, typed};
+use crate::{STACK, alone, output_of, physical, run, shell};
 
 /// The policy below a heading of the page, of an operator of this stack.
 fn policy(heading: &str, stack: &str) -> Value {
@@ -208,4 +209,54 @@ async fn peppers() {
     // A version that could be made but not unwrapped is there for the next call: that comes last.
     let to_make = ["kms:GenerateDataKeyWithoutPlaintext", "dynamodb:PutItem", "kms:Decrypt"];
     user.is_refused_without(&listed, &to_make, &rotate, "true");
+}
+
+/// The role of a function may not write events for a moment: they are in its log, from which the runbook's commands bring
+/// them back.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_audit_events() {
+    let _alone = alone().await;
+    let backend = backend();
+    let slug = scenario::unique("refused");
+    backend.create_app(&slug).await;
+    let secret = text(&backend.create_key(&slug, json!({})).await["secret"]);
+    let role = physical("VerifyRole");
+    let document = run(&format!(
+        "aws iam get-role-policy --role-name {role} --policy-name verify --query PolicyDocument --output json"
+    ));
+    let whole: Value = serde_json::from_str(&document).expect("a policy");
+    let mut less = whole.clone();
+    less["Statement"].as_array_mut().expect("statements").retain(|of| of["Action"] != "dynamodb:PutItem");
+    let put = |policy: &Value| {
+        run(&format!(
+            "aws iam put-role-policy --role-name {role} --policy-name verify --policy-document '{policy}'"
+        ));
+    };
+    let check = async || {
+        assert_eq!(backend.post("/v1/authz/check", check_body(&secret)).await.ok()["allowed"], true);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    put(&less);
+    check().await;
+    put(&whole);
+    // The emulator passes on what a function has logged when it is next called.
+    check().await;
+    let logged = async || {
+        let log = backend.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
+        let rows = log["data"].as_array().expect("rows").iter();
+        rows.filter(|row| row["action"] == "verification").count()
+    };
+    assert_eq!(logged().await, 1);
+
+    let [restore] = &scripts("refused-writes.md")[..] else { panic!("one block of commands") };
+    let script = format!("cd $(mktemp -d)\n{}", typed(restore, &[]));
+    let listed = policy("`keyward audit replay`", STACK);
+    let user = User::with(&listed);
+    println!("{}", user.run(&script));
+    assert_eq!(logged().await, 2);
+    assert_eq!(user.used(), actions(&listed), "what it uses is what is listed");
+    let every: Vec<String> = actions(&listed).into_iter().collect();
+    let every: Vec<&str> = every.iter().map(String::as_str).collect();
+    user.is_refused_without(&listed, &every, &script, "true");
+    assert_eq!(logged().await, 2, "once");
 }

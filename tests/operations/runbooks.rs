@@ -66,7 +66,7 @@ pub(crate) fn change_parameter(name: &str, value: &str) {
     run_in(nothing().path(), &typed(&change, &[("ParameterValue=30", &format!("ParameterValue={value}"))]));
 }
 
-fn backend() -> Backend {
+pub(crate) fn backend() -> Backend {
     let given = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     Backend::new(&given("KEYWARD_URL"), &given("KEYWARD_ROOT_KEY"), reqwest::Client::new())
 }

@@ -2,12 +2,13 @@
 //! deployment on an emulator or on AWS, in staging mode.
 
 use std::env;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use futures::future::join_all;
 use keyward_runtime::VerifyAuth;
 use keyward_tests::{ApiResponse, Backend, Browser, Keyward, check_body, scenario, text};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The installation to test.
 enum Target {
@@ -77,10 +78,16 @@ async fn the_sample_route_opens_with_a_key() {
         let response = sample(&refused).await;
         assert!(matches!(response.status, 401 | 403), "{}", response.body);
     }
-    let log = backend.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
-    let message: Vec<&Value> =
-        log["data"].as_array().expect("rows").iter().map(|row| &row["outcome"]).collect();
-    assert_eq!(message[0], "blocked", "{log}");
+    // The event of a request is written after its response.
+    let started = Instant::now();
+    let log = loop {
+        let log = backend.get(&format!("/api-auth/apps/{slug}/audit/logs")).await.ok();
+        if log["data"][0]["outcome"] == "blocked" || started.elapsed() > Duration::from_secs(20) {
+            break log;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(log["data"][0]["outcome"], "blocked", "{log}");
     assert_eq!(log["data"][0]["path"], "GET /sample", "{log}");
 }
 

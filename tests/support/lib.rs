@@ -7,9 +7,12 @@ mod browser;
 mod calls;
 pub mod coexistence;
 mod faults;
+mod gate;
+pub mod lambda;
 mod metrics;
 pub mod process;
 mod provider;
+pub mod saas;
 pub mod scenario;
 mod soak;
 
@@ -52,6 +55,7 @@ pub use backend::{Backend, text};
 pub use browser::Browser;
 pub use calls::{Call, Calls};
 pub use faults::{Fault, Faults};
+pub use gate::Gate;
 pub use metrics::Metrics;
 pub use provider::conforms;
 pub use soak::Soak;
@@ -292,7 +296,7 @@ impl Keyward {
     /// Waits until what was decided is in the log.
     pub async fn settle(&self) {
         for recorder in &self.recorders {
-            recorder.flush().await;
+            recorder.flush(FLUSH_TIME).await;
         }
     }
 }
@@ -395,6 +399,9 @@ pub async fn create_table(config: &SdkConfig, name: &str) {
 pub fn counts_as_dynamodb() -> bool {
     env::var_os("AWS_ENDPOINT_URL_DYNAMODB").is_none()
 }
+
+/// The time within which a test's store has what was recorded.
+pub const FLUSH_TIME: Duration = Duration::from_secs(30);
 
 /// The longest line that a function logs for a check, in bytes.
 pub const REQUEST_LOG_BYTES: usize = 400;

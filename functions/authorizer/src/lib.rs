@@ -42,10 +42,7 @@ pub async fn authorize(
 ) -> Result<Response, lambda_http::Error> {
     let RequestId(id) = RequestId::mint(services.store.clock(), services.store.entropy());
     Span::current().record("request_id", field::display(id));
-    let decided = decide(services, settings, &event, id).await;
-    // The process may be frozen as soon as it has responded.
-    services.recorder.flush().await;
-    let decided = decided?;
+    let decided = decide(services, settings, &event, id).await?;
     let (allowed, code) = match &decided {
         Ok(decision) => (decision.allowed(), decision.denied.as_ref().map(Denial::code)),
         Err(rejection) => (false, Some(rejection.code)),

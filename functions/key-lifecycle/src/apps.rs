@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use keyward_core::app::{AppSettings, NewApp, OnStoreError};
+use keyward_core::app::{AppSettings, AuditDurability, NewApp, OnStoreError};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RawRoute, RoutePermission};
@@ -131,6 +131,10 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<OnStoreError>, default = "deny")]
     on_store_error: Option<Option<String>>,
+    /// When the event of a check is written.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<AuditDurability>, default = "after_answer")]
+    audit_durability: Option<Option<String>>,
     /// The organization whose app it is, in your own ids.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<LooseId>)]
@@ -199,6 +203,7 @@ impl AppRequest {
         let route_permissions = self.route_permissions.map(route_permissions).transpose()?;
         let rate_limit_scheme_slug = self.rate_limit_scheme_slug.map(scheme).transpose()?;
         let on_store_error = self.on_store_error.map(on_store_error).transpose()?;
+        let audit_durability = self.audit_durability.map(audit_durability).transpose()?;
         let organization_id = self.organization_id.map(|id| owner("organization_id", id)).transpose()?;
         let workspace_id = self.workspace_id.map(|id| owner("workspace_id", id)).transpose()?;
         Ok(move |app: &mut AppSettings| {
@@ -211,6 +216,7 @@ impl AppRequest {
             set(&mut app.route_permissions, route_permissions);
             set(&mut app.rate_limit_scheme_slug, rate_limit_scheme_slug);
             set(&mut app.on_store_error, on_store_error);
+            set(&mut app.audit_durability, audit_durability);
             set(&mut app.organization_id, organization_id);
             set(&mut app.workspace_id, workspace_id);
         })
@@ -299,6 +305,11 @@ fn description(text: Option<String>) -> Result<Option<Description>, InvalidField
 /// The default where none is given.
 fn on_store_error(text: Option<String>) -> Result<OnStoreError, InvalidField> {
     text.map_or(Ok(OnStoreError::default()), |text| OnStoreError::parse("on_store_error", &text))
+}
+
+/// The default where none is given.
+fn audit_durability(text: Option<String>) -> Result<AuditDurability, InvalidField> {
+    text.map_or(Ok(AuditDurability::default()), |text| AuditDurability::parse("audit_durability", &text))
 }
 
 pub(crate) fn scheme(text: Option<String>) -> Result<Option<Slug>, InvalidField> {

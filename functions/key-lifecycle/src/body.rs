@@ -1,6 +1,6 @@
 //! Apps, keys and schemes in the form of the wire.
 
-use keyward_core::app::OnStoreError;
+use keyward_core::app::{AuditDurability, OnStoreError};
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::instant::Instant;
 use keyward_core::key::Owner;
@@ -45,6 +45,7 @@ pub(crate) struct AppBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
+    audit_durability: AuditDurability,
     created_at: Instant,
     updated_at: Instant,
     deleted_at: Option<Instant>,
@@ -69,6 +70,7 @@ impl AppBody {
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
             rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
             on_store_error: settings.on_store_error,
+            audit_durability: settings.audit_durability,
             created_at: app.created_at.into(),
             updated_at: app.updated_at.into(),
             deleted_at: app.deleted_at.map(Instant::from),

@@ -1,6 +1,5 @@
 //! The Lambda function `verify`.
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_http::Error> {
-    keyward_http::run(verify::routes).await
+fn main() -> Result<(), lambda_http::Error> {
+    keyward_http::run(verify::routes)
 }

@@ -1,10 +1,12 @@
 //! The `keyward` command: running an installation locally, and operating a deployed one.
 
+pub mod audit;
 pub mod dev;
 mod dev_error;
 pub mod doctor;
 pub mod embedded;
 mod files;
+pub mod local_run;
 pub mod operator;
 pub mod peppers;
 mod server;

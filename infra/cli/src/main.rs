@@ -1,15 +1,18 @@
 //! The `keyward` command.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use keyward_cli::audit;
 use keyward_cli::dev::{DEFAULT_DATA_DIR, Dev, DevError, DevJson, Installation, Options};
 use keyward_cli::doctor::{Examination, Finding};
+use keyward_cli::local_run::{LocalRun, LocalRunError};
 use keyward_cli::operator::{self, OperatorError};
 use keyward_cli::peppers::{Peppers, PeppersError};
 use keyward_cli::stack::Stack;
@@ -22,6 +25,7 @@ use keyward_core::root_key::Scope;
 use keyward_core::text::Name;
 use keyward_pepper::forbid_core_dumps;
 use keyward_runtime::log_filter;
+use keyward_store::Table;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
@@ -70,6 +74,9 @@ enum Command {
     /// need each version; one that no row needs can be retired.
     #[command(subcommand)]
     Pepper(PepperCommand),
+    /// Restore audit events that are in a log and not in the table
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +199,22 @@ enum PepperCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Write the events that the table did not take, from the logs that have them
+    ///
+    /// A function logs an event that it cannot write, and the metric RefusedWrites counts it. Give this the lines of the log
+    /// groups, such as 'aws logs tail GROUP --since 1d --format short' prints them; it passes over all others. Each event is
+    /// written once: what is in the table stays as it is, so running it again changes nothing. Exits with 1 if an event could
+    /// not be read or written.
+    Replay {
+        #[command(flatten)]
+        installation: InstallationArgs,
+        /// The log; without it, standard input
+        log: Option<PathBuf>,
+    },
+}
+
 #[derive(Debug, Args)]
 struct InstallationArgs {
     /// The CloudFormation stack [default: the installation that runs on this machine]
@@ -208,11 +231,19 @@ impl InstallationArgs {
     async fn peppers(self) -> Result<Peppers, PeppersError> {
         match self.stack {
             Some(stack) => Ok(Peppers::of_stack(&Stack::find(&stack).await?)),
-            None => {
-                let folder = self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-                Peppers::of_run(&folder).await
-            }
+            None => Peppers::of_run(self.local_run().await?),
         }
+    }
+
+    async fn table(self) -> Result<Table, Box<dyn Error>> {
+        match self.stack {
+            Some(stack) => Ok(Stack::find(&stack).await?.table()),
+            None => Ok(self.local_run().await?.table),
+        }
+    }
+
+    async fn local_run(self) -> Result<LocalRun, LocalRunError> {
+        LocalRun::find(&self.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))).await
     }
 }
 
@@ -288,6 +319,7 @@ async fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor(args).await,
         Some(Command::RootKey(command)) => root_key(command).await.map_err(Into::into),
         Some(Command::Pepper(command)) => pepper(command).await.map_err(Into::into),
+        Some(Command::Audit(command)) => audit(command).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -436,6 +468,28 @@ fn table(versions: &[PepperRecord]) -> String {
         ]));
     }
     lines.join("\n")
+}
+
+async fn audit(AuditCommand::Replay { installation, log }: AuditCommand) -> Result<(), Box<dyn Error>> {
+    let log: Box<dyn BufRead> = match &log {
+        Some(path) => {
+            let file =
+                File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            Box::new(BufReader::new(file))
+        }
+        None => Box::new(io::stdin().lock()),
+    };
+    let table = installation.table().await?;
+    let report = |line: usize, error: &_| eprintln!("line {line}: {error}");
+    let replayed =
+        audit::replay(&table, log, report).await.map_err(|error| format!("cannot read the log: {error}"))?;
+    print(&format!("restored: {}; in the table already: {}", replayed.restored, replayed.present));
+    match replayed.failed {
+        0 => Ok(()),
+        failed => {
+            Err(format!("{failed} could not be restored: run the command again with the same log").into())
+        }
+    }
 }
 
 async fn run(args: DevArgs) -> Result<(), DevError> {

@@ -2,22 +2,16 @@
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_config::timeout::TimeoutConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 use keyward_core::hashing::PepperVersion;
 use keyward_core::pepper::{self, PepperRecord};
-use keyward_pepper::{KeyProvider, LocalKeyProvider, PepperError};
-use keyward_store::{
-    Conflict, Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table, dynamodb_client,
-    system_clock, system_entropy,
-};
+use keyward_pepper::{KeyProvider, PepperError};
+use keyward_store::{Conflict, Error, OpenError, OperatorAccess, Progress, Repeppered, Store, Sweep, Table};
 
-use crate::embedded::sdk_config_at;
-use crate::files::read_functions_env;
+use crate::local_run::{LocalRun, LocalRunError};
 use crate::set_up::{self, SetUpError};
 use crate::stack::{Stack, StackError};
 
@@ -30,15 +24,9 @@ pub enum PeppersError {
     /// The stack cannot be used.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// There is no local run.
-    #[error(
-        "there is no local run in the folder {}: start one with 'keyward dev', or name a stack with --stack",
-        .0.display()
-    )]
-    NoRun(PathBuf),
-    /// The local run has stopped.
-    #[error("the local run in the folder {} does not respond: restart it with 'keyward dev'", .0.display())]
-    Stopped(PathBuf),
+    /// There is no local run to use.
+    #[error(transparent)]
+    Run(#[from] LocalRunError),
     /// There is no pepper yet.
     #[error("there is no pepper yet: create the first with 'keyward pepper init'")]
     None,
@@ -107,29 +95,13 @@ impl Peppers {
         Self { operator: OperatorAccess::assume(), table: stack.table(), provider: stack.key_provider() }
     }
 
-    /// Those of the local run that has its data in this folder, and answers.
+    /// Those of a local run.
     ///
     /// # Errors
-    /// [`PeppersError`].
-    pub async fn of_run(folder: &Path) -> Result<Self, PeppersError> {
-        let no_run = || PeppersError::NoRun(folder.to_owned());
-        let env = read_functions_env(folder).ok_or_else(no_run)?;
-        let value = |name| env.get(name).map(String::as_str).ok_or_else(no_run);
-        let config = sdk_config_at(value("AWS_ENDPOINT_URL_DYNAMODB")?, value("AWS_ACCESS_KEY_ID")?).await;
-        // A command may wait longer than a function, while the run is busy.
-        let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(Duration::from_secs(10))
-            .operation_timeout(Duration::from_secs(30))
-            .build();
-        let client = dynamodb_client(&config.to_builder().timeout_config(timeouts).build());
-        let table = Table::new(client, value("KEYWARD_TABLE")?, system_clock(), system_entropy());
-        let operator = OperatorAccess::assume();
-        if let Err(Error::Unavailable(_)) = table.peppers(&operator).await {
-            return Err(PeppersError::Stopped(folder.to_owned()));
-        }
-        let key_file = Path::new(value("KEYWARD_KEY_FILE")?);
-        let provider = LocalKeyProvider::open(key_file, value("KEYWARD_INSTALLATION")?, system_entropy())?;
-        Ok(Self { operator, table, provider: Arc::new(provider) })
+    /// Its key file cannot be used.
+    pub fn of_run(run: LocalRun) -> Result<Self, PeppersError> {
+        let provider = Arc::new(run.key_provider()?);
+        Ok(Self { operator: OperatorAccess::assume(), table: run.table, provider })
     }
 
     /// Creates the first version, unless there is an active one. Returns the version that it created.

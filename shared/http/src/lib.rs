@@ -31,6 +31,6 @@ pub use extract::{
 };
 pub use frontend::{Browser, EnvelopeSession, ErrorEnvelope, NewSession, frontend, require_intent};
 pub use initiator::Initiator;
-pub use lambda::{function, respond, run};
+pub use lambda::{Application, function, respond, run};
 pub use origin::origin;
 pub use routes::{Audience, Route, filter};

@@ -41,11 +41,16 @@ impl<T> ColdStart<T> {
     ///
     /// # Errors
     /// Core dumps cannot be forbidden.
-    pub async fn begin(self) -> io::Result<Self> {
+    pub async fn begin(&self) -> io::Result<()> {
         forbid_core_dumps()?;
         start_log();
         let _tried = self.started().await;
-        Ok(self)
+        Ok(())
+    }
+
+    /// The state, if it was made.
+    pub fn state(&self) -> Option<&T> {
+        self.started.get()
     }
 
     /// The state, made by this call if by none before.

@@ -7,6 +7,8 @@
 
 mod assembly;
 mod cold_start;
+#[cfg(feature = "lambda")]
+mod lambda;
 mod log;
 mod metrics;
 mod proxies;
@@ -15,6 +17,8 @@ mod settings;
 
 pub use assembly::{Assembly, AssemblyError};
 pub use cold_start::{ColdStart, NotReady};
+#[cfg(feature = "lambda")]
+pub use lambda::block_on;
 pub use log::log_filter;
 pub use proxies::TrustedProxies;
 pub use services::{Services, sdk_config};

@@ -11,6 +11,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use keyward_core::audit::Event;
 
+use crate::events::event_item;
 use crate::item::{ATTEMPTS, Expression, Item, Key};
 use crate::{Conflict, Error, Store, Table};
 
@@ -36,7 +37,7 @@ struct Write {
 impl<'t> Change<'t> {
     /// A change that this event tells of. It may be all of it, as where something was refused.
     pub(crate) fn new(store: &'t Store, event: &Event) -> Result<Self, Error> {
-        let event = store.event_item(event)?;
+        let event = event_item(event)?;
         Self { table: store.table(), writes: vec![] }.put_if(event, Expression::default(), None)
     }
 

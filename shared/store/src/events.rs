@@ -19,7 +19,7 @@ use keyward_core::verified::Verification;
 
 use crate::item::{Item, Key, purged_at};
 use crate::record::{self, readable};
-use crate::{AppAccess, Error, Store, Table};
+use crate::{AppAccess, Error, OperatorAccess, Store, Table};
 
 const SHARDS: u32 = 4;
 /// The shard of lifecycle events.
@@ -83,21 +83,39 @@ fn month_of(at: DateTime<Utc>) -> String {
     at.format("%Y%m").to_string()
 }
 
-impl Store {
-    pub(crate) fn event_item(&self, event: &Event) -> Result<Item, Error> {
-        let owner = match event.app {
-            Some(number) => number.base62(),
-            None => format!("DEPLOYMENT#{}", event.deployment_id),
-        };
-        let shard = match event.action {
-            Action::Verification => verifications(event.id.spread() % SHARDS),
-            _ => LIFECYCLE.to_owned(),
-        };
-        let at = event.id.timestamp();
-        let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
-        Ok(purged_at(record::item(&key, event)?, at + RETENTION))
-    }
+/// The item of an event.
+pub(crate) fn event_item(event: &Event) -> Result<Item, Error> {
+    let owner = match event.app {
+        Some(number) => number.base62(),
+        None => format!("DEPLOYMENT#{}", event.deployment_id),
+    };
+    let shard = match event.action {
+        Action::Verification => verifications(event.id.spread() % SHARDS),
+        _ => LIFECYCLE.to_owned(),
+    };
+    let at = event.id.timestamp();
+    let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
+    Ok(purged_at(record::item(&key, event)?, at + RETENTION))
+}
 
+impl Table {
+    /// Writes the event of a verification that a log kept, in the form of [`Store::verification_json`]. Whether it was
+    /// written: not if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for anything else; the store fails.
+    pub async fn restore_event(&self, _operator: &OperatorAccess, json: &str) -> Result<bool, Error> {
+        let invalid = |problem| Error::from(InvalidField::new("event", problem));
+        let event =
+            record::event_of_json(json).ok_or_else(|| invalid("is none that this release can read"))?;
+        if event.action != Action::Verification || event.app.is_none() {
+            return Err(invalid("must be that of a check"));
+        }
+        self.put_new(event_item(&event)?).await
+    }
+}
+
+impl Store {
     /// The attributes of the event of a verification as JSON: what a log keeps of one that was not written.
     pub fn verification_json(verification: &Verification) -> String {
         record::event_json(verification.event())
@@ -109,7 +127,7 @@ impl Store {
     /// It was not written.
     pub async fn write_verification(&self, verification: &Verification) -> Result<(), Error> {
         // Nobody else makes an event of this id: one that is there was written by an earlier attempt.
-        self.table.put_new(self.event_item(verification.event())?).await.map(drop)
+        self.table.put_new(event_item(verification.event())?).await.map(drop)
     }
 
     /// A page of an app's log.

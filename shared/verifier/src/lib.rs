@@ -64,7 +64,10 @@
 //!   live version of the pepper; the first two also the same reads, whatever the process has seen.
 //! - What does not decide is not asked for: a key that is refused whatever it asks for needs no rules. Of several checks made
 //!   together ([`Verifier::check_all`]) each fails alone.
-//! - What was decided is written before [`Verifier::close`] returns, or logged under the target `keyward::audit`.
+//! - A response does not wait for the event, unless the app's `audit_durability` is `before_answer`: then what was decided is in
+//!   the audit log first, or the check is an error.
+//! - What was decided is written before [`Verifier::close`] returns, or logged under the target `keyward::audit`, from where
+//!   `keyward audit replay` restores it if the log is JSON. A process that is killed may lose its last events.
 //!
 //! # What it may do
 //!
@@ -93,7 +96,7 @@ use aws_config::SdkConfig;
 use futures::future::join;
 use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
-use keyward_core::app::OnStoreError;
+use keyward_core::app::{AuditDurability, OnStoreError};
 use keyward_core::audit::{EventId, Origin};
 use keyward_core::decision::decide;
 use keyward_core::id::KeyId;
@@ -364,7 +367,13 @@ impl Verifier {
         let origin = Origin::new(check.client_ip, &check.target.to_string(), check.user_agent);
         let limits = admission.limits.clone();
         let verification = Verification::new(&verified, request_id, blocked_by, limits, origin);
-        self.recorder.record(verification, verified.key().last_used_at).await;
+        let last_used_at = verified.key().last_used_at;
+        match verified.app().settings.audit_durability {
+            AuditDurability::AfterAnswer => self.recorder.record(verification, last_used_at).await,
+            AuditDurability::BeforeAnswer => {
+                deadline.of(self.recorder.record_durably(verification, last_used_at)).await?;
+            }
+        }
         let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
         Ok(Decision { request_id, key: verified.into_key(), permissions, limits: admission.limits, denied })
     }

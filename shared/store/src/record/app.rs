@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use keyward_core::app::{AppSettings, OnStoreError};
+use keyward_core::app::{AppSettings, AuditDurability, OnStoreError};
 use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
@@ -34,6 +34,9 @@ pub(crate) struct AppRecord {
     #[serde(deserialize_with = "nullable")]
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
+    /// Absent where events are written after the answer, as all earlier releases do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    audit_durability: AuditDurability,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_id: Option<OwnerId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +75,10 @@ impl TryFrom<RouteRecord> for RoutePermission {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String> {
     match (any, entries.is_empty()) {
         (true, true) => Ok(Bounds::Unbounded),
@@ -82,7 +89,8 @@ fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String
 
 impl Entity for App {
     const TYPE: &'static str = "app";
-    const OPTIONAL: &'static [&'static str] = &["description", "user_id", "organization_id", "workspace_id"];
+    const OPTIONAL: &'static [&'static str] =
+        &["description", "audit_durability", "user_id", "organization_id", "workspace_id"];
     type Record = AppRecord;
 
     fn to_record(&self) -> AppRecord {
@@ -102,6 +110,7 @@ impl Entity for App {
             route_permissions: settings.route_permissions.iter().map(RouteRecord::from).collect(),
             rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
             on_store_error: settings.on_store_error,
+            audit_durability: settings.audit_durability,
             user_id: self.user_id.clone(),
             organization_id: settings.organization_id,
             workspace_id: settings.workspace_id,
@@ -129,6 +138,7 @@ impl Entity for App {
                 route_permissions: routes.map(RoutePermission::try_from).collect::<Result<_, _>>()?,
                 rate_limit_scheme_slug: record.rate_limit_scheme_slug,
                 on_store_error: record.on_store_error,
+                audit_durability: record.audit_durability,
                 organization_id: record.organization_id,
                 workspace_id: record.workspace_id,
             },

@@ -146,3 +146,8 @@ impl Entity for Event {
 pub(crate) fn event_json(event: &Event) -> String {
     serde_json::to_string(&event.to_record()).unwrap_or_default()
 }
+
+/// The event with these attributes as JSON, if there is one.
+pub(crate) fn event_of_json(json: &str) -> Option<Event> {
+    Event::from_record(serde_json::from_str(json).ok()?).ok()
+}

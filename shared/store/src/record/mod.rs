@@ -36,7 +36,7 @@ use crate::item::{Expression, Item, Key, key_of, number, string};
 
 pub(crate) use app::AppBySlug;
 pub(crate) use deployment::FirstDeployment;
-pub(crate) use event::event_json;
+pub(crate) use event::{event_json, event_of_json};
 pub(crate) use pepper::RowCountRecord;
 pub(crate) use repepper::{RepepperJob, Segment};
 pub(crate) use tag::{set_tag, tag_of, tag_value, with_tag};

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::app::{AppSettings, OnStoreError};
+use keyward_core::app::{AppSettings, AuditDurability, OnStoreError};
 use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::hashing::{PepperVersion, Tag};
@@ -80,6 +80,7 @@ fn full_app() -> App {
         route_permissions: RoutePermission::parse_all("route_permissions", &routes).unwrap(),
         rate_limit_scheme_slug: Some(slug("standard")),
         on_store_error: OnStoreError::Allow,
+        audit_durability: AuditDurability::BeforeAnswer,
         organization_id: owner("o_1"),
         workspace_id: owner("w_1"),
         ..app().settings

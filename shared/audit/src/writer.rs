@@ -1,0 +1,213 @@
+//! The writer of a recorder.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join;
+use keyward_core::audit::Outcome;
+use keyward_core::id::KeyId;
+use keyward_core::metric::Metric;
+use keyward_core::verified::Verification;
+use keyward_store::{Error, Store};
+use tokio::select;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::field;
+
+/// The number of concurrent writes of events.
+const CONCURRENCY: usize = 64;
+/// A key's last use is written when the last one written is so long ago.
+const LAST_USE_INTERVAL: TimeDelta = TimeDelta::minutes(1);
+/// The time for which an event is tried again that the table does not take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The first wait before that is at most so long, and each next one twice as long, up to the last.
+const FIRST_PAUSE_MS: u64 = 50;
+const LAST_PAUSE_MS: u64 = 2_000;
+/// The time that a process which ends gives the table.
+const CLOSING_TIME: Duration = Duration::from_secs(10);
+
+/// What the writer is told.
+pub(crate) enum Message {
+    /// Write this.
+    Record(Box<Recorded>),
+    /// Say when all before is written, or logged at this instant.
+    Flush { until: Instant, done: oneshot::Sender<()> },
+    /// Take nothing more, and say when all is written or logged.
+    Close(oneshot::Sender<()>),
+}
+
+/// A verification to write.
+pub(crate) struct Recorded {
+    verification: Verification,
+    /// The key, if its use is to be noted.
+    used: Option<KeyId>,
+    /// Whoever waits for it.
+    written: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Recorded {
+    pub(crate) fn new(
+        verification: Verification,
+        last_used_at: Option<DateTime<Utc>>,
+        written: Option<oneshot::Sender<Result<(), Error>>>,
+    ) -> Self {
+        let event = verification.event();
+        let is_due = last_used_at.is_none_or(|last| event.id.timestamp() - last >= LAST_USE_INTERVAL);
+        let used = event.key_id.filter(|_| is_due && event.outcome == Outcome::Allowed);
+        Self { verification, used, written }
+    }
+
+    /// Says that it was not written, and why.
+    pub(crate) fn reject(self, cause: Error) {
+        log_unwritten(&self.verification, &cause);
+        tell(self.written, Err(cause));
+    }
+}
+
+/// What writes the events of a queue.
+pub(crate) struct Writer {
+    store: Store,
+    /// The running writes, each with the key whose use it notes.
+    writes: JoinSet<Option<KeyId>>,
+    /// The keys whose use is being noted.
+    noting: HashSet<KeyId>,
+    /// Ends the running writes.
+    give_up: CancellationToken,
+}
+
+impl Writer {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, writes: JoinSet::new(), noting: HashSet::new(), give_up: CancellationToken::new() }
+    }
+
+    /// Writes what comes until it is told to close, or nobody is left who could tell it anything.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut closing = Vec::new();
+        loop {
+            select! {
+                message = queue.recv(), if self.writes.len() < CONCURRENCY => match message {
+                    Some(Message::Record(recorded)) => self.begin(*recorded),
+                    Some(Message::Flush { until, done }) => {
+                        self.finish(until).await;
+                        // Whoever asked may have gone away.
+                        let _gone = done.send(());
+                    }
+                    Some(Message::Close(done)) => {
+                        // What is already in the queue is still written.
+                        queue.close();
+                        closing.push(done);
+                    }
+                    None => break,
+                },
+                Some(ended) = self.writes.join_next() => self.forget(ended),
+            }
+        }
+        self.finish(Instant::now() + CLOSING_TIME).await;
+        for done in closing {
+            let _gone = done.send(());
+        }
+    }
+
+    /// Starts to write an event and, beside it, the use of its key, if no other write is noting that.
+    fn begin(&mut self, recorded: Recorded) {
+        let (store, give_up) = (self.store.clone(), self.give_up.clone());
+        let used = recorded.used.filter(|key| self.noting.insert(*key));
+        self.writes.spawn(async move {
+            let Recorded { verification, written, .. } = recorded;
+            let event = async {
+                let outcome = write(&store, &verification, &give_up).await;
+                if let Err(cause) = &outcome {
+                    log_unwritten(&verification, cause);
+                }
+                tell(written, outcome);
+            };
+            let last_use = async {
+                if used.is_some() {
+                    record_use(&store, &verification, &give_up).await;
+                }
+            };
+            join(event, last_use).await;
+            used
+        });
+    }
+
+    /// Returns when everything that runs after a response is done, or given up at this instant.
+    async fn finish(&mut self, until: Instant) {
+        let store = self.store.clone();
+        if timeout_at(until, join(self.end_writes(), store.settled())).await.is_err() {
+            self.give_up.cancel();
+            self.end_writes().await;
+            self.give_up = CancellationToken::new();
+        }
+    }
+
+    async fn end_writes(&mut self) {
+        while let Some(ended) = self.writes.join_next().await {
+            self.forget(ended);
+        }
+    }
+
+    fn forget(&mut self, ended: Result<Option<KeyId>, JoinError>) {
+        match ended {
+            Ok(None) => {}
+            Ok(Some(key)) => {
+                self.noting.remove(&key);
+            }
+            Err(error) => {
+                self.noting.clear();
+                let metric = Metric::InternalErrors.name();
+                tracing::error!(metric, %error, "the write of an audit event ended early");
+            }
+        }
+    }
+}
+
+/// Writes an event, and tries again while the table does not take it.
+async fn write(store: &Store, verification: &Verification, give_up: &CancellationToken) -> Result<(), Error> {
+    let patience = Instant::now() + PATIENCE;
+    let attempts = async {
+        let mut longest = FIRST_PAUSE_MS;
+        loop {
+            match store.write_verification(verification).await {
+                Err(error) if error.is_unavailable() && Instant::now() < patience => {
+                    let draw = u64::from_be_bytes(store.entropy().bytes()?);
+                    sleep(Duration::from_millis(draw % longest)).await;
+                    longest = (2 * longest).min(LAST_PAUSE_MS);
+                }
+                outcome => return outcome,
+            }
+        }
+    };
+    select! {
+        outcome = attempts => outcome,
+        () = give_up.cancelled() => Err(Error::internal("there was no more time to write it")),
+    }
+}
+
+async fn record_use(store: &Store, verification: &Verification, give_up: &CancellationToken) {
+    let noted = select! {
+        noted = store.record_use(verification) => noted,
+        () = give_up.cancelled() => return,
+    };
+    if let Err(error) = noted {
+        let key = verification.event().key_id.map(field::display);
+        tracing::warn!(%error, key, "the last use of a key was not recorded");
+    }
+}
+
+fn tell(written: Option<oneshot::Sender<Result<(), Error>>>, outcome: Result<(), Error>) {
+    if let Some(written) = written {
+        // Whoever waited may have gone away.
+        let _gone = written.send(outcome);
+    }
+}
+
+/// Writes an event to the log, in a form that `keyward audit replay` finds in it.
+fn log_unwritten(verification: &Verification, cause: &Error) {
+    let event = Store::verification_json(verification);
+    let metric = Metric::RefusedWrites.name();
+    tracing::error!(target: "keyward::audit", metric, %cause, %event, "an audit event was not written");
+}
