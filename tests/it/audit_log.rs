@@ -222,6 +222,7 @@ async fn figures_are_right() {
             "blocked_requests": 3,
             "success_rate": 62.5,
             "keys_used_24h": 2,
+            "is_estimate": false,
             "top_keys": [
                 {"key_id": one["id"], "key_name": "Test key", "total_requests": 6},
                 {"key_id": two["id"], "key_name": "Test key", "total_requests": 2},
@@ -399,10 +400,12 @@ async fn customers_do_not_see_where_the_backend_is() {
     let created = |rows: &Value| {
         rows.as_array().unwrap().iter().find(|row| row["action"] == "key.created").unwrap().clone()
     };
-    let row = created(&browser.get("/api-auth/audit/logs").await.ok()["data"]["data"]);
-    assert_eq!([&row["actor"], &row["client_ip"]], [&Value::Null, &json!("")]);
-    let row = created(&logs(&backend, "").await["data"]);
-    assert_eq!([&row["actor"]["type"], &row["client_ip"]], [&json!("root_key"), &json!("127.0.0.1")]);
+    let row = created(&browser.get("/api-auth/audit/events").await.ok()["data"]["data"]);
+    assert_eq!([&row["actor"], &row["client_ip"], &row["user_agent"]], [&Value::Null; 3]);
+    let to_backend = backend.get("/api-auth/apps/acme/audit/events").await.ok();
+    for row in [created(&logs(&backend, "").await["data"]), created(&to_backend["data"])] {
+        assert_eq!([&row["actor"]["type"], &row["client_ip"]], [&json!("root_key"), &json!("127.0.0.1")]);
+    }
     let keys = browser.get("/api-auth/keys").await.ok();
     assert!(keys["data"][0].get("metadata").is_none());
     assert_eq!(backend.get("/api-auth/apps/acme/keys").await.ok()["keys"][0]["metadata"]["internal"], "note");

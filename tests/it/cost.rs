@@ -20,7 +20,8 @@ async fn largest(keyward: &Keyward) -> (String, String) {
     let permissions: Vec<String> = (0..17).map(|n| format!("{n:02}{}", "p".repeat(126))).collect();
     let app = json!({
         "app_slug": "a".repeat(64), "name": "n".repeat(128), "key_prefix": "k".repeat(32), "permissions": permissions,
-        "description": "d",
+        "description": "d", "audit_sample_one_in": 10_000, "audit_client_ip": "truncated",
+        "audit_user_agent": false, "audit_request_days": 3_650, "audit_change_days": 3_650,
     });
     let slug = text(&backend.post("/api-auth/apps", app).await.ok()["app_slug"]);
     let metadata = json!({"text": "m".repeat(2_290)});

@@ -4,6 +4,7 @@ mod access;
 mod addresses;
 mod alone;
 mod audit_log;
+mod audit_settings;
 mod authorizer;
 mod bad_input;
 mod check;

@@ -15,8 +15,9 @@ fn bodies(key: &str, id: &str) -> Vec<(Method, String, Value)> {
     let app = json!({
         "app_slug": "new", "slug": "new", "name": "New", "key_prefix": "sk", "description": "d",
         "permissions": ["a"], "resources": ["/a"], "route_permissions": routes, "rate_limit_scheme_slug": "s",
-        "on_store_error": "deny", "audit_durability": "before_answer", "user_id": "u", "organization_id": "o",
-        "workspace_id": "w",
+        "on_store_error": "deny", "audit_durability": "before_answer", "audit_level": "sampled",
+        "audit_sample_one_in": 2, "audit_client_ip": "none", "audit_user_agent": false, "audit_request_days": 7,
+        "audit_change_days": 7, "user_id": "u", "organization_id": "o", "workspace_id": "w",
     });
     let mut patch = app.clone();
     patch["is_active"] = true.into();
@@ -89,15 +90,18 @@ fn queries() -> Vec<(&'static str, Vec<&'static str>)> {
         "include_rate_limits",
         "top_limit",
     ];
+    let events = vec!["limit", "key_id", "start_date", "end_date", "cursor"];
     let timeseries = vec!["start_date", "end_date", "interval", "key_id"];
     vec![
         ("/api-auth/apps", vec!["include_inactive", "limit", "offset", "search"]),
         ("/api-auth/apps/acme/keys", vec!["include_inactive", "limit", "cursor"]),
         ("/api-auth/apps/acme/audit/logs", logs.clone()),
+        ("/api-auth/apps/acme/audit/events", events.clone()),
         ("/api-auth/apps/acme/audit/analytics", analytics.clone()),
         ("/api-auth/apps/acme/audit/timeseries", timeseries.clone()),
         ("/api-auth/keys", vec!["status", "include_inactive"]),
         ("/api-auth/audit/logs", logs),
+        ("/api-auth/audit/events", events),
         ("/api-auth/audit/analytics", analytics),
         ("/api-auth/audit/timeseries", timeseries),
         ("/session/ticket/exchange", vec!["ticket"]),

@@ -58,6 +58,8 @@ pub(crate) struct Analytics {
     /// Of the app, whatever the range and the key asked for. Where the last day holds more verifications than an analysis
     /// reads, the keys of those that were read: at least so many.
     keys_used_24h: usize,
+    /// Whether the figures are estimates, because the app's checks are sampled.
+    is_estimate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_keys: Option<Vec<TopKey>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +109,7 @@ struct RateLimitRule {
 struct Counts {
     allowed: u64,
     blocked: u64,
+    is_estimate: bool,
     keys: HashMap<KeyId, (u64, EventName)>,
     paths: HashMap<String, u64>,
     blocked_by: HashMap<BlockedBy, u64>,
@@ -117,21 +120,23 @@ type EventName = (keyward_core::audit::EventId, String);
 
 impl Counts {
     fn add(&mut self, event: Event) {
+        let weight = u64::from(event.weight);
+        self.is_estimate |= weight > 1;
         match event.outcome {
-            Outcome::Allowed => self.allowed += 1,
-            Outcome::Blocked => self.blocked += 1,
+            Outcome::Allowed => self.allowed += weight,
+            Outcome::Blocked => self.blocked += weight,
         }
         if let Some(id) = event.key_id {
             let name = event.key_name.map(String::from).unwrap_or_default();
             let (count, latest) = self.keys.entry(id).or_insert_with(|| (0, (event.id, String::new())));
-            *count += 1;
+            *count += weight;
             if event.id >= latest.0 {
                 *latest = (event.id, name);
             }
         }
-        *self.paths.entry(event.origin.path).or_default() += 1;
+        *self.paths.entry(event.origin.path).or_default() += weight;
         if let Some(blocked_by) = event.blocked_by {
-            *self.blocked_by.entry(blocked_by).or_default() += 1;
+            *self.blocked_by.entry(blocked_by).or_default() += weight;
         }
     }
 }
@@ -216,6 +221,7 @@ fn figures(query: &AnalyticsQuery, counts: Counts, keys_used_24h: usize, top: us
         blocked_requests: counts.blocked,
         success_rate: percent(counts.allowed, total),
         keys_used_24h,
+        is_estimate: counts.is_estimate,
         top_keys: query.include_top_keys.then(|| {
             let rows = ranked(keys, top).into_iter();
             rows.map(|((key_id, key_name), total_requests)| TopKey { key_id, key_name, total_requests })

@@ -1,8 +1,9 @@
-//! The audit log of an app: events, figures and time series, for backends and for browsers.
+//! The audit log of an app: requests, changes, figures and time series, for backends and for browsers.
 
 #![allow(unused_qualifications, reason = "the declarations of routes expand to some")]
 
 mod analytics;
+mod events;
 mod logs;
 mod timeseries;
 
@@ -14,8 +15,8 @@ use keyward_runtime::Services;
 use keyward_store::AppAccess;
 
 keyward_http::routes! {
-    Backend { logs::{of_app}, analytics::{of_app}, timeseries::{of_app} }
-    Browser { logs::{of_session}, analytics::{of_session}, timeseries::{of_session} }
+    Backend { logs::{of_app}, events::{of_app}, analytics::{of_app}, timeseries::{of_app} }
+    Browser { logs::{of_session}, events::{of_session}, analytics::{of_session}, timeseries::{of_session} }
 }
 
 /// The app with this slug, for the backend with this root key.

@@ -11,7 +11,7 @@ use keyward_core::text::{Reason, Slug};
 use keyward_core::{App, ErrorCode};
 use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root};
 use keyward_runtime::Services;
-use keyward_store::{AppAccess, EventFilter};
+use keyward_store::{AppAccess, EventFilter, EventKinds};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -123,6 +123,8 @@ struct Row {
     user_agent: String,
     /// A list for backends, and the JSON of one for browsers.
     rate_limits: Option<RateLimits>,
+    /// The number of requests that it stands for: more than 1 where the app's checks are sampled.
+    weight: u32,
     actor: Option<Actor>,
     reason: Option<Reason>,
     timestamp: Instant,
@@ -150,15 +152,19 @@ impl RateLimits {
     }
 }
 
+/// Makes of an event what whoever has this access to its app may see: customers do not learn where the SaaS's backend is and
+/// which of its root keys acted.
+pub(crate) fn hide_backend(event: &mut Event, access: &AppAccess) {
+    if matches!(event.actor, Some(Actor::RootKey { .. })) && !access.is_backend() {
+        event.actor = None;
+        event.origin.client_ip = None;
+        event.origin.user_agent = None;
+    }
+}
+
 impl Row {
-    /// The event as whoever has this access to its app may see it: customers do not learn where the SaaS's backend is
-    /// and which of its root keys acted.
     fn new(mut event: Event, access: &AppAccess) -> Self {
-        if matches!(event.actor, Some(Actor::RootKey { .. })) && !access.is_backend() {
-            event.actor = None;
-            event.origin.client_ip = None;
-            event.origin.user_agent = None;
-        }
+        hide_backend(&mut event, access);
         Self {
             request_id: event.id,
             deployment_id: event.deployment_id,
@@ -172,6 +178,7 @@ impl Row {
             path: event.origin.path,
             user_agent: event.origin.user_agent.unwrap_or_default(),
             rate_limits: RateLimits::new(event.rate_limits, access),
+            weight: event.weight,
             actor: event.actor,
             reason: event.reason,
             timestamp: event.id.timestamp().into(),
@@ -192,10 +199,10 @@ pub(crate) async fn of_app(
     Query(query): Query<LogsQuery>,
 ) -> Result<Data<Logs>, ApiError> {
     let access = app(&services, root, &slug).await?;
-    read(&services, &access, query).await
+    read(&services, &access, query, EventKinds::All).await
 }
 
-/// Lists the events of the session's app, newest first. A page may end early when a filter is rare: continue with `next_cursor` while `has_more`.
+/// Lists the requests that came with keys of the session's app, newest first. A page may end early when a filter is rare: continue with `next_cursor` while `has_more`.
 #[utoipa::path(
     get, path = "/api-auth/audit/logs", operation_id = "listSessionEvents", tag = "Session",
     security(("session" = ["audit:read"])), params(LogsQuery),
@@ -207,10 +214,15 @@ pub(crate) async fn of_session(
     Query(query): Query<LogsQuery>,
 ) -> Result<Data<Logs>, ApiError> {
     let access = services.store.session_app(&session).await?;
-    read(&services, &access, query).await
+    read(&services, &access, query, EventKinds::Requests).await
 }
 
-async fn read(services: &Services, access: &AppAccess, query: LogsQuery) -> Result<Data<Logs>, ApiError> {
+async fn read(
+    services: &Services,
+    access: &AppAccess,
+    query: LogsQuery,
+    kinds: EventKinds,
+) -> Result<Data<Logs>, ApiError> {
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
     let outcome = [Outcome::Allowed, Outcome::Blocked]
@@ -223,6 +235,7 @@ async fn read(services: &Services, access: &AppAccess, query: LogsQuery) -> Resu
         before: None,
         outcome,
         key_id: query.key_id,
+        kinds,
         offset: query.offset as usize,
         limit: limit as usize,
     };

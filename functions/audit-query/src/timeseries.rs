@@ -76,6 +76,8 @@ impl Interval {
 pub(crate) struct Timeseries {
     data: Vec<Point>,
     interval: Interval,
+    /// Whether the figures are estimates, because the app's checks are sampled.
+    is_estimate: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -126,15 +128,17 @@ async fn count(
 ) -> Result<Data<Timeseries>, ApiError> {
     let interval = Interval::parse(query.interval.as_deref());
     let range = Range::new(query.start_date, query.end_date, services.store.clock().now(), DEFAULT_RANGE)?;
+    let mut is_estimate = false;
     let mut buckets: BTreeMap<DateTime<Utc>, (u64, u64)> = BTreeMap::new();
     services
         .store
         .verifications(access, range.start, range.end, |event| {
             if query.key_id.is_none_or(|key| event.key_id == Some(key)) {
                 let (allowed, blocked) = buckets.entry(interval.start(event.id.timestamp())).or_default();
+                is_estimate |= event.weight > 1;
                 match event.outcome {
-                    Outcome::Allowed => *allowed += 1,
-                    Outcome::Blocked => *blocked += 1,
+                    Outcome::Allowed => *allowed += u64::from(event.weight),
+                    Outcome::Blocked => *blocked += u64::from(event.weight),
                 }
             }
         })
@@ -146,7 +150,7 @@ async fn count(
         blocked_requests: blocked,
         success_rate: percent(allowed, allowed + blocked),
     });
-    Ok(Data(Timeseries { data: points.collect(), interval }))
+    Ok(Data(Timeseries { data: points.collect(), interval, is_estimate }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use axum::extract::State;
-use keyward_core::app::{AppSettings, AuditDurability, NewApp, OnStoreError};
+use keyward_core::app::{AppSettings, NewApp, OnStoreError};
+use keyward_core::audit_settings::{
+    AuditClientIp, AuditDurability, AuditLevel, AuditSettings, RetentionDays, SampleOneIn,
+};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
 use keyward_core::route::{RawRoute, RoutePermission};
@@ -135,6 +138,31 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<AuditDurability>, default = "after_answer")]
     audit_durability: Option<Option<String>>,
+    /// Of which checks there are events: a `sampled` one stands for `audit_sample_one_in`, and figures are estimates. The last
+    /// use of keys is noted in any case.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<AuditLevel>, default = "all")]
+    audit_level: Option<Option<String>>,
+    /// Of how many checks one has an event, where they are `sampled`.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<SampleOneIn>, default = 100)]
+    audit_sample_one_in: Option<Option<u32>>,
+    /// What events hold of clients' addresses: `truncated` ones to 24 bits of IPv4 and 48 of IPv6.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<AuditClientIp>, default = "full")]
+    audit_client_ip: Option<Option<String>>,
+    /// Whether events hold clients' user agents.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<bool>, default = true)]
+    audit_user_agent: Option<Option<bool>>,
+    /// The number of days for which the events of checks are kept, from when they are written.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<RetentionDays>, default = 90)]
+    audit_request_days: Option<Option<u32>>,
+    /// The number of days for which the events of changes are kept, from when they are written.
+    #[serde(default, deserialize_with = "patched")]
+    #[schema(value_type = Option<RetentionDays>, default = 730)]
+    audit_change_days: Option<Option<u32>>,
     /// The organization whose app it is, in your own ids.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<LooseId>)]
@@ -202,8 +230,37 @@ impl AppRequest {
         let resources = self.resources.map(resources).transpose()?;
         let route_permissions = self.route_permissions.map(route_permissions).transpose()?;
         let rate_limit_scheme_slug = self.rate_limit_scheme_slug.map(scheme).transpose()?;
-        let on_store_error = self.on_store_error.map(on_store_error).transpose()?;
-        let audit_durability = self.audit_durability.map(audit_durability).transpose()?;
+        let on_store_error =
+            setting("on_store_error", self.on_store_error, OnStoreError::default(), |field, text| {
+                OnStoreError::parse(field, &text)
+            })?;
+        let default = AuditSettings::default();
+        let audit_durability =
+            setting("audit_durability", self.audit_durability, default.durability, |field, text| {
+                AuditDurability::parse(field, &text)
+            })?;
+        let audit_level = setting("audit_level", self.audit_level, default.level, |field, text| {
+            AuditLevel::parse(field, &text)
+        })?;
+        let audit_sample_one_in = setting(
+            "audit_sample_one_in",
+            self.audit_sample_one_in,
+            default.sample_one_in,
+            SampleOneIn::parse,
+        )?;
+        let audit_client_ip =
+            setting("audit_client_ip", self.audit_client_ip, default.client_ip, |field, text| {
+                AuditClientIp::parse(field, &text)
+            })?;
+        let audit_user_agent = self.audit_user_agent.map(|keep| keep.unwrap_or(default.user_agent));
+        let audit_request_days = setting(
+            "audit_request_days",
+            self.audit_request_days,
+            default.request_days,
+            RetentionDays::parse,
+        )?;
+        let audit_change_days =
+            setting("audit_change_days", self.audit_change_days, default.change_days, RetentionDays::parse)?;
         let organization_id = self.organization_id.map(|id| owner("organization_id", id)).transpose()?;
         let workspace_id = self.workspace_id.map(|id| owner("workspace_id", id)).transpose()?;
         Ok(move |app: &mut AppSettings| {
@@ -216,7 +273,13 @@ impl AppRequest {
             set(&mut app.route_permissions, route_permissions);
             set(&mut app.rate_limit_scheme_slug, rate_limit_scheme_slug);
             set(&mut app.on_store_error, on_store_error);
-            set(&mut app.audit_durability, audit_durability);
+            set(&mut app.audit.durability, audit_durability);
+            set(&mut app.audit.level, audit_level);
+            set(&mut app.audit.sample_one_in, audit_sample_one_in);
+            set(&mut app.audit.client_ip, audit_client_ip);
+            set(&mut app.audit.user_agent, audit_user_agent);
+            set(&mut app.audit.request_days, audit_request_days);
+            set(&mut app.audit.change_days, audit_change_days);
             set(&mut app.organization_id, organization_id);
             set(&mut app.workspace_id, workspace_id);
         })
@@ -302,14 +365,14 @@ fn description(text: Option<String>) -> Result<Option<Description>, InvalidField
     text.map(|text| Description::parse("description", &text)).transpose()
 }
 
-/// The default where none is given.
-fn on_store_error(text: Option<String>) -> Result<OnStoreError, InvalidField> {
-    text.map_or(Ok(OnStoreError::default()), |text| OnStoreError::parse("on_store_error", &text))
-}
-
-/// The default where none is given.
-fn audit_durability(text: Option<String>) -> Result<AuditDurability, InvalidField> {
-    text.map_or(Ok(AuditDurability::default()), |text| AuditDurability::parse("audit_durability", &text))
+/// The value of a member, parsed; the default where it is null.
+fn setting<T, V>(
+    field: &str,
+    member: Option<Option<V>>,
+    default: T,
+    parse: impl FnOnce(&str, V) -> Result<T, InvalidField>,
+) -> Result<Option<T>, InvalidField> {
+    member.map(|value| value.map_or(Ok(default), |value| parse(field, value))).transpose()
 }
 
 pub(crate) fn scheme(text: Option<String>) -> Result<Option<Slug>, InvalidField> {

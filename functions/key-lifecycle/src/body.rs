@@ -1,6 +1,7 @@
 //! Apps, keys and schemes in the form of the wire.
 
-use keyward_core::app::{AuditDurability, OnStoreError};
+use keyward_core::app::OnStoreError;
+use keyward_core::audit_settings::{AuditClientIp, AuditDurability, AuditLevel, RetentionDays, SampleOneIn};
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::instant::Instant;
 use keyward_core::key::Owner;
@@ -46,6 +47,12 @@ pub(crate) struct AppBody {
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
     audit_durability: AuditDurability,
+    audit_level: AuditLevel,
+    audit_sample_one_in: SampleOneIn,
+    audit_client_ip: AuditClientIp,
+    audit_user_agent: bool,
+    audit_request_days: RetentionDays,
+    audit_change_days: RetentionDays,
     created_at: Instant,
     updated_at: Instant,
     deleted_at: Option<Instant>,
@@ -70,7 +77,13 @@ impl AppBody {
             rate_limits: rules.map(Vec::from).unwrap_or_default(),
             rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
             on_store_error: settings.on_store_error,
-            audit_durability: settings.audit_durability,
+            audit_durability: settings.audit.durability,
+            audit_level: settings.audit.level,
+            audit_sample_one_in: settings.audit.sample_one_in,
+            audit_client_ip: settings.audit.client_ip,
+            audit_user_agent: settings.audit.user_agent,
+            audit_request_days: settings.audit.request_days,
+            audit_change_days: settings.audit.change_days,
             created_at: app.created_at.into(),
             updated_at: app.updated_at.into(),
             deleted_at: app.deleted_at.map(Instant::from),

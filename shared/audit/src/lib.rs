@@ -65,9 +65,12 @@ impl Recorder {
     }
 
     async fn enqueue(&self, recorded: Recorded) {
+        if !recorded.is_due() {
+            return recorded.end(Ok(()));
+        }
         let sent = self.0.send(Message::Record(Box::new(recorded))).await;
         if let Err(mpsc::error::SendError(Message::Record(recorded))) = sent {
-            recorded.reject(Error::internal("the writer of audit events has been closed"));
+            recorded.end(Err(Error::internal("the writer of audit events has been closed")));
         }
     }
 

@@ -60,10 +60,17 @@ impl Recorded {
         Self { verification, used, written }
     }
 
-    /// Says that it was not written, and why.
-    pub(crate) fn reject(self, cause: Error) {
-        log_unwritten(&self.verification, &cause);
-        tell(self.written, Err(cause));
+    /// Whether there is anything to write.
+    pub(crate) fn is_due(&self) -> bool {
+        self.verification.is_logged() || self.used.is_some()
+    }
+
+    /// Says what came of it.
+    pub(crate) fn end(self, outcome: Result<(), Error>) {
+        if let Err(cause) = &outcome {
+            log_unwritten(&self.verification, cause);
+        }
+        tell(self.written, outcome);
     }
 }
 
@@ -167,6 +174,9 @@ impl Writer {
 
 /// Writes an event, and tries again while the table does not take it.
 async fn write(store: &Store, verification: &Verification, give_up: &CancellationToken) -> Result<(), Error> {
+    if !verification.is_logged() {
+        return Ok(());
+    }
     let patience = Instant::now() + PATIENCE;
     let attempts = async {
         let mut longest = FIRST_PAUSE_MS;
@@ -207,6 +217,9 @@ fn tell(written: Option<oneshot::Sender<Result<(), Error>>>, outcome: Result<(),
 
 /// Writes an event to the log, in a form that `keyward audit replay` finds in it.
 fn log_unwritten(verification: &Verification, cause: &Error) {
+    if !verification.is_logged() {
+        return;
+    }
     let event = Store::verification_json(verification);
     let metric = Metric::RefusedWrites.name();
     tracing::error!(target: "keyward::audit", metric, %cause, %event, "an audit event was not written");

@@ -1,7 +1,7 @@
 //! The addresses of clients, in one form each.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,15 @@ impl ClientAddress {
     /// The address.
     pub fn ip(self) -> IpAddr {
         self.0
+    }
+
+    /// The address of its network: of an IPv4 address the first 24 bits, of an IPv6 one the first 48.
+    #[must_use]
+    pub fn truncated(self) -> Self {
+        Self(match self.0 {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (!0 << 8)).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 80)).into(),
+        })
     }
 }
 
@@ -105,8 +114,6 @@ impl TryFrom<String> for ClientAddress {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -4,12 +4,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::audit_settings::AuditSettings;
 use crate::bounds::Bounds;
 use crate::id::{AppNumber, DeploymentId};
 use crate::path::PathPattern;
 use crate::permission::Permission;
 use crate::route::RoutePermission;
-use crate::text::{Description, InvalidField, KeyPrefix, MAX_BYTES, Name, OwnerId, Slug, check_total};
+use crate::text::{
+    Description, InvalidField, KeyPrefix, MAX_BYTES, Name, OwnerId, Slug, check_total, one_of,
+};
 
 /// An API auth app.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +58,8 @@ pub struct AppSettings {
     pub rate_limit_scheme_slug: Option<Slug>,
     /// The response to a request whose rate limits cannot be counted, because the store fails.
     pub on_store_error: OnStoreError,
-    /// When the event of a check is written.
-    pub audit_durability: AuditDurability,
+    /// What its audit log holds.
+    pub audit: AuditSettings,
     /// The SaaS's organization that it belongs to.
     pub organization_id: Option<OwnerId>,
     /// The SaaS's workspace that it belongs to.
@@ -87,7 +90,7 @@ impl AppSettings {
             route_permissions: vec![],
             rate_limit_scheme_slug: None,
             on_store_error: OnStoreError::default(),
-            audit_durability: AuditDurability::default(),
+            audit: AuditSettings::default(),
             organization_id: None,
             workspace_id: None,
         }
@@ -170,36 +173,7 @@ impl OnStoreError {
     /// # Errors
     /// It is neither `deny` nor `allow`.
     pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
-        match text {
-            "deny" => Ok(Self::Deny),
-            "allow" => Ok(Self::Allow),
-            _ => Err(InvalidField::new(field, "must be 'deny' or 'allow'")),
-        }
-    }
-}
-
-/// When the event of a check is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AuditDurability {
-    /// After the response, which does not wait for it: a process that is killed loses the events of its last moments.
-    #[default]
-    AfterAnswer,
-    /// Before the response: what was decided is in the audit log before anybody learns of it, or the response is an error.
-    BeforeAnswer,
-}
-
-impl AuditDurability {
-    /// Parses the value of the request's field `field`.
-    ///
-    /// # Errors
-    /// It is neither `after_answer` nor `before_answer`.
-    pub fn parse(field: &str, text: &str) -> Result<Self, InvalidField> {
-        match text {
-            "after_answer" => Ok(Self::AfterAnswer),
-            "before_answer" => Ok(Self::BeforeAnswer),
-            _ => Err(InvalidField::new(field, "must be 'after_answer' or 'before_answer'")),
-        }
+        one_of(field, text, &[("deny", Self::Deny), ("allow", Self::Allow)])
     }
 }
 
@@ -257,17 +231,5 @@ mod tests {
         let parse = |text: &str| OnStoreError::parse("on_store_error", text);
         assert_eq!((parse("deny"), parse("allow")), (Ok(OnStoreError::Deny), Ok(OnStoreError::Allow)));
         assert_eq!(parse("Allow").unwrap_err().to_string(), "on_store_error must be 'deny' or 'allow'");
-    }
-
-    #[test]
-    fn audit_durability_is_after_or_before_the_answer() {
-        let parse = |text: &str| AuditDurability::parse("audit_durability", text);
-        for durability in [AuditDurability::AfterAnswer, AuditDurability::BeforeAnswer] {
-            let text = serde_json::to_value(durability).unwrap();
-            assert_eq!(parse(text.as_str().unwrap()), Ok(durability));
-        }
-        assert_eq!(AuditDurability::default(), AuditDurability::AfterAnswer);
-        let wrong = "audit_durability must be 'after_answer' or 'before_answer'";
-        assert_eq!(parse("never").unwrap_err().to_string(), wrong);
     }
 }

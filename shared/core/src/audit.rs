@@ -54,6 +54,11 @@ impl EventId {
     pub fn spread(self) -> u32 {
         (self.0.random() & u128::from(u32::MAX)) as u32
     }
+
+    /// The next 32 of the random bits, to choose some of the events by chance wherever they are spread to.
+    pub(crate) fn draw(self) -> u32 {
+        (self.0.random() >> 32 & u128::from(u32::MAX)) as u32
+    }
 }
 
 impl fmt::Display for EventId {
@@ -308,6 +313,10 @@ pub struct Event {
     pub rate_limits: Vec<Status>,
     /// Where it came from.
     pub origin: Origin,
+    /// The number of requests that it stands for: more than itself where they were sampled.
+    pub weight: u32,
+    /// When it is purged.
+    pub purge_at: DateTime<Utc>,
 }
 
 #[cfg(test)]

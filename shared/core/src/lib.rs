@@ -7,6 +7,7 @@ pub mod accepted;
 pub mod address;
 pub mod app;
 pub mod audit;
+pub mod audit_settings;
 pub mod authorization;
 pub mod base62;
 pub mod bounds;

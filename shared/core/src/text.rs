@@ -29,6 +29,19 @@ impl InvalidField {
     }
 }
 
+/// The choice with this name.
+///
+/// # Errors
+/// There is none: which there are.
+pub(crate) fn one_of<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, InvalidField> {
+    if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*chosen);
+    }
+    let mut names: Vec<String> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
+    let last = names.pop().unwrap_or_default();
+    Err(InvalidField::new(field, format!("must be {} or {last}", names.join(", "))))
+}
+
 /// The most that callers may write into one app or one key, in bytes, so that a strongly consistent read of either takes
 /// one unit of 4 KiB.
 pub const MAX_BYTES: usize = 2_560;

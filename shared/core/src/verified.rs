@@ -1,6 +1,7 @@
 //! A key whose secret was presented: only for such a key are requests decided and counted.
 
 use crate::audit::{Action, BlockedBy, Event, EventId, Origin, Outcome};
+use crate::audit_settings::AuditDurability;
 use crate::id::DeploymentId;
 use crate::rate_limit::Status;
 use crate::token::ApiKeyToken;
@@ -54,10 +55,14 @@ impl VerifiedKey {
 
 /// A decision on a request of a verified key, as the audit log is to have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verification(Event);
+pub struct Verification {
+    event: Event,
+    is_logged: bool,
+    durability: AuditDurability,
+}
 
 impl Verification {
-    /// The decision with this id.
+    /// The decision with this id, of which the log gets what the app's settings say.
     pub fn new(
         verified: &VerifiedKey,
         id: EventId,
@@ -66,32 +71,51 @@ impl Verification {
         origin: Origin,
     ) -> Self {
         let key = &verified.key;
-        Self(Event {
+        let settings = &verified.app.settings.audit;
+        let outcome = if blocked_by.is_none() { Outcome::Allowed } else { Outcome::Blocked };
+        let weight = settings.weight(id, outcome);
+        let event = Event {
             id,
             deployment_id: key.deployment_id,
             app: Some(key.app),
             app_slug: Some(key.app_slug.clone()),
             action: Action::Verification,
-            outcome: if blocked_by.is_none() { Outcome::Allowed } else { Outcome::Blocked },
+            outcome,
             blocked_by,
             key_id: Some(key.id),
             key_name: Some(key.name.clone()),
             actor: None,
             reason: None,
             rate_limits,
-            origin,
-        })
+            origin: settings.origin(origin),
+            weight: weight.unwrap_or_default(),
+            purge_at: settings.request_days.after(id.timestamp()),
+        };
+        Self { event, is_logged: weight.is_some(), durability: settings.durability }
     }
 
     /// The event.
     pub fn event(&self) -> &Event {
-        &self.0
+        &self.event
+    }
+
+    /// Whether the log is to have the event.
+    pub fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
+    /// When the log is to have it.
+    pub fn durability(&self) -> AuditDurability {
+        self.durability
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
+    use crate::audit_settings::{AuditLevel, RetentionDays};
     use crate::examples::{self, NOW};
     use crate::id::{AppNumber, KeyId};
     use crate::text::KeyPrefix;
@@ -134,5 +158,26 @@ mod tests {
         let blocked = of(Some(rule.clone()));
         assert_eq!((blocked.outcome, blocked.blocked_by), (Outcome::Blocked, Some(rule)));
         assert_eq!(verified.clone().into_key(), *verified.key());
+    }
+
+    #[test]
+    fn the_log_gets_what_the_app_says() {
+        let mut app = examples::app();
+        let of = |app: &App| {
+            let verified = VerifiedKey { key: examples::key(), app: app.clone() };
+            let origin = Origin::new("203.0.113.7".parse().ok(), "GET /a", Some("curl"));
+            Verification::new(&verified, EventId::mint(NOW, 1), None, vec![], origin)
+        };
+        let plain = of(&app);
+        assert!(plain.is_logged() && plain.durability() == AuditDurability::AfterAnswer);
+        assert_eq!((plain.event().weight, plain.event().purge_at - NOW), (1, TimeDelta::days(90)));
+        app.settings.audit.level = AuditLevel::Blocked;
+        app.settings.audit.durability = AuditDurability::BeforeAnswer;
+        app.settings.audit.user_agent = false;
+        app.settings.audit.request_days = RetentionDays::parse("days", 7).unwrap();
+        let other = of(&app);
+        assert!(!other.is_logged() && other.durability() == AuditDurability::BeforeAnswer);
+        assert_eq!(other.event().origin.user_agent, None);
+        assert_eq!(other.event().purge_at - NOW, TimeDelta::days(7));
     }
 }

@@ -3,6 +3,7 @@
 
 use keyward_core::App;
 use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::audit_settings::AuditSettings;
 use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session};
@@ -97,7 +98,8 @@ impl SessionAccess {
     }
 }
 
-/// Somebody who may do something with the keys and the log of one app, which is not deleted.
+/// Somebody who may do something with the keys and the log of one app; which is not deleted, where more is permitted than to
+/// read its log.
 #[derive(Debug, Clone)]
 pub struct AppAccess {
     pub(crate) app: App,
@@ -151,8 +153,9 @@ impl Store {
         actor: Actor,
         origin: &Origin,
     ) -> Result<Event, Error> {
+        let now = self.clock().now();
         Ok(Event {
-            id: EventId::mint(self.clock().now(), u128::from_be_bytes(self.entropy().bytes()?)),
+            id: EventId::mint(now, u128::from_be_bytes(self.entropy().bytes()?)),
             deployment_id,
             app: None,
             app_slug: None,
@@ -165,10 +168,20 @@ impl Store {
             reason: None,
             rate_limits: vec![],
             origin: origin.clone(),
+            weight: 1,
+            purge_at: AuditSettings::default().change_days.after(now),
         })
     }
 }
 
+/// The event as one about this app, in whose log it is kept as its settings say.
 pub(crate) fn about_app(event: Event, app: &App) -> Event {
-    Event { app: Some(app.number), app_slug: Some(app.app_slug.clone()), ..event }
+    let settings = &app.settings.audit;
+    Event {
+        app: Some(app.number),
+        app_slug: Some(app.app_slug.clone()),
+        purge_at: settings.change_days.after(event.id.timestamp()),
+        origin: settings.origin(event.origin),
+        ..event
+    }
 }

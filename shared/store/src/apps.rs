@@ -13,6 +13,7 @@ use keyward_core::audit::Action;
 use keyward_core::id::{AppNumber, DeploymentId, KeyId};
 use keyward_core::rate_limit::Rules;
 use keyward_core::root_key::Scope;
+use keyward_core::session::Capability;
 use keyward_core::text::Slug;
 
 /// Which apps to list.
@@ -213,6 +214,16 @@ impl Store {
         Ok(grant(access, app))
     }
 
+    /// Access to the log of an app, also of a deleted one, for a backend: it permits nothing else.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Forbidden`] for a root key without the scope `audit`.
+    pub async fn app_log_access(&self, access: &RootAccess, slug: &Slug) -> Result<AppAccess, Error> {
+        access.require(Scope::Audit)?;
+        let (app, _) = self.app_ever(access.deployment_id, slug).await?;
+        Ok(AppAccess { capabilities: vec![Capability::AuditRead], ..grant(access, app) })
+    }
+
     /// Access to the app of a key, for a backend that knows only the key's id.
     ///
     /// # Errors
@@ -261,11 +272,16 @@ impl Store {
 
     /// An app that is not deleted, and its item.
     async fn stored_app(&self, deployment: DeploymentId, slug: &Slug) -> Result<(App, Item), Error> {
+        let (app, stored) = self.app_ever(deployment, slug).await?;
+        if app.deleted_at.is_none() { Ok((app, stored)) } else { Err(UNKNOWN) }
+    }
+
+    /// An app, which may be deleted, and its item.
+    async fn app_ever(&self, deployment: DeploymentId, slug: &Slug) -> Result<(App, Item), Error> {
         let found = self.table.get(&slug_key(deployment, slug)).await?.ok_or(UNKNOWN)?;
         let AppBySlug { number } = record::entity(found)?;
         let stored = self.table.get(&key(number)).await?.ok_or(UNKNOWN)?;
-        let app: App = record::entity(stored.clone())?;
-        if app.deleted_at.is_none() { Ok((app, stored)) } else { Err(UNKNOWN) }
+        Ok((record::entity(stored.clone())?, stored))
     }
 
     pub(crate) async fn app_by_number(&self, number: AppNumber) -> Result<Option<App>, Error> {

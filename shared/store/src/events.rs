@@ -1,4 +1,4 @@
-//! Audit events: `AUDIT#<app>#<yyyymm>#<shard>` / `<event id>`, purged after [`RETENTION`].
+//! Audit events: `AUDIT#<app>#<yyyymm>#<shard>` / `<event id>`, purged when the app's settings say.
 //!
 //! Verifications are spread over four shards (`V0` to `V3`), since an app is read, and so verified, at most 3,000 times a second
 //! and a partition takes 1,000 writes a second. Lifecycle events, which are few, lie in a partition of their own
@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
 use futures::future::try_join_all;
 use keyward_core::InvalidField;
 use keyward_core::audit::{Action, Event, EventId, Outcome};
@@ -17,15 +17,13 @@ use keyward_core::id::KeyId;
 use keyward_core::session::Capability;
 use keyward_core::verified::Verification;
 
-use crate::item::{Item, Key, purged_at};
+use crate::item::{Item, Key};
 use crate::record::{self, readable};
 use crate::{AppAccess, Error, OperatorAccess, Store, Table};
 
 const SHARDS: u32 = 4;
 /// The shard of lifecycle events.
 const LIFECYCLE: &str = "L";
-/// The time for which events are kept.
-const RETENTION: TimeDelta = TimeDelta::days(400);
 /// The maximum number of events that one page of the log scans: a rare filter ends the page early, with a cursor.
 const MAX_SCANNED: usize = 5_000;
 /// The maximum number of events that an analysis counts; it rejects a range with more.
@@ -44,10 +42,47 @@ pub struct EventFilter {
     pub outcome: Option<Outcome>,
     /// Only those of this key.
     pub key_id: Option<KeyId>,
+    /// Which kinds.
+    pub kinds: EventKinds,
     /// The number to skip at the beginning.
     pub offset: usize,
     /// The maximum number.
     pub limit: usize,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKinds {
+    /// All of an app's.
+    All,
+    /// Requests that came with a key.
+    Requests,
+    /// Changes.
+    Changes,
+    /// Changes of keys.
+    ChangesOfKeys,
+}
+
+impl EventKinds {
+    fn include(self, event: &Event) -> bool {
+        let is_request = event.action == Action::Verification;
+        match self {
+            Self::All => true,
+            Self::Requests => is_request,
+            Self::Changes => !is_request,
+            Self::ChangesOfKeys => !is_request && event.key_id.is_some(),
+        }
+    }
+
+    /// The shards of a month that hold them.
+    fn shards(self) -> Vec<String> {
+        let requests = (0..SHARDS).map(verifications);
+        match self {
+            Self::All => requests.chain([LIFECYCLE.to_owned()]).collect(),
+            Self::Requests => requests.collect(),
+            Self::Changes | Self::ChangesOfKeys => vec![LIFECYCLE.to_owned()],
+        }
+    }
 }
 
 impl EventFilter {
@@ -55,6 +90,7 @@ impl EventFilter {
     pub fn matches(&self, event: &Event) -> bool {
         self.outcome.is_none_or(|outcome| event.outcome == outcome)
             && self.key_id.is_none_or(|key| event.key_id == Some(key))
+            && self.kinds.include(event)
     }
 }
 
@@ -95,7 +131,7 @@ pub(crate) fn event_item(event: &Event) -> Result<Item, Error> {
     };
     let at = event.id.timestamp();
     let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
-    Ok(purged_at(record::item(&key, event)?, at + RETENTION))
+    record::item(&key, event)
 }
 
 impl Table {
@@ -121,11 +157,14 @@ impl Store {
         record::event_json(verification.event())
     }
 
-    /// Writes the event of a verification. It replaces none: the same event again changes nothing.
+    /// Writes the event of a verification, if the log is to have it. It replaces none: the same event again changes nothing.
     ///
     /// # Errors
     /// It was not written.
     pub async fn write_verification(&self, verification: &Verification) -> Result<(), Error> {
+        if !verification.is_logged() {
+            return Ok(());
+        }
         // Nobody else makes an event of this id: one that is there was written by an earlier attempt.
         self.table.put_new(event_item(verification.event())?).await.map(drop)
     }
@@ -140,7 +179,7 @@ impl Store {
         let mut to_skip = filter.offset;
         let mut looked_at = 0;
         let end = filter.before.map_or(filter.end, |before| filter.end.min(before.timestamp()));
-        for month in self.months(filter.start, end) {
+        for month in months(filter.start.max(access.app.created_at), end) {
             let mut merge = self.merge(access, &month, filter);
             while let Some(event) = merge.next().await? {
                 if looked_at == MAX_SCANNED {
@@ -222,7 +261,7 @@ impl Store {
         access.require(Capability::AuditRead)?;
         let (from, to) = (EventId::first_at(start).to_string(), after(end));
         let mut seen = 0;
-        for month in self.months(start, end) {
+        for month in months(start.max(access.app.created_at), end) {
             for shard in 0..SHARDS {
                 let partition = partition(&access.app.number.base62(), &month, &verifications(shard));
                 let mut below = Some(to.clone());
@@ -243,16 +282,10 @@ impl Store {
         Ok(true)
     }
 
-    /// The months of this range, latest first, but not those whose events are purged.
-    fn months(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Vec<String> {
-        months(start.max(self.clock().now() - RETENTION), end)
-    }
-
     fn merge(&self, access: &AppAccess, month: &str, filter: &EventFilter) -> Merge<'_> {
         let owner = access.app.number.base62();
         let before =
             filter.before.map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
-        let shards = (0..SHARDS).map(verifications).chain([LIFECYCLE.to_owned()]);
         Merge {
             table: &self.table,
             from: EventId::first_at(filter.start).to_string(),
@@ -262,7 +295,7 @@ impl Store {
             } else {
                 250
             },
-            shards: shards
+            shards: (filter.kinds.shards().into_iter())
                 .map(|shard| Shard {
                     partition: partition(&owner, month, &shard),
                     below: Some(before.clone()),
@@ -332,6 +365,8 @@ impl Merge<'_> {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {

@@ -43,7 +43,7 @@ pub use apps::{AppPage, ListApps};
 pub use client::dynamodb_client;
 pub use deadline::Deadline;
 pub use error::{Conflict, Error, Failure, Forbidden, Resource};
-pub use events::{EventFilter, EventPage, MAX_ANALYZED};
+pub use events::{EventFilter, EventKinds, EventPage, MAX_ANALYZED};
 pub use inspect::TableFault;
 pub use keys::{Candidate, FoundKeys, KeyPage, KeyStatus, KeyToCheck};
 pub use peppers::{OpenError, PROPAGATION_TIME, Progress, Repeppered, Sweep};

@@ -96,8 +96,9 @@ use aws_config::SdkConfig;
 use futures::future::join;
 use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
-use keyward_core::app::{AuditDurability, OnStoreError};
+use keyward_core::app::OnStoreError;
 use keyward_core::audit::{EventId, Origin};
+use keyward_core::audit_settings::AuditDurability;
 use keyward_core::decision::decide;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
@@ -368,7 +369,7 @@ impl Verifier {
         let limits = admission.limits.clone();
         let verification = Verification::new(&verified, request_id, blocked_by, limits, origin);
         let last_used_at = verified.key().last_used_at;
-        match verified.app().settings.audit_durability {
+        match verification.durability() {
             AuditDurability::AfterAnswer => self.recorder.record(verification, last_used_at).await,
             AuditDurability::BeforeAnswer => {
                 deadline.of(self.recorder.record_durably(verification, last_used_at)).await?;

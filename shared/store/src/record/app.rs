@@ -2,7 +2,10 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use keyward_core::app::{AppSettings, AuditDurability, OnStoreError};
+use keyward_core::app::{AppSettings, OnStoreError};
+use keyward_core::audit_settings::{
+    AuditClientIp, AuditDurability, AuditLevel, AuditSettings, RetentionDays, SampleOneIn,
+};
 use keyward_core::id::{AppNumber, DeploymentId};
 use keyward_core::path::PathPattern;
 use keyward_core::permission::Permission;
@@ -34,9 +37,9 @@ pub(crate) struct AppRecord {
     #[serde(deserialize_with = "nullable")]
     rate_limit_scheme_slug: Option<Slug>,
     on_store_error: OnStoreError,
-    /// Absent where events are written after the answer, as all earlier releases do.
-    #[serde(default, skip_serializing_if = "is_default")]
-    audit_durability: AuditDurability,
+    /// Absent where all of it is the default, which earlier releases do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    audit: Option<AuditRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_id: Option<OwnerId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,48 @@ struct RouteRecord {
     permissions: Vec<String>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditRecord {
+    durability: AuditDurability,
+    level: AuditLevel,
+    sample_one_in: SampleOneIn,
+    client_ip: AuditClientIp,
+    user_agent: bool,
+    request_days: RetentionDays,
+    change_days: RetentionDays,
+}
+
+impl From<AuditSettings> for AuditRecord {
+    fn from(settings: AuditSettings) -> Self {
+        let AuditSettings {
+            durability,
+            level,
+            sample_one_in,
+            client_ip,
+            user_agent,
+            request_days,
+            change_days,
+        } = settings;
+        Self { durability, level, sample_one_in, client_ip, user_agent, request_days, change_days }
+    }
+}
+
+impl From<AuditRecord> for AuditSettings {
+    fn from(record: AuditRecord) -> Self {
+        let AuditRecord {
+            durability,
+            level,
+            sample_one_in,
+            client_ip,
+            user_agent,
+            request_days,
+            change_days,
+        } = record;
+        Self { durability, level, sample_one_in, client_ip, user_agent, request_days, change_days }
+    }
+}
+
 impl From<&RoutePermission> for RouteRecord {
     fn from(route: &RoutePermission) -> Self {
         let RawRoute { method, path, permissions } = route.clone().into();
@@ -75,10 +120,6 @@ impl TryFrom<RouteRecord> for RoutePermission {
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String> {
     match (any, entries.is_empty()) {
         (true, true) => Ok(Bounds::Unbounded),
@@ -90,7 +131,7 @@ fn bounds<T>(name: &str, any: bool, entries: Vec<T>) -> Result<Bounds<T>, String
 impl Entity for App {
     const TYPE: &'static str = "app";
     const OPTIONAL: &'static [&'static str] =
-        &["description", "audit_durability", "user_id", "organization_id", "workspace_id"];
+        &["description", "audit", "user_id", "organization_id", "workspace_id"];
     type Record = AppRecord;
 
     fn to_record(&self) -> AppRecord {
@@ -110,7 +151,7 @@ impl Entity for App {
             route_permissions: settings.route_permissions.iter().map(RouteRecord::from).collect(),
             rate_limit_scheme_slug: settings.rate_limit_scheme_slug,
             on_store_error: settings.on_store_error,
-            audit_durability: settings.audit_durability,
+            audit: (settings.audit != AuditSettings::default()).then(|| settings.audit.into()),
             user_id: self.user_id.clone(),
             organization_id: settings.organization_id,
             workspace_id: settings.workspace_id,
@@ -138,7 +179,7 @@ impl Entity for App {
                 route_permissions: routes.map(RoutePermission::try_from).collect::<Result<_, _>>()?,
                 rate_limit_scheme_slug: record.rate_limit_scheme_slug,
                 on_store_error: record.on_store_error,
-                audit_durability: record.audit_durability,
+                audit: record.audit.map(AuditSettings::from).unwrap_or_default(),
                 organization_id: record.organization_id,
                 workspace_id: record.workspace_id,
             },

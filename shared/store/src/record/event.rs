@@ -1,5 +1,6 @@
 //! Audit events.
 
+use chrono::{DateTime, Utc};
 use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use keyward_core::rate_limit::Status;
@@ -38,6 +39,20 @@ pub(crate) struct EventRecord {
     path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
+    /// The number of requests that it stands for, if that is not one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    weight: u32,
+    /// Unix seconds, by which the table deletes it.
+    #[serde(with = "chrono::serde::ts_seconds")]
+    purge_at: DateTime<Utc>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +131,8 @@ impl Entity for Event {
             client_ip: self.origin.client_ip.map(|address| address.to_string()),
             path: self.origin.path.clone(),
             user_agent: self.origin.user_agent.clone(),
+            weight: self.weight,
+            purge_at: self.purge_at,
         }
     }
 
@@ -138,6 +155,8 @@ impl Entity for Event {
                 path: record.path,
                 user_agent: record.user_agent,
             },
+            weight: record.weight,
+            purge_at: record.purge_at,
         })
     }
 }

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_core::app::{AppSettings, AuditDurability, OnStoreError};
+use keyward_core::app::{AppSettings, OnStoreError};
 use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
+use keyward_core::audit_settings::{AuditClientIp, AuditDurability, AuditLevel, AuditSettings};
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::hashing::{PepperVersion, Tag};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SchemeId, SessionId, TicketId};
@@ -80,7 +81,13 @@ fn full_app() -> App {
         route_permissions: RoutePermission::parse_all("route_permissions", &routes).unwrap(),
         rate_limit_scheme_slug: Some(slug("standard")),
         on_store_error: OnStoreError::Allow,
-        audit_durability: AuditDurability::BeforeAnswer,
+        audit: AuditSettings {
+            durability: AuditDurability::BeforeAnswer,
+            level: AuditLevel::Sampled,
+            client_ip: AuditClientIp::Truncated,
+            user_agent: false,
+            ..AuditSettings::default()
+        },
         organization_id: owner("o_1"),
         workspace_id: owner("w_1"),
         ..app().settings
@@ -235,6 +242,8 @@ fn event() -> Event {
         reason: None,
         rate_limits: vec![],
         origin: Origin::default(),
+        weight: 1,
+        purge_at: AuditSettings::default().change_days.after(AT),
     }
 }
 
@@ -252,6 +261,7 @@ fn full_event() -> Event {
         reason: Some(Reason::parse("reason", "leaked").unwrap()),
         rate_limits: vec![status],
         origin: Origin::new("203.0.113.7".parse().ok(), "GET /v1/users", Some("curl/8")),
+        weight: 100,
         ..event()
     }
 }
