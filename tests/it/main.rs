@@ -3,8 +3,8 @@
 mod access;
 mod addresses;
 mod alone;
+mod audit_events;
 mod audit_log;
-mod audit_settings;
 mod authorizer;
 mod bad_input;
 mod check;

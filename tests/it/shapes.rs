@@ -100,6 +100,7 @@ fn queries() -> Vec<(&'static str, Vec<&'static str>)> {
         ("/api-auth/apps/acme/audit/analytics", analytics.clone()),
         ("/api-auth/apps/acme/audit/timeseries", timeseries.clone()),
         ("/api-auth/keys", vec!["status", "include_inactive"]),
+        ("/api-auth/deployment/audit/events", events.clone()),
         ("/api-auth/audit/logs", logs),
         ("/api-auth/audit/events", events),
         ("/api-auth/audit/analytics", analytics),

@@ -137,6 +137,12 @@ pub async fn every_access(backend: &Backend, pause: impl AsyncFnOnce(TimeDelta))
     backend.delete(&app).await.ok();
     backend.get(&app).await.is_error(404, "not_found");
     assert_eq!(backend.delete(&format!("/api-auth/rate-limit-schemes/{scheme}")).await.status, 204);
+    let done = backend.get("/api-auth/deployment/audit/events?limit=10").await.ok();
+    let is_of =
+        |event: &&Value| event["rate_limit_scheme_slug"] == scheme && event["action"] == "scheme.deleted";
+    assert_eq!(done["data"].as_array().expect("events").iter().filter(is_of).count(), 1, "{done}");
+    let done = backend.get(&format!("{app}/audit/events?limit=1")).await.ok();
+    assert_eq!(done["data"][0]["action"], "app.deleted", "{done}");
 }
 
 async fn schemes(backend: &Backend, slug: &str) {

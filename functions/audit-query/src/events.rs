@@ -2,15 +2,15 @@
 
 use axum::extract::State;
 use chrono::TimeDelta;
-use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Outcome};
+use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, MemberChanges, Outcome};
 use keyward_core::cursor::{InvalidCursor, List};
-use keyward_core::id::{DeploymentId, KeyId};
+use keyward_core::id::{DeploymentId, KeyId, RootKeyId};
 use keyward_core::instant::{Bound, Instant};
 use keyward_core::text::{Name, Reason, Slug};
 use keyward_core::{App, ClientAddress, ErrorCode};
 use keyward_http::{ActiveSession, ApiError, Data, Path, Query, Root, app_slug};
 use keyward_runtime::Services;
-use keyward_store::{AppAccess, EventFilter, EventKinds};
+use keyward_store::{AppAccess, EventFilter, EventKinds, EventPage};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -19,6 +19,8 @@ use crate::logs::hide_backend;
 
 const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
+/// Of a deployment's events.
+const DEFAULT_RANGE: TimeDelta = TimeDelta::days(90);
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -28,7 +30,7 @@ pub(crate) struct EventsQuery {
     limit: Option<u32>,
     /// The events of this key alone.
     key_id: Option<KeyId>,
-    /// Where the range begins: with the app where it is not given.
+    /// Where the range begins. Where it is not given, with the app; in a deployment's events 90 days before its end.
     start_date: Option<Bound>,
     /// Where the range ends: now where it is not given.
     end_date: Option<Bound>,
@@ -37,20 +39,46 @@ pub(crate) struct EventsQuery {
 }
 
 impl EventsQuery {
-    /// The cursors of this list: of the app, and of what the filters say is in it.
-    fn cursors(&self, app: &App, kinds: EventKinds) -> List {
+    /// The cursors of this list: of whose events they are, and of what the filters say is in it.
+    fn cursors(&self, deployment: DeploymentId, app: Option<&App>, kinds: EventKinds) -> List {
         let ms = |date: Option<Bound>, of: fn(Bound) -> chrono::DateTime<chrono::Utc>| {
             date.map(|date| of(date).timestamp_millis().to_string())
         };
         let parts = [
-            Some(app.deployment_id.to_string()),
-            Some(app.number.base62()),
+            Some(deployment.to_string()),
+            app.map(|app| app.number.base62()),
             Some(format!("{kinds:?}")),
             self.key_id.map(|key| key.to_string()),
             ms(self.start_date, Bound::start),
             ms(self.end_date, Bound::end),
         ];
         List::new("audit/events", parts.iter().map(|part| part.as_deref().unwrap_or_default()))
+    }
+
+    /// The events of a page of this list, whose range is so long where it is not given.
+    fn filter(
+        &self,
+        services: &Services,
+        list: &List,
+        kinds: EventKinds,
+        default: TimeDelta,
+    ) -> Result<EventFilter, ApiError> {
+        let limit = self.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+        let range = Range::new(self.start_date, self.end_date, services.store.clock().now(), default)?;
+        let before = match &self.cursor {
+            Some(cursor) => Some(list.position(cursor)?.parse::<EventId>().map_err(|_| InvalidCursor)?),
+            None => None,
+        };
+        Ok(EventFilter {
+            start: range.start,
+            end: range.end,
+            before,
+            outcome: None,
+            key_id: self.key_id,
+            kinds,
+            offset: 0,
+            limit: limit as usize,
+        })
     }
 }
 
@@ -59,9 +87,21 @@ impl EventsQuery {
 #[schema(as = ChangeEventList)]
 pub(crate) struct Events {
     data: Vec<Row>,
-    limit: u32,
+    limit: usize,
     has_more: bool,
     next_cursor: Option<String>,
+}
+
+impl Events {
+    fn new(page: EventPage, list: &List, filter: &EventFilter) -> Self {
+        let last = page.last.filter(|_| page.has_more);
+        Self {
+            next_cursor: last.map(|last| list.cursor(&last.to_string())),
+            data: page.events.into_iter().map(Row::from).collect(),
+            limit: filter.limit,
+            has_more: page.has_more,
+        }
+    }
 }
 
 /// Something that was done with an app or a key of it, or was refused.
@@ -79,8 +119,14 @@ struct Row {
     blocked_by_rule: Option<BlockedBy>,
     /// The key that it concerns.
     key_id: Option<KeyId>,
-    /// The key's name at that time.
+    /// The key's name at that time, or the root key's.
     key_name: Option<Name>,
+    /// The root key that it concerns.
+    root_key_id: Option<RootKeyId>,
+    /// The rate-limit scheme that it concerns.
+    rate_limit_scheme_slug: Option<Slug>,
+    /// What it changed of what was there before, by member.
+    changes: MemberChanges,
     /// Who did it. Browsers are not told which of your root keys it was.
     actor: Option<Actor>,
     /// Why, if that was said.
@@ -93,9 +139,8 @@ struct Row {
     timestamp: Instant,
 }
 
-impl Row {
-    fn new(mut event: Event, access: &AppAccess) -> Self {
-        hide_backend(&mut event, access);
+impl From<Event> for Row {
+    fn from(event: Event) -> Self {
         Self {
             request_id: event.id,
             deployment_id: event.deployment_id,
@@ -105,6 +150,9 @@ impl Row {
             blocked_by_rule: event.blocked_by,
             key_id: event.key_id,
             key_name: event.key_name,
+            root_key_id: event.root_key_id,
+            rate_limit_scheme_slug: event.scheme,
+            changes: event.changes,
             actor: event.actor,
             reason: event.reason,
             client_ip: event.origin.client_ip,
@@ -146,37 +194,37 @@ pub(crate) async fn of_session(
     read(&services, &access, query, EventKinds::ChangesOfKeys).await
 }
 
+/// Lists what was done in a deployment, newest first: with its apps and keys, also deleted ones, its rate-limit schemes and its
+/// root keys. Tickets and sessions are among the events of their app alone.
+#[utoipa::path(
+    get, path = "/api-auth/deployment/audit/events", operation_id = "listDeploymentChangeEvents", tag = "Audit log",
+    security(("rootKey" = ["audit"])), params(EventsQuery),
+    responses((status = 200, body = Events)), extensions(("x-errors" = json!([ErrorCode::InvalidField, ErrorCode::InvalidCursor]))),
+)]
+pub(crate) async fn of_deployment(
+    State(services): State<Services>,
+    Root(access): Root,
+    Query(query): Query<EventsQuery>,
+) -> Result<Data<Events>, ApiError> {
+    let list = query.cursors(access.deployment_id(), None, EventKinds::Changes);
+    let filter = query.filter(&services, &list, EventKinds::Changes, DEFAULT_RANGE)?;
+    let page = services.store.deployment_events(&access, &filter).await?;
+    Ok(Data(Events::new(page, &list, &filter)))
+}
+
 async fn read(
     services: &Services,
     access: &AppAccess,
     query: EventsQuery,
     kinds: EventKinds,
 ) -> Result<Data<Events>, ApiError> {
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    let now = services.store.clock().now();
-    let age = (now - access.app().created_at).max(TimeDelta::zero());
-    let range = Range::new(query.start_date, query.end_date, now, age)?;
-    let list = query.cursors(access.app(), kinds);
-    let before = query
-        .cursor
-        .as_deref()
-        .map(|cursor| list.position(cursor)?.parse::<EventId>().map_err(|_| InvalidCursor));
-    let filter = EventFilter {
-        start: range.start,
-        end: range.end,
-        before: before.transpose()?,
-        outcome: None,
-        key_id: query.key_id,
-        kinds,
-        offset: 0,
-        limit: limit as usize,
-    };
-    let page = services.store.events(access, &filter).await?;
-    let last = page.last.filter(|_| page.has_more);
-    Ok(Data(Events {
-        next_cursor: last.map(|last| list.cursor(&last.to_string())),
-        data: page.events.into_iter().map(|event| Row::new(event, access)).collect(),
-        limit,
-        has_more: page.has_more,
-    }))
+    let app = access.app();
+    let list = query.cursors(app.deployment_id, Some(app), kinds);
+    let age = (services.store.clock().now() - app.created_at).max(TimeDelta::zero());
+    let filter = query.filter(services, &list, kinds, age)?;
+    let mut page = services.store.events(access, &filter).await?;
+    for event in &mut page.events {
+        hide_backend(event, access);
+    }
+    Ok(Data(Events::new(page, &list, &filter)))
 }

@@ -15,7 +15,7 @@ use keyward_runtime::Services;
 use keyward_store::AppAccess;
 
 keyward_http::routes! {
-    Backend { logs::{of_app}, events::{of_app}, analytics::{of_app}, timeseries::{of_app} }
+    Backend { logs::{of_app}, events::{of_app, of_deployment}, analytics::{of_app}, timeseries::{of_app} }
     Browser { logs::{of_session}, events::{of_session}, analytics::{of_session}, timeseries::{of_session} }
 }
 

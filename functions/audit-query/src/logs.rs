@@ -160,6 +160,10 @@ pub(crate) fn hide_backend(event: &mut Event, access: &AppAccess) {
         event.origin.client_ip = None;
         event.origin.user_agent = None;
     }
+    // What a backend notes beside a key is its own.
+    if !access.is_backend() {
+        event.changes.remove("metadata");
+    }
 }
 
 impl Row {

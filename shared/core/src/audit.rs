@@ -1,10 +1,12 @@
 //! Audit events: actions with their actors, and the decision on each request.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use ulid::Ulid;
 use utoipa::ToSchema;
 
@@ -150,6 +152,14 @@ pub enum Action {
     SessionCreated,
 }
 
+impl Action {
+    /// Whether its event is also among those of the deployment, beside those of the app: all but what happens with each
+    /// request and each visit of a customer.
+    pub fn concerns_deployment(self) -> bool {
+        !matches!(self, Self::Verification | Self::TicketIssued | Self::TicketRefused | Self::SessionCreated)
+    }
+}
+
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -231,6 +241,9 @@ pub enum Actor {
     RootKey {
         /// The root key.
         id: RootKeyId,
+        /// Its name at that time; events of earlier releases have none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
     /// A browser with this session.
     Session {
@@ -241,6 +254,18 @@ pub enum Actor {
         user_id: Option<OwnerId>,
     },
 }
+
+/// What a change made of a member, which is null where it had or has no value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberChange {
+    /// The value before.
+    pub before: Value,
+    /// The value after.
+    pub after: Value,
+}
+
+/// What a change made of the members of an app, a key or a scheme, by their names.
+pub type MemberChanges = BTreeMap<String, MemberChange>;
 
 /// Where a request came from and what it asked for: cut to lengths that a stored event has room for, and without controls,
 /// which callers could write lines or act on terminals with.
@@ -303,12 +328,18 @@ pub struct Event {
     pub blocked_by: Option<BlockedBy>,
     /// The key it concerns.
     pub key_id: Option<KeyId>,
-    /// The key's name at that time.
+    /// The key's name at that time, or the root key's.
     pub key_name: Option<Name>,
+    /// The root key it concerns.
+    pub root_key_id: Option<RootKeyId>,
+    /// The rate-limit scheme it concerns.
+    pub scheme: Option<Slug>,
     /// The actor. A verification has none besides the key.
     pub actor: Option<Actor>,
     /// Why, if that was given.
     pub reason: Option<Reason>,
+    /// What it changed of what was there before.
+    pub changes: MemberChanges,
     /// The state of the rate limits that hold for a request.
     pub rate_limits: Vec<Status>,
     /// Where it came from.

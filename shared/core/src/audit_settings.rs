@@ -142,6 +142,9 @@ impl SampleOneIn {
     }
 }
 
+/// The longest time for which anything is kept, in days.
+pub const MAX_RETENTION_DAYS: i64 = 3_650;
+
 impl RetentionDays {
     /// This number, of the request's field `field`.
     ///

@@ -1,6 +1,6 @@
 //! A key whose secret was presented: only for such a key are requests decided and counted.
 
-use crate::audit::{Action, BlockedBy, Event, EventId, Origin, Outcome};
+use crate::audit::{Action, BlockedBy, Event, EventId, MemberChanges, Origin, Outcome};
 use crate::audit_settings::AuditDurability;
 use crate::id::DeploymentId;
 use crate::rate_limit::Status;
@@ -84,8 +84,11 @@ impl Verification {
             blocked_by,
             key_id: Some(key.id),
             key_name: Some(key.name.clone()),
+            root_key_id: None,
+            scheme: None,
             actor: None,
             reason: None,
+            changes: MemberChanges::new(),
             rate_limits,
             origin: settings.origin(origin),
             weight: weight.unwrap_or_default(),

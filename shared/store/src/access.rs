@@ -2,11 +2,12 @@
 //! matched, so a call that takes one is authorized.
 
 use keyward_core::App;
-use keyward_core::audit::{Action, Actor, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{Action, Actor, Event, EventId, MemberChanges, Origin, Outcome};
 use keyward_core::audit_settings::AuditSettings;
 use keyward_core::id::{DeploymentId, RootKeyId};
 use keyward_core::root_key::Scope;
 use keyward_core::session::{Capability, Session};
+use keyward_core::text::Name;
 
 use crate::{Error, Forbidden, Store};
 
@@ -49,6 +50,7 @@ impl PublicAccess {
 pub struct RootAccess {
     pub(crate) deployment_id: DeploymentId,
     pub(crate) id: RootKeyId,
+    pub(crate) name: Name,
     pub(crate) scopes: Vec<Scope>,
     pub(crate) origin: Origin,
 }
@@ -76,7 +78,7 @@ impl RootAccess {
     }
 
     pub(crate) fn actor(&self) -> Actor {
-        Actor::RootKey { id: self.id }
+        Actor::RootKey { id: self.id, name: Some(self.name.clone()) }
     }
 }
 
@@ -164,8 +166,11 @@ impl Store {
             blocked_by: None,
             key_id: None,
             key_name: None,
+            root_key_id: None,
+            scheme: None,
             actor: Some(actor),
             reason: None,
+            changes: MemberChanges::new(),
             rate_limits: vec![],
             origin: origin.clone(),
             weight: 1,

@@ -302,7 +302,8 @@ impl Store {
         action: Action,
     ) -> Result<Change<'_>, Error> {
         let update = record::update(stored, after, Expression::unchanged(before.revision))?;
-        let event = about_app(access.event(self, action)?, after);
+        let mut event = about_app(access.event(self, action)?, after);
+        event.changes = record::changes(before, after);
         Change::new(self, &event)?.update(&key(after.number), update, changed_meanwhile())
     }
 }

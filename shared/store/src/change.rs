@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{ConditionCheck, Delete, Put, TransactWriteItem, Update};
 use keyward_core::audit::Event;
 
-use crate::events::event_item;
+use crate::events::{event_item, event_item_of_deployment};
 use crate::item::{ATTEMPTS, Expression, Item, Key};
 use crate::{Conflict, Error, Store, Table};
 
@@ -37,8 +37,11 @@ struct Write {
 impl<'t> Change<'t> {
     /// A change that this event tells of. It may be all of it, as where something was refused.
     pub(crate) fn new(store: &'t Store, event: &Event) -> Result<Self, Error> {
-        let event = event_item(event)?;
-        Self { table: store.table(), writes: vec![] }.put_if(event, Expression::default(), None)
+        let change = Self { table: store.table(), writes: vec![] }.put(event_item(event)?)?;
+        match event_item_of_deployment(event)? {
+            Some(copy) => change.put(copy),
+            None => Ok(change),
+        }
     }
 
     /// An item is written whose key must be free.

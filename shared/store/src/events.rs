@@ -3,23 +3,25 @@
 //! Verifications are spread over four shards (`V0` to `V3`), since an app is read, and so verified, at most 3,000 times a second
 //! and a partition takes 1,000 writes a second. Lifecycle events, which are few, lie in a partition of their own
 //! (`L`), so figures about requests do not read them. What concerns no app that exists lies under
-//! `AUDIT#DEPLOYMENT#<id>#<yyyymm>#L`.
+//! `AUDIT#DEPLOYMENT#<id>#<yyyymm>#L`, with a copy of what was done with the deployment's apps and their keys.
 //!
 //! Reading goes from the newest month backwards and, within a month, merges the shards. An event that cannot be read is left out.
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 use futures::future::try_join_all;
 use keyward_core::InvalidField;
 use keyward_core::audit::{Action, Event, EventId, Outcome};
-use keyward_core::id::KeyId;
+use keyward_core::audit_settings::MAX_RETENTION_DAYS;
+use keyward_core::id::{AppNumber, DeploymentId, KeyId};
+use keyward_core::root_key::Scope;
 use keyward_core::session::Capability;
 use keyward_core::verified::Verification;
 
 use crate::item::{Item, Key};
 use crate::record::{self, readable};
-use crate::{AppAccess, Error, OperatorAccess, Store, Table};
+use crate::{AppAccess, Error, OperatorAccess, RootAccess, Store, Table};
 
 const SHARDS: u32 = 4;
 /// The shard of lifecycle events.
@@ -119,18 +121,30 @@ fn month_of(at: DateTime<Utc>) -> String {
     at.format("%Y%m").to_string()
 }
 
-/// The item of an event.
+/// The item of an event: in the log of its app or, if it concerns none, in that of its deployment.
 pub(crate) fn event_item(event: &Event) -> Result<Item, Error> {
-    let owner = match event.app {
-        Some(number) => number.base62(),
-        None => format!("DEPLOYMENT#{}", event.deployment_id),
-    };
     let shard = match event.action {
         Action::Verification => verifications(event.id.spread() % SHARDS),
         _ => LIFECYCLE.to_owned(),
     };
-    let at = event.id.timestamp();
-    let key = Key::new(partition(&owner, &month_of(at), &shard), event.id.to_string());
+    let owner = event.app.map_or_else(|| owner_of_deployment(event.deployment_id), AppNumber::base62);
+    item_in(&owner, &shard, event)
+}
+
+/// The item of an event of an app that is in the log of its deployment too, from which nothing is deleted with an app.
+pub(crate) fn event_item_of_deployment(event: &Event) -> Result<Option<Item>, Error> {
+    if event.app.is_none() || !event.action.concerns_deployment() {
+        return Ok(None);
+    }
+    item_in(&owner_of_deployment(event.deployment_id), LIFECYCLE, event).map(Some)
+}
+
+fn owner_of_deployment(id: DeploymentId) -> String {
+    format!("DEPLOYMENT#{id}")
+}
+
+fn item_in(owner: &str, shard: &str, event: &Event) -> Result<Item, Error> {
+    let key = Key::new(partition(owner, &month_of(event.id.timestamp()), shard), event.id.to_string());
     record::item(&key, event)
 }
 
@@ -175,12 +189,35 @@ impl Store {
     /// [`Error::Forbidden`] without `audit:read`; [`Error::Invalid`] for an offset beyond what a page looks at.
     pub async fn events(&self, access: &AppAccess, filter: &EventFilter) -> Result<EventPage, Error> {
         access.require(Capability::AuditRead)?;
+        self.events_of(&access.app.number.base62(), access.app.created_at, filter).await
+    }
+
+    /// A page of what was done in a deployment: with its apps and their keys, its schemes and its root keys.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a root key without the scope `audit`.
+    pub async fn deployment_events(
+        &self,
+        access: &RootAccess,
+        filter: &EventFilter,
+    ) -> Result<EventPage, Error> {
+        access.require(Scope::Audit)?;
+        let earliest = self.clock().now() - TimeDelta::days(MAX_RETENTION_DAYS);
+        self.events_of(&owner_of_deployment(access.deployment_id), earliest, filter).await
+    }
+
+    async fn events_of(
+        &self,
+        owner: &str,
+        earliest: DateTime<Utc>,
+        filter: &EventFilter,
+    ) -> Result<EventPage, Error> {
         let mut page = EventPage { events: Vec::new(), last: None, has_more: false };
         let mut to_skip = filter.offset;
         let mut looked_at = 0;
         let end = filter.before.map_or(filter.end, |before| filter.end.min(before.timestamp()));
-        for month in months(filter.start.max(access.app.created_at), end) {
-            let mut merge = self.merge(access, &month, filter);
+        for month in months(filter.start.max(earliest), end) {
+            let mut merge = self.merge(owner, &month, filter);
             while let Some(event) = merge.next().await? {
                 if looked_at == MAX_SCANNED {
                     if to_skip > 0 {
@@ -282,8 +319,7 @@ impl Store {
         Ok(true)
     }
 
-    fn merge(&self, access: &AppAccess, month: &str, filter: &EventFilter) -> Merge<'_> {
-        let owner = access.app.number.base62();
+    fn merge(&self, owner: &str, month: &str, filter: &EventFilter) -> Merge<'_> {
         let before =
             filter.before.map_or_else(|| after(filter.end), |id| id.to_string().min(after(filter.end)));
         Merge {
@@ -297,7 +333,7 @@ impl Store {
             },
             shards: (filter.kinds.shards().into_iter())
                 .map(|shard| Shard {
-                    partition: partition(&owner, month, &shard),
+                    partition: partition(owner, month, &shard),
                     below: Some(before.clone()),
                     read: VecDeque::new(),
                 })
@@ -365,8 +401,6 @@ impl Merge<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {

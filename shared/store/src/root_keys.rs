@@ -59,6 +59,7 @@ impl Store {
         let created = RootKey { id, deployment_id, name, scopes: scopes.to_vec(), created_at: now };
         let tag = self.peppers.current().await?.tag_token(deployment_id, &token)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyCreated)?;
+        event.root_key_id = Some(id);
         event.key_name = Some(created.name.clone());
         let change = Change::new(self, &event)?
             .create(with_tag(record::item(&key(id), &created)?, &tag), id_taken())?
@@ -95,6 +96,7 @@ impl Store {
         let found: Option<RootKey> = self.table.get(&key(id)).await?.map(record::entity).transpose()?;
         let found = found.filter(|found| found.deployment_id == deployment_id).ok_or(UNKNOWN)?;
         let mut event = operator.event(self, deployment_id, Action::RootKeyRevoked)?;
+        event.root_key_id = Some(id);
         event.key_name = Some(found.name);
         Change::new(self, &event)?
             .delete_if(&key(id), Expression::condition("attribute_exists(pk)"), UNKNOWN)?
@@ -137,6 +139,7 @@ impl Store {
         }
         let deployment = row.deployment_id;
         self.retag_later(key(token.id), tag, move |ring| ring.tag_token(deployment, &token));
-        Ok(RootAccess { deployment_id: row.deployment_id, id: row.id, scopes: row.scopes, origin })
+        let RootKey { deployment_id, id, name, scopes, .. } = row;
+        Ok(RootAccess { deployment_id, id, name, scopes, origin })
     }
 }

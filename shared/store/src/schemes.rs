@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use keyward_core::audit::Action;
+use keyward_core::audit::{Action, Event};
 use keyward_core::id::{DeploymentId, KeyId, SchemeId};
 use keyward_core::rate_limit::{NewScheme, Rules, Scheme, SchemeChanges};
 use keyward_core::root_key::Scope;
@@ -35,7 +35,7 @@ impl Store {
         let mut item = record::item(&key, &scheme)?;
         item.extend(["apps", "api_keys"].map(|count| (count.to_owned(), number(0))));
         let exists = Error::Conflict(Conflict::Exists(Resource::RateLimitScheme, scheme.slug.to_string()));
-        let event = access.event(self, Action::SchemeCreated)?;
+        let event = scheme_event(access.event(self, Action::SchemeCreated)?, &scheme.slug);
         Change::new(self, &event)?.create(item, exists)?.commit().await?;
         Ok(scheme)
     }
@@ -106,7 +106,9 @@ impl Store {
         let after = before.change(changes, self.clock().now())?;
         let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
         let changed = Error::Conflict(Conflict::Changed(Resource::RateLimitScheme));
-        Change::new(self, &access.event(self, Action::SchemeUpdated)?)?
+        let event = scheme_event(access.event(self, Action::SchemeUpdated)?, slug);
+        let event = Event { changes: record::changes(&before, &after), ..event };
+        Change::new(self, &event)?
             .update(&key(access.deployment_id, slug), update, changed)?
             .commit()
             .await?;
@@ -126,7 +128,7 @@ impl Store {
             Expression::condition("apps = :none AND (attribute_not_exists(api_keys) OR api_keys = :none)")
                 .value(":none", number(0));
         let in_use = Error::InUse(if before.apps == 0 { Resource::ApiKey } else { Resource::App });
-        Change::new(self, &access.event(self, Action::SchemeDeleted)?)?
+        Change::new(self, &scheme_event(access.event(self, Action::SchemeDeleted)?, slug))?
             .delete_if(&key(access.deployment_id, slug), unused, in_use)?
             .commit()
             .await
@@ -162,7 +164,8 @@ impl Store {
                 return Ok(());
             }
             let changed = || Error::Conflict(Conflict::Changed(Resource::ApiKey));
-            let mut change = Change::new(self, &access.event(self, Action::SchemeReleased)?)?;
+            let mut change =
+                Change::new(self, &scheme_event(access.event(self, Action::SchemeReleased)?, slug))?;
             for of in &found {
                 let released = Expression::unchanged(of.revision)
                     .set("revision", number(of.revision + 1))
@@ -180,4 +183,8 @@ impl Store {
             }
         }
     }
+}
+
+fn scheme_event(event: Event, slug: &Slug) -> Event {
+    Event { scheme: Some(slug.clone()), ..event }
 }

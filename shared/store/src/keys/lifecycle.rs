@@ -81,7 +81,8 @@ impl Store {
         let rules = self.rules_of_key(&access.app, &before).await?;
         let tag = self.peppers.current().await?.tag_api_key(after.deployment_id, &token)?;
         let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
-        Change::new(self, &key_event(access.event(self, Action::KeyRotated)?, &after))?
+        let event = key_event(access.event(self, Action::KeyRotated)?, &after);
+        Change::new(self, &Event { changes: record::changes(&before, &after), ..event })?
             .update(&key(id), set_tag(update, &tag), changed_meanwhile())?
             .commit()
             .await?;
@@ -107,7 +108,8 @@ impl Store {
             };
             let update = record::update(&stored, &after, Expression::unchanged(before.revision))?;
             let event = key_event(access.event(self, Action::KeyRevoked)?, &after);
-            let mut change = Change::new(self, &Event { reason: reason.clone(), ..event })?
+            let changes = record::changes(&before, &after);
+            let mut change = Change::new(self, &Event { reason: reason.clone(), changes, ..event })?
                 .update(&key(id), update, changed_meanwhile())?
                 .delete(&list_key(&before))?
                 .put(entry(&list_key(&after)))?;

@@ -162,6 +162,10 @@ impl Entity for App {
         }
     }
 
+    fn shown(&self) -> AppRecord {
+        AppRecord { audit: Some(self.settings.audit.into()), ..self.to_record() }
+    }
+
     fn from_record(record: AppRecord) -> Result<Self, String> {
         let routes = record.route_permissions.into_iter();
         Ok(Self {

@@ -1,7 +1,7 @@
 //! Audit events.
 
 use chrono::{DateTime, Utc};
-use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, MemberChanges, Origin, Outcome};
 use keyward_core::id::{AppNumber, DeploymentId, KeyId, RootKeyId, SessionId};
 use keyward_core::rate_limit::Status;
 use keyward_core::text::{Name, OwnerId, Reason, Slug};
@@ -28,9 +28,15 @@ pub(crate) struct EventRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key_name: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    root_key_id: Option<RootKeyId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<Slug>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     actor: Option<ActorRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "MemberChanges::is_empty")]
+    changes: MemberChanges,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rate_limits: Vec<StatusRecord>,
     /// Text, since earlier releases may have written no address.
@@ -61,6 +67,8 @@ enum ActorRecord {
     Operator,
     RootKey {
         id: RootKeyId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
     },
     Session {
         id: SessionId,
@@ -80,7 +88,7 @@ impl From<Actor> for ActorRecord {
     fn from(actor: Actor) -> Self {
         match actor {
             Actor::Operator => Self::Operator,
-            Actor::RootKey { id } => Self::RootKey { id },
+            Actor::RootKey { id, name } => Self::RootKey { id, name },
             Actor::Session { id, user_id } => Self::Session { id, user_id },
         }
     }
@@ -90,7 +98,7 @@ impl From<ActorRecord> for Actor {
     fn from(record: ActorRecord) -> Self {
         match record {
             ActorRecord::Operator => Self::Operator,
-            ActorRecord::RootKey { id } => Self::RootKey { id },
+            ActorRecord::RootKey { id, name } => Self::RootKey { id, name },
             ActorRecord::Session { id, user_id } => Self::Session { id, user_id },
         }
     }
@@ -125,8 +133,11 @@ impl Entity for Event {
             blocked_by_rule: self.blocked_by.as_ref().map(BlockedBy::to_string),
             key_id: self.key_id,
             key_name: self.key_name.clone(),
+            root_key_id: self.root_key_id,
+            scheme: self.scheme.clone(),
             actor: self.actor.clone().map(ActorRecord::from),
             reason: self.reason.clone(),
+            changes: self.changes.clone(),
             rate_limits: self.rate_limits.iter().map(StatusRecord::from).collect(),
             client_ip: self.origin.client_ip.map(|address| address.to_string()),
             path: self.origin.path.clone(),
@@ -147,8 +158,11 @@ impl Entity for Event {
             blocked_by: record.blocked_by_rule.map(BlockedBy::from),
             key_id: record.key_id,
             key_name: record.key_name,
+            root_key_id: record.root_key_id,
+            scheme: record.scheme,
             actor: record.actor.map(Actor::from),
             reason: record.reason,
+            changes: record.changes,
             rate_limits: record.rate_limits.into_iter().map(Status::from).collect(),
             origin: Origin {
                 client_ip: record.client_ip.and_then(|text| text.parse().ok()),

@@ -26,10 +26,14 @@ mod tag;
 mod tests;
 mod ticket;
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::types::AttributeValue;
+use keyward_core::audit::{MemberChange, MemberChanges};
 use keyward_core::metric::Metric;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::Error;
 use crate::item::{Expression, Item, Key, key_of, number, string};
@@ -63,6 +67,11 @@ pub(crate) trait Entity: Sized {
     /// # Errors
     /// Why they cannot be what this release or an earlier one wrote.
     fn from_record(record: Self::Record) -> Result<Self, String>;
+
+    /// The attributes that an event shows of a change, with those that say what is the default.
+    fn shown(&self) -> Self::Record {
+        self.to_record()
+    }
 
     /// Makes the attributes of an item of the schema `from` those of the next one.
     fn upgrade(_item: &mut Item, _from: u32) {}
@@ -153,6 +162,34 @@ pub(crate) fn update<E: Entity>(
     wanted.sort_by(|(one, _), (other, _)| one.cmp(other));
     let update = wanted.into_iter().fold(condition, |update, (name, value)| update.set(&name, value));
     Ok(gone.into_iter().fold(update, |update, name| update.remove(name)))
+}
+
+/// What a change made of the members of an entity, as an event tells of it.
+pub(crate) fn changes<E: Entity>(before: &E, after: &E) -> MemberChanges {
+    /// What changes with each change, or says again what another member says.
+    const OMITTED: [&str; 4] = ["revision", "updated_at", "any_permission", "any_resource"];
+    let members = |entity: &E| {
+        let mut members = match serde_json::to_value(entity.shown()) {
+            Ok(Value::Object(members)) => members,
+            _ => serde_json::Map::new(),
+        };
+        // The API has these members of an app one by one.
+        if let Some(Value::Object(audit)) = members.remove("audit") {
+            members.extend(audit.into_iter().map(|(name, value)| (format!("audit_{name}"), value)));
+        }
+        members
+    };
+    let (mut before, after) = (members(before), members(after));
+    let mut pairs: BTreeMap<String, (Value, Value)> = BTreeMap::new();
+    for (name, after) in after {
+        let before = before.remove(&name).unwrap_or_default();
+        pairs.insert(name, (before, after));
+    }
+    pairs.extend(before.into_iter().map(|(name, before)| (name, (before, Value::Null))));
+    let changed = pairs
+        .into_iter()
+        .filter(|(name, (before, after))| before != after && !OMITTED.contains(&name.as_str()));
+    changed.map(|(name, (before, after))| (name, MemberChange { before, after })).collect()
 }
 
 /// One attribute of an item.

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::app::{AppSettings, OnStoreError};
-use keyward_core::audit::{Action, Actor, BlockedBy, Event, EventId, Origin, Outcome};
+use keyward_core::audit::{
+    Action, Actor, BlockedBy, Event, EventId, MemberChange, MemberChanges, Origin, Outcome,
+};
 use keyward_core::audit_settings::{AuditClientIp, AuditDurability, AuditLevel, AuditSettings};
 use keyward_core::deployment::{Mode, PublicKey};
 use keyward_core::hashing::{PepperVersion, Tag};
@@ -238,8 +240,11 @@ fn event() -> Event {
         blocked_by: None,
         key_id: None,
         key_name: None,
+        root_key_id: None,
+        scheme: None,
         actor: Some(Actor::Operator),
         reason: None,
+        changes: MemberChanges::new(),
         rate_limits: vec![],
         origin: Origin::default(),
         weight: 1,
@@ -259,6 +264,12 @@ fn full_event() -> Event {
         key_name: Some(name("Key")),
         actor: Some(Actor::Session { id: SessionId::new(22).unwrap(), user_id: owner("u_1") }),
         reason: Some(Reason::parse("reason", "leaked").unwrap()),
+        root_key_id: Some(RootKeyId::new(3).unwrap()),
+        scheme: Some(slug("standard")),
+        changes: MemberChanges::from([(
+            "name".to_owned(),
+            MemberChange { before: "Old".into(), after: Value::Null },
+        )]),
         rate_limits: vec![status],
         origin: Origin::new("203.0.113.7".parse().ok(), "GET /v1/users", Some("curl/8")),
         weight: 100,
@@ -292,7 +303,7 @@ fn job() -> RepepperJob {
 }
 
 /// An item in DynamoDB's JSON, by the names of its attributes.
-fn json(item: &Item) -> serde_json::Value {
+fn json(item: &Item) -> Value {
     let sorted: BTreeMap<&String, serde_dynamo::AttributeValue> =
         item.iter().map(|(name, value)| (name, value.clone().into())).collect();
     serde_json::to_value(sorted).unwrap()
@@ -316,7 +327,10 @@ fn comes_back<E: Entity + PartialEq + std::fmt::Debug>(entity: &E) -> Item {
 fn items_are_written_as_they_are() {
     let tag = Tag { version: PepperVersion(2), layers: vec![PepperVersion(1)], bytes: vec![9; 32] };
     let used = Ticket { session: SessionId::new(22).ok(), actor: owner("u_1"), ..ticket() };
-    let by_root_key = Event { actor: Some(Actor::RootKey { id: RootKeyId::new(3).unwrap() }), ..event() };
+    let by_root_key = Event {
+        actor: Some(Actor::RootKey { id: RootKeyId::new(3).unwrap(), name: Some(name("Backend")) }),
+        ..event()
+    };
     let written = [
         ("app", comes_back(&app())),
         ("app_full", comes_back(&full_app())),
@@ -378,7 +392,7 @@ fn rows_of_earlier_schemas_are_read() {
 }
 
 /// The row after a change by this release.
-fn as_now<E: Entity + PartialEq + std::fmt::Debug>(mut row: Item) -> serde_json::Value {
+fn as_now<E: Entity + PartialEq + std::fmt::Debug>(mut row: Item) -> Value {
     let read: E = entity(row.clone()).unwrap();
     row.extend(item(&key_of(&row).unwrap(), &read).unwrap());
     assert_eq!(entity::<E>(row.clone()), Ok(read));
@@ -558,4 +572,22 @@ fn a_tag_is_read_as_it_was_written_or_not_at_all() {
         row.insert("peppers_beneath".to_owned(), wrong);
         assert!(tag_of(&row).is_err());
     }
+}
+
+#[test]
+fn an_event_tells_what_a_change_made_of_each_member() {
+    let before = full_app();
+    let mut settings = before.settings.clone();
+    settings.is_active = !settings.is_active;
+    settings.description = None;
+    settings.permissions = Bounds::Unbounded;
+    settings.audit = AuditSettings::default();
+    let changed = changes(&before, &before.change(settings, later(1)).unwrap());
+    let told: Vec<&str> = changed.keys().map(String::as_str).collect();
+    let audit = ["audit_client_ip", "audit_durability", "audit_level", "audit_user_agent"];
+    assert_eq!(told, [&audit[..], &["description", "is_active", "permissions"]].concat());
+    assert_eq!(changed["audit_level"], MemberChange { before: "sampled".into(), after: "all".into() });
+    assert_eq!(changed["description"].after, Value::Null);
+    assert_eq!(changed["permissions"].after, serde_json::json!([]));
+    assert!(changes(&before, &before).is_empty());
 }

@@ -243,3 +243,89 @@ async fn what_was_done_can_be_read_also_after_the_app_was_deleted() {
     let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
     other.get(events).await.is_error(404, "not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_tells_what_it_changed_and_who_made_it() {
+    let (keyward, backend, key) = acme().await;
+    let events = async |path: &str| backend.get(path).await.ok()["data"].as_array().unwrap().clone();
+    let of_app = "/api-auth/apps/acme/audit/events";
+    set(&backend, json!({"name": "Renamed", "permissions": ["read", "write"], "audit_level": "blocked"}))
+        .await;
+    let [changed, ..] = &events(of_app).await[..] else { panic!("a change") };
+    assert_eq!(
+        changed["changes"],
+        json!({
+            "name": {"before": "acme", "after": "Renamed"},
+            "permissions": {"before": [], "after": ["read", "write"]},
+            "audit_level": {"before": "all", "after": "blocked"},
+        })
+    );
+    assert_eq!(changed["actor"]["type"], "root_key");
+    assert!(!text(&changed["actor"]["name"]).is_empty(), "{changed}");
+    set(&backend, json!({"name": "Renamed"})).await;
+    assert_eq!(events(of_app).await[0]["changes"], json!({}), "a change to what was there");
+
+    let secret = text(&key["secret"]);
+    let id = text(&key["id"]);
+    let rotated = backend.post(&format!("/api-auth/apps/acme/keys/{id}/rotate"), json!({})).await.ok();
+    let suffixes = json!({"before": key["key"]["key_suffix"], "after": rotated["key"]["key_suffix"]});
+    assert_eq!(events(of_app).await[0]["changes"], json!({"key_suffix": suffixes}));
+    let revoke = format!("/api-auth/apps/acme/keys/{id}/revoke");
+    backend.post(&revoke, json!({"reason": "Leaked"})).await.ok();
+    let revoked = &events(of_app).await[0];
+    assert_eq!(revoked["changes"]["revoked_reason"], json!({"before": null, "after": "Leaked"}));
+    assert!(revoked["changes"]["revoked_at"]["after"].is_string(), "{revoked}");
+
+    let rule = |max: u32| json!([{"unit": "day", "duration": 1, "max_requests": max}]);
+    let scheme = json!({"slug": "standard", "name": "S", "rules": rule(1)});
+    backend.post("/api-auth/rate-limit-schemes", scheme).await.ok();
+    backend.patch("/api-auth/rate-limit-schemes/standard", json!({"rules": rule(2)})).await.ok();
+    backend.delete("/api-auth/rate-limit-schemes/standard").await;
+    let of_deployment = "/api-auth/deployment/audit/events";
+    let all = events(of_deployment).await;
+    let told: Vec<[&Value; 3]> = all
+        .iter()
+        .map(|event| [&event["action"], &event["app_slug"], &event["rate_limit_scheme_slug"]])
+        .collect();
+    assert_eq!(
+        json!(told[..9]),
+        json!([
+            ["scheme.deleted", null, "standard"],
+            ["scheme.updated", null, "standard"],
+            ["scheme.created", null, "standard"],
+            ["key.revoked", "acme", null],
+            ["key.rotated", "acme", null],
+            ["app.updated", "acme", null],
+            ["app.updated", "acme", null],
+            ["key.created", "acme", null],
+            ["app.created", "acme", null],
+        ])
+    );
+    assert_eq!(all[1]["changes"]["rules"]["before"][0]["max_requests"], 1);
+    assert_eq!(all[1]["changes"]["rules"]["after"][0]["max_requests"], 2);
+    let root_key = all.iter().find(|event| event["action"] == "root_key.created").unwrap();
+    assert!(root_key["root_key_id"].is_string() && root_key["actor"]["type"] == "operator", "{root_key}");
+    let texts = Value::Array(all.clone()).to_string();
+    for secret in [&secret, &text(&rotated["secret"]), &keyward.described.root_key] {
+        assert!(!texts.contains(secret.as_str()));
+    }
+
+    let (mut paged, mut cursor) = (vec![], String::new());
+    loop {
+        let page = backend.get(&format!("{of_deployment}?limit=4{cursor}")).await.ok();
+        paged.extend(page["data"].as_array().unwrap().clone());
+        if page["has_more"] == false {
+            break;
+        }
+        cursor = format!("&cursor={}", text(&page["next_cursor"]));
+    }
+    assert_eq!(paged, all);
+    backend.get(&format!("{of_app}?limit=4{cursor}")).await.is_error(400, "invalid_cursor");
+    let manager = keyward.backend_with(keyward.deployment(), &[Scope::Manage]).await;
+    manager.get(of_deployment).await.is_error(403, "forbidden");
+    let (_, other) = keyward.other_deployment(keyward_core::deployment::Mode::Staging, &[]).await;
+    let of_other = other.get(of_deployment).await.ok();
+    let of_other: Vec<&Value> =
+        of_other["data"].as_array().unwrap().iter().map(|event| &event["action"]).collect();
+    assert_eq!(of_other, ["root_key.created", "deployment.created"], "of that deployment alone");
+}
