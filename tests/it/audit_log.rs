@@ -1,6 +1,7 @@
 //! The audit log: pages, filters, figures, and what they read.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
@@ -9,6 +10,7 @@ use keyward_cli::audit;
 use keyward_cli::dev::TABLE;
 use keyward_core::ErrorCode;
 use keyward_core::audit::{BlockedBy, Event, EventId, Origin};
+use keyward_core::id::{AppNumber, KeyId};
 use keyward_core::target::Target;
 use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
@@ -17,6 +19,7 @@ use keyward_runtime::Services;
 use keyward_store::{MAX_ANALYZED, dynamodb_client};
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::edge::Log;
 use keyward_tests::{Backend, FLUSH_TIME, Fault, Faults, Gate, Keyward, check_body, text, verified};
@@ -110,7 +113,8 @@ async fn an_event_fails_alone_and_is_tried_again_and_written_once() {
                 template.id.timestamp(),
                 u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap()),
             );
-            recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await;
+            let event = Verification::new(&key, id, None, vec![], Origin::default());
+            recorder.record(event, None).await.unwrap();
         }
         recorder.flush(FLUSH_TIME).await;
         assert_eq!(verifications(&keyward).await.len() - before, written, "{fault:?}");
@@ -486,7 +490,7 @@ async fn what_the_table_refuses_is_restored_from_the_log_once() {
         })
         .collect();
     for verification in &refused {
-        recorder.record(verification.clone(), None).await;
+        recorder.record(verification.clone(), None).await.unwrap();
     }
     recorder.flush(FLUSH_TIME).await;
     assert_eq!(verifications(&keyward).await.len(), 1);
@@ -514,4 +518,37 @@ async fn what_the_table_refuses_is_restored_from_the_log_once() {
         let item = in_table.iter().find(|item| item["id"].as_s() == Ok(&id)).unwrap();
         assert_eq!(logged(&keyward, item).await, *verification.event());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_ends_in_time_whatever_is_queued_and_nothing_of_it_is_lost() {
+    let keyward = Keyward::start().await;
+    let gate = Gate::before(keyward.sdk_config().endpoint_url().unwrap()).await;
+    let recorder = behind(&gate, &keyward).await.recorder;
+    let log = Log::start();
+    let key = verified(AppNumber::mint(7), KeyId::new(11).unwrap());
+    gate.close();
+    let mut ids = vec![];
+    for _ in 0..1_000 {
+        let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
+        let id = EventId::mint(Utc::now(), random);
+        ids.push(id.to_string());
+        recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await.unwrap();
+    }
+    // 64 are tried at a time, for 20 s each.
+    let flushed = timeout(Duration::from_secs(20), recorder.flush(Duration::from_millis(100))).await;
+    assert!(flushed.is_ok(), "it takes as long as the table");
+    let text = log.text();
+    assert!(ids.iter().all(|id| text.contains(id.as_str())), "each is in the log");
+    gate.open();
+    let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
+    let event = Verification::new(&key, EventId::mint(Utc::now(), random), None, vec![], Origin::default());
+    recorder.record(event.clone(), None).await.unwrap();
+    recorder.flush(FLUSH_TIME).await;
+    let written = verifications(&keyward).await;
+    let id = event.event().id.to_string();
+    assert!(written.iter().any(|item| item["id"].as_s() == Ok(&id)), "it goes on after that");
+    recorder.close().await;
+    recorder.record(event, None).await.unwrap();
+    assert!(log.text().matches(&id).count() == 1, "after it was closed what is recorded is logged");
 }

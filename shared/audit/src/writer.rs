@@ -1,19 +1,20 @@
 //! The writer of a recorder.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::future::join;
+use futures::future::{join, pending};
 use keyward_core::audit::Outcome;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
 use keyward_core::verified::Verification;
 use keyward_store::{Error, Store};
 use tokio::select;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::field;
 
@@ -26,15 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The first wait before that is at most so long, and each next one twice as long, up to the last.
 const FIRST_PAUSE_MS: u64 = 50;
 const LAST_PAUSE_MS: u64 = 2_000;
-/// The time that a process which ends gives the table.
-const CLOSING_TIME: Duration = Duration::from_secs(10);
 
 /// What the writer is told.
 pub(crate) enum Message {
     /// Write this.
     Record(Box<Recorded>),
-    /// Say when all before is written, or logged at this instant.
-    Flush { until: Instant, done: oneshot::Sender<()> },
+    /// Say when all before is written or logged.
+    Flush(oneshot::Sender<()>),
     /// Take nothing more, and say when all is written or logged.
     Close(oneshot::Sender<()>),
 }
@@ -81,24 +80,28 @@ pub(crate) struct Writer {
     writes: JoinSet<Option<KeyId>>,
     /// The keys whose use is being noted.
     noting: HashSet<KeyId>,
-    /// Ends the running writes.
+    /// When to give up, if there is no more time.
+    deadline: Arc<watch::Sender<Option<Instant>>>,
+    /// Ends the running writes, and those that begin.
     give_up: CancellationToken,
 }
 
 impl Writer {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store, writes: JoinSet::new(), noting: HashSet::new(), give_up: CancellationToken::new() }
+    pub(crate) fn new(store: Store, deadline: Arc<watch::Sender<Option<Instant>>>) -> Self {
+        let (writes, noting, give_up) = (JoinSet::new(), HashSet::new(), CancellationToken::new());
+        Self { store, writes, noting, deadline, give_up }
     }
 
     /// Writes what comes until it is told to close, or nobody is left who could tell it anything.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closing = Vec::new();
+        let mut deadline = self.deadline.subscribe();
         loop {
             select! {
                 message = queue.recv(), if self.writes.len() < CONCURRENCY => match message {
                     Some(Message::Record(recorded)) => self.begin(*recorded),
-                    Some(Message::Flush { until, done }) => {
-                        self.finish(until).await;
+                    Some(Message::Flush(done)) => {
+                        self.finish().await;
                         // Whoever asked may have gone away.
                         let _gone = done.send(());
                     }
@@ -110,9 +113,10 @@ impl Writer {
                     None => break,
                 },
                 Some(ended) = self.writes.join_next() => self.forget(ended),
+                () = passed(&mut deadline), if !self.give_up.is_cancelled() => self.give_up.cancel(),
             }
         }
-        self.finish(Instant::now() + CLOSING_TIME).await;
+        self.finish().await;
         for done in closing {
             let _gone = done.send(());
         }
@@ -141,14 +145,19 @@ impl Writer {
         });
     }
 
-    /// Returns when everything that runs after a response is done, or given up at this instant.
-    async fn finish(&mut self, until: Instant) {
-        let store = self.store.clone();
-        if timeout_at(until, join(self.end_writes(), store.settled())).await.is_err() {
+    /// Returns when everything that runs after a response is done, or given up because its time is over.
+    async fn finish(&mut self) {
+        let (store, mut deadline) = (self.store.clone(), self.deadline.subscribe());
+        let is_done = select! {
+            _ = join(self.end_writes(), store.settled()) => true,
+            () = passed(&mut deadline) => false,
+        };
+        if !is_done {
             self.give_up.cancel();
             self.end_writes().await;
-            self.give_up = CancellationToken::new();
         }
+        self.deadline.send_replace(None);
+        self.give_up = CancellationToken::new();
     }
 
     async fn end_writes(&mut self) {
@@ -168,6 +177,25 @@ impl Writer {
                 let metric = Metric::InternalErrors.name();
                 tracing::error!(metric, %error, "the write of an audit event ended early");
             }
+        }
+    }
+}
+
+/// Returns when the deadline has passed, if there is or comes one.
+async fn passed(deadline: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let at = *deadline.borrow_and_update();
+        let over = async {
+            match at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        select! {
+            () = over => return,
+            changed = deadline.changed() => if changed.is_err() {
+                pending::<()>().await;
+            },
         }
     }
 }
@@ -192,8 +220,9 @@ async fn write(store: &Store, verification: &Verification, give_up: &Cancellatio
         }
     };
     select! {
-        outcome = attempts => outcome,
+        biased;
         () = give_up.cancelled() => Err(Error::internal("there was no more time to write it")),
+        outcome = attempts => outcome,
     }
 }
 

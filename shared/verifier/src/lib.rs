@@ -98,7 +98,6 @@ use futures::stream::{self, StreamExt};
 use keyward_audit::Recorder;
 use keyward_core::app::OnStoreError;
 use keyward_core::audit::{EventId, Origin};
-use keyward_core::audit_settings::AuditDurability;
 use keyward_core::decision::decide;
 use keyward_core::id::KeyId;
 use keyward_core::metric::Metric;
@@ -369,12 +368,7 @@ impl Verifier {
         let limits = admission.limits.clone();
         let verification = Verification::new(&verified, request_id, blocked_by, limits, origin);
         let last_used_at = verified.key().last_used_at;
-        match verification.durability() {
-            AuditDurability::AfterAnswer => self.recorder.record(verification, last_used_at).await,
-            AuditDurability::BeforeAnswer => {
-                deadline.of(self.recorder.record_durably(verification, last_used_at)).await?;
-            }
-        }
+        deadline.of(self.recorder.record(verification, last_used_at)).await?;
         let (permissions, denied) = decided.map_err(|refusal| CheckError::Refused { refusal, request_id })?;
         Ok(Decision { request_id, key: verified.into_key(), permissions, limits: admission.limits, denied })
     }
