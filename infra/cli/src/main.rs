@@ -204,7 +204,7 @@ enum AuditCommand {
     /// Write the events that the table did not take, from the logs that have them
     ///
     /// A function logs an event that it cannot write, and the metric RefusedWrites counts it. Give this the lines of the log
-    /// groups, such as 'aws logs tail GROUP --since 1d --format short' prints them; it passes over all others. Each event is
+    /// groups, as 'aws logs filter-log-events' or 'aws logs tail --format short' prints them; it passes over all others. Each event is
     /// written once: what is in the table stays as it is, so running it again changes nothing. Exits with 1 if an event could
     /// not be read or written.
     Replay {
