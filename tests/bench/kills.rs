@@ -1,4 +1,4 @@
-//! What is lost when a process that checks keys is killed without warning: 100 kills for each durability.
+//! The events that are lost when a process that checks keys is killed without warning: 100 kills for each durability.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What an app says of its audit log, and what was done with an app and its keys.
+//! The settings of an app's audit log, and the events of changes of an app and its keys.
 
 use std::collections::HashMap;
 

@@ -16,7 +16,7 @@ use keyward_core::text::Slug;
 use keyward_core::token::{RootKey, Token};
 use keyward_core::verified::Verification;
 use keyward_runtime::Services;
-use keyward_store::{MAX_ANALYZED, dynamodb_client};
+use keyward_store::{MAX_ANALYZED, dynamodb_client, system_entropy};
 use keyward_verifier::{Accepted, Check, CheckError, Verifier};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -32,6 +32,11 @@ async fn checks(keyward: &Keyward, secret: &str, required: &str, path: &str, tim
         keyward.check_with(body.clone()).await.ok();
     }
     keyward.settle().await;
+}
+
+/// An id for an event of this instant that no other one has.
+fn new_id(at: DateTime<Utc>) -> EventId {
+    EventId::mint(at, u128::from_be_bytes(system_entropy().bytes().unwrap()))
 }
 
 async fn acme(keyward: &Keyward) -> Backend {
@@ -109,10 +114,7 @@ async fn an_event_fails_alone_and_is_tried_again_and_written_once() {
         let before = verifications(&keyward).await.len();
         faults.plan("PutItem", 10, fault, times);
         for _ in 0..50 {
-            let id = EventId::mint(
-                template.id.timestamp(),
-                u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap()),
-            );
+            let id = new_id(template.id.timestamp());
             let event = Verification::new(&key, id, None, vec![], Origin::default());
             recorder.record(event, None).await.unwrap();
         }
@@ -483,8 +485,7 @@ async fn what_the_table_refuses_is_restored_from_the_log_once() {
     let origin = Origin::new(None, "GET /\u{202E}\"é", Some("{\"target\":\"keyward::audit\"}"));
     let refused: Vec<Verification> = (0..20)
         .map(|_| {
-            let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
-            let id = EventId::mint(template.id.timestamp(), random);
+            let id = new_id(template.id.timestamp());
             let rule = Some(BlockedBy::RateLimit("5/60s".into()));
             Verification::new(&key, id, rule, vec![], origin.clone())
         })
@@ -530,8 +531,7 @@ async fn a_flush_ends_in_time_whatever_is_queued_and_nothing_of_it_is_lost() {
     gate.close();
     let mut ids = vec![];
     for _ in 0..1_000 {
-        let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
-        let id = EventId::mint(Utc::now(), random);
+        let id = new_id(Utc::now());
         ids.push(id.to_string());
         recorder.record(Verification::new(&key, id, None, vec![], Origin::default()), None).await.unwrap();
     }
@@ -541,8 +541,7 @@ async fn a_flush_ends_in_time_whatever_is_queued_and_nothing_of_it_is_lost() {
     let text = log.text();
     assert!(ids.iter().all(|id| text.contains(id.as_str())), "each is in the log");
     gate.open();
-    let random = u128::from_be_bytes(keyward_store::system_entropy().bytes().unwrap());
-    let event = Verification::new(&key, EventId::mint(Utc::now(), random), None, vec![], Origin::default());
+    let event = Verification::new(&key, new_id(Utc::now()), None, vec![], Origin::default());
     recorder.record(event.clone(), None).await.unwrap();
     recorder.flush(FLUSH_TIME).await;
     let written = verifications(&keyward).await;

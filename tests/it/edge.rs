@@ -59,7 +59,7 @@ impl Log {
         log.clone()
     }
 
-    /// What all tests have logged so far.
+    /// The log of all tests so far.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }

@@ -372,7 +372,7 @@ impl<S: Stage> Acts<'_, S> {
     }
 }
 
-/// What this release says, without members that the earlier one does not know.
+/// A response of this release, without members that the earlier one does not know.
 fn without_additions(this: &Value, earlier: &Value) -> Value {
     match (this, earlier) {
         (Value::Object(this), Value::Object(earlier)) => {

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The time after SIGTERM at which a process with an internal extension is killed.
 const SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// What an environment is like.
+/// The properties of an environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// The time that an invocation may take.
@@ -280,7 +280,7 @@ impl Environment {
         self.process.wait().await.expect("an exit status")
     }
 
-    /// What the process has printed.
+    /// The output of the process so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

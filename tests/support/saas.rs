@@ -64,7 +64,7 @@ pub struct Kills {
     key: String,
 }
 
-/// What came of requests to processes that were killed.
+/// The outcome of requests to processes that were killed.
 #[derive(Debug)]
 pub struct OfKills {
     /// The number that were answered.

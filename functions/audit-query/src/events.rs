@@ -125,7 +125,7 @@ struct Row {
     root_key_id: Option<RootKeyId>,
     /// The rate-limit scheme that it concerns.
     rate_limit_scheme_slug: Option<Slug>,
-    /// What it changed of what was there before, by member.
+    /// The members that it changed, each with its value before and after.
     changes: MemberChanges,
     /// Who did it. Browsers are not told which of your root keys it was.
     actor: Option<Actor>,

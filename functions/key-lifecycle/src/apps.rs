@@ -147,7 +147,7 @@ pub(crate) struct AppRequest {
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<SampleOneIn>, default = 100)]
     audit_sample_one_in: Option<Option<u32>>,
-    /// What events hold of clients' addresses: `truncated` ones to 24 bits of IPv4 and 48 of IPv6.
+    /// The part of clients' addresses that events hold: `truncated` ones to 24 bits of IPv4 and 48 of IPv6.
     #[serde(default, deserialize_with = "patched")]
     #[schema(value_type = Option<AuditClientIp>, default = "full")]
     audit_client_ip: Option<Option<String>>,

@@ -12,7 +12,7 @@ const TARGET: &str = "keyward::audit";
 /// The number of events that are restored at the same time.
 const CONCURRENCY: usize = 16;
 
-/// What became of the events in a log.
+/// The numbers of events in a log, by outcome.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// The number that were written.

@@ -56,7 +56,7 @@ impl LocalRun {
         Ok(Self { env, table })
     }
 
-    /// What wraps its peppers.
+    /// The provider that wraps its peppers.
     ///
     /// # Errors
     /// The key file cannot be used.

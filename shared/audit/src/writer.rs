@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const FIRST_PAUSE_MS: u64 = 50;
 const LAST_PAUSE_MS: u64 = 2_000;
 
-/// What the writer is told.
+/// A message to the writer.
 pub(crate) enum Message {
     /// Write this.
     Record(Box<Recorded>),
@@ -73,7 +73,7 @@ impl Recorded {
     }
 }
 
-/// What writes the events of a queue.
+/// The writer of the events of a queue.
 pub(crate) struct Writer {
     store: Store,
     /// The running writes, each with the key whose use it notes.

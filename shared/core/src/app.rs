@@ -58,7 +58,7 @@ pub struct AppSettings {
     pub rate_limit_scheme_slug: Option<Slug>,
     /// The response to a request whose rate limits cannot be counted, because the store fails.
     pub on_store_error: OnStoreError,
-    /// What its audit log holds.
+    /// The settings of its audit log.
     pub audit: AuditSettings,
     /// The SaaS's organization that it belongs to.
     pub organization_id: Option<OwnerId>,

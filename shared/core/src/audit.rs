@@ -255,7 +255,7 @@ pub enum Actor {
     },
 }
 
-/// What a change made of a member, which is null where it had or has no value.
+/// A changed member, with null where it had or has no value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberChange {
     /// The value before.
@@ -264,7 +264,7 @@ pub struct MemberChange {
     pub after: Value,
 }
 
-/// What a change made of the members of an app, a key or a scheme, by their names.
+/// The changed members of an app, a key or a scheme, by their names.
 pub type MemberChanges = BTreeMap<String, MemberChange>;
 
 /// Where a request came from and what it asked for: cut to lengths that a stored event has room for, and without controls,
@@ -338,7 +338,7 @@ pub struct Event {
     pub actor: Option<Actor>,
     /// Why, if that was given.
     pub reason: Option<Reason>,
-    /// What it changed of what was there before.
+    /// The members that it changed.
     pub changes: MemberChanges,
     /// The state of the rate limits that hold for a request.
     pub rate_limits: Vec<Status>,

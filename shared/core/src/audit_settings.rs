@@ -1,4 +1,4 @@
-//! What of an app's requests its audit log holds, and for how long.
+//! The settings of an app's audit log: which requests it holds, how much of each, and for how long.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::audit::{EventId, Origin, Outcome};
 use crate::text::{InvalidField, one_of};
 
-/// What the audit log of an app holds, and for how long. Whatever it says, the last use of a key is noted.
+/// The settings of an app's audit log. Whatever they say, the last use of a key is noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditSettings {
     /// When the event of a check is written.
@@ -16,7 +16,7 @@ pub struct AuditSettings {
     pub level: AuditLevel,
     /// Of how many checks one has an event, where they are sampled.
     pub sample_one_in: SampleOneIn,
-    /// What an event holds of the client's address.
+    /// The part of the client's address that an event holds.
     pub client_ip: AuditClientIp,
     /// Whether an event holds the client's `User-Agent`.
     pub user_agent: bool,
@@ -66,7 +66,7 @@ pub enum AuditLevel {
     None,
 }
 
-/// What an event holds of the client's address.
+/// The part of the client's address that an event holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditClientIp {
@@ -207,7 +207,7 @@ impl AuditSettings {
         }
     }
 
-    /// What an event holds of where a request came from.
+    /// The part of a request's origin that an event holds.
     pub fn origin(&self, origin: Origin) -> Origin {
         Origin {
             client_ip: match self.client_ip {

@@ -37,7 +37,7 @@ const SHUTDOWN_TIME: Duration = Duration::from_millis(300);
 /// Writes what was decided, within this time.
 type Flush = Arc<dyn Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// What to do when an invocation is answered, so that nothing is frozen before it is written.
+/// The step after the response to an invocation, by which nothing is frozen before it is written.
 #[derive(Clone)]
 enum Answered {
     /// Tell the extension which it was.

@@ -164,9 +164,9 @@ pub(crate) fn update<E: Entity>(
     Ok(gone.into_iter().fold(update, |update, name| update.remove(name)))
 }
 
-/// What a change made of the members of an entity, as an event tells of it.
+/// The members of an entity that a change made differ, as an event tells of them.
 pub(crate) fn changes<E: Entity>(before: &E, after: &E) -> MemberChanges {
-    /// What changes with each change, or says again what another member says.
+    /// Members that change with each change, or repeat another one.
     const OMITTED: [&str; 4] = ["revision", "updated_at", "any_permission", "any_resource"];
     let members = |entity: &E| {
         let mut members = match serde_json::to_value(entity.shown()) {
